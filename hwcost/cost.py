@@ -1,0 +1,68 @@
+"""What an op, a kernel, a block or a network costs: work and traffic, values that add.
+
+Conventions, held everywhere:
+
+- a *mac* is one multiply-add and counts as two flop: flops = 2 * macs + other_flops;     (1)
+- headline macs are convolution, matrix multiplication and attention, without bias, so that they
+  compare with published tables; bias, normalisation, activation, pooling are in other_flops;
+- bytes are *compulsory traffic*: every distinct tensor once, at its own dtype. That is the best
+  case, which a perfect cache would reach.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Work and traffic. Costs add: ``a + b``, ``sum(costs)``."""
+
+    macs: int = 0  # multiply-adds of convolution, matmul and attention
+    other_flops: int = 0  # every other arithmetic operation
+    bytes_weights: int = 0  # parameters and buffers read
+    bytes_activations: int = 0  # activations read
+    bytes_written: int = 0  # activations written
+
+    def __post_init__(self) -> None:
+        if min(self.macs, self.other_flops, self.bytes_weights, self.bytes_activations, self.bytes_written) < 0:
+            raise ValueError(f"a cost is never negative, but got {self}")
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations (flop), eq. (1)."""
+        return 2 * self.macs + self.other_flops
+
+    @property
+    def bytes_read(self) -> int:
+        """Weights and activations read (byte)."""
+        return self.bytes_weights + self.bytes_activations
+
+    @property
+    def bytes(self) -> int:
+        """Compulsory traffic (byte), read and written."""
+        return self.bytes_read + self.bytes_written
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity (flop/byte); infinite for work without traffic, 0 for nothing."""
+        if self.bytes:
+            return self.flops / self.bytes
+        return math.inf if self.flops else 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)})
+
+    def __radd__(self, other: object) -> Cost:
+        """So that the built-in ``sum``, which starts at 0, works."""
+        if other == 0:
+            return self
+        return NotImplemented
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(**{f.name: getattr(self, f.name) * times for f in fields(Cost)})
+
+    __rmul__ = __mul__

@@ -1,0 +1,61 @@
+"""Roofline time of kernels, arrays in, arrays out.
+
+A kernel that does W flop and moves Q byte on a device with peak P flop/s and bandwidth B byte/s
+takes at least
+
+    t0 = max(W / P, Q / B)    seconds.                                     (1)
+
+Its arithmetic intensity is W / Q (flop/byte), also called operational intensity. The ridge point
+is P / B: below it a kernel is memory-bound, above it compute-bound. (1) is written in times, so it
+holds for kernels that do no arithmetic. It assumes that arithmetic and transfers overlap fully.
+
+S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+def compute_time(flops: ArrayLike, peak: float) -> Array:
+    """W / P (s); `peak` in flop/s."""
+    return np.asarray(flops, dtype=float) / _positive(peak, "peak", "flop/s")
+
+
+def memory_time(traffic: ArrayLike, bandwidth: float) -> Array:
+    """Q / B (s); `bandwidth` in byte/s."""
+    return np.asarray(traffic, dtype=float) / _positive(bandwidth, "bandwidth", "byte/s")
+
+
+def roofline_time(flops: ArrayLike, traffic: ArrayLike, *, peak: float, bandwidth: float) -> Array:
+    """Least time (s) of each kernel, eq. (1).
+
+    Args:
+        flops: work (flop), any shape.
+        traffic: bytes moved, of the same shape.
+        peak: flop/s.
+        bandwidth: byte/s.
+
+    Raises:
+        ValueError: a ceiling is not positive.
+    """
+    return np.maximum(compute_time(flops, peak), memory_time(traffic, bandwidth))
+
+
+def is_compute_bound(flops: ArrayLike, traffic: ArrayLike, *, peak: float, bandwidth: float) -> NDArray[np.bool_]:
+    """True where W / P > Q / B; on the ridge a kernel is called memory-bound."""
+    return compute_time(flops, peak) > memory_time(traffic, bandwidth)
+
+
+def ridge_point(peak: float, bandwidth: float) -> float:
+    """Arithmetic intensity (flop/byte) at which the two ceilings meet."""
+    return _positive(peak, "peak", "flop/s") / _positive(bandwidth, "bandwidth", "byte/s")
+
+
+def _positive(value: float, name: str, unit: str) -> float:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0 {unit}, but got {value}")
+    return value

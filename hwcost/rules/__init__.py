@@ -1,0 +1,130 @@
+"""Rules: from the description of an op to its work. Rules know shapes; they know no engine.
+
+    @rule("my_lib.my_op")
+    def my_op(op: OpSpec) -> Work:        # [n] = my_op([n], [n])
+        return Work(macs=op.outputs[0].numel)
+
+An op is in one of three states: it has a rule; it is *free*, listed with the reason; or it is
+unknown, and then it is reported by name, its bytes are counted and nothing is made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from typing import TypeVar
+
+from hwcost.cost import Cost
+from hwcost.graph import ITEMSIZE, OpSpec, State, TensorSpec
+
+FAMILIES = (
+    "convolution", "matmul", "attention", "normalisation", "pointwise", "pooling", "indexing", "recurrent", "free",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a rule returns.
+
+    Traffic follows from the tensors themselves; `touched` overrides the number of elements read of
+    an input (by argument name) where an op does not read all of it, as an embedding does not.
+    """
+
+    macs: int = 0
+    other_flops: int = 0
+    touched: Mapping[str, int] = field(default_factory=dict)
+
+
+Rule = Callable[[OpSpec], Work]
+R = TypeVar("R", bound=Rule)
+
+_RULES: dict[str, Rule] = {}
+_FREE: dict[str, str] = {}
+
+
+class RuleError(ValueError):
+    """A rule that cannot be registered, or a kind without one."""
+
+
+def rule(*kinds: str) -> Callable[[R], R]:
+    """Register a function as the rule of the given op kinds.
+
+    Raises:
+        RuleError: a kind has a rule already, or is listed as free.
+    """
+
+    def register(function: R) -> R:
+        for kind in kinds:
+            _claim(kind)
+            _RULES[kind] = function
+        cost_of.cache_clear()
+        return function
+
+    return register
+
+
+def free(reason: str, *kinds: str) -> None:
+    """List op kinds as free, with the reason that `Op.reason` will give."""
+    for kind in kinds:
+        _claim(kind)
+        _FREE[kind] = reason
+    cost_of.cache_clear()
+
+
+def _claim(kind: str) -> None:
+    _load()
+    taken = _RULES.get(kind) or _FREE.get(kind)
+    if taken is not None:
+        where = taken if isinstance(taken, str) else f"{taken.__module__}.{taken.__qualname__}"
+        raise RuleError(f"a kind has one rule, but {kind!r} is taken already ({where})")
+
+
+_loading = False
+
+
+def _load() -> None:
+    """Import the rule files on first use; they register themselves."""
+    global _loading
+    if _loading:
+        return
+    _loading = True
+    for family in FAMILIES:
+        import_module(f"hwcost.rules.{family}")
+
+
+def known_kinds() -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Kinds that have a rule, and free kinds with their reason."""
+    _load()
+    return tuple(sorted(_RULES)), dict(_FREE)
+
+
+@cache
+def cost_of(op: OpSpec) -> tuple[Cost, State, str]:
+    """Cost of a described op, its state, and the reason where it is free or unknown."""
+    _load()
+    if op.kind in _FREE:
+        return Cost(), "free", _FREE[op.kind]
+    found = _RULES.get(op.kind)
+    work = found(op) if found else Work()
+    cost = Cost(
+        macs=work.macs,
+        other_flops=work.other_flops,
+        bytes_weights=_read(op, work, weight=True),
+        bytes_activations=_read(op, work, weight=False),
+        bytes_written=sum(t.bytes for t in op.outputs if not (t.internal or t.repeat)),
+    )
+    return (cost, "costed", "") if found else (cost, "unknown", f"no cost rule for {op.kind}")
+
+
+def _read(op: OpSpec, work: Work, *, weight: bool) -> int:
+    return sum(
+        _touched(t, work.touched) * ITEMSIZE[t.dtype]
+        for t in op.inputs
+        if t.weight is weight and not (t.internal or t.repeat)
+    )
+
+
+def _touched(tensor: TensorSpec, touched: Mapping[str, int]) -> int:
+    return min(tensor.elements, touched.get(tensor.name, tensor.elements))

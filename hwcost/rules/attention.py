@@ -1,0 +1,65 @@
+"""Attention: softmax(q k^T / sqrt(d) + mask) v, in every fused spelling.
+
+macs = b * h * L * S * (d + d_v); the scores take 5 flop each for the softmax, one for the scale and
+one more where a mask is added. Causal masks are counted in full, as the reference implementation
+computes them: what a flash kernel skips is the runtime's business.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hwcost.graph import OpSpec
+from hwcost.rules import Work, rule
+
+SOFTMAX_FLOPS = 5  # per score: maximum, subtract, exponential, sum, divide
+
+
+# [b, h, L, d_v] = scaled_dot_product_attention([b, h, L, d], [b, h_kv, S, d], [b, h_kv, S, d_v], mask?)
+@rule(
+    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_cudnn_attention",
+)  # fmt: skip
+def scaled_dot_product_attention(op: OpSpec) -> Work:
+    """Grouped queries share keys; the work is that of the query heads."""
+    query, key, value = op.inputs[:3]
+    scores = math.prod(query.shape[:-1]) * key.shape[-2]
+    extra = 1 + (op.input("attn_mask") is not None)
+    return Work(macs=scores * (query.shape[-1] + value.shape[-1]), other_flops=scores * (SOFTMAX_FLOPS + extra))
+
+
+# [b, L, e] = _native_multi_head_attention([b, L, e], key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias)
+@rule("_native_multi_head_attention")
+def native_multi_head_attention(op: OpSpec) -> Work:
+    """The fused fast path of nn.MultiheadAttention: three projections, attention, output projection."""
+    query = op.input("query") or op.inputs[0]
+    key = op.input("key") or query
+    return _multi_head(query.shape, key.shape, int(op.param("num_head", 1)))  # type: ignore[arg-type]
+
+
+def _multi_head(query: tuple[int, ...], key: tuple[int, ...], heads: int) -> Work:
+    batch, length, width = query
+    source = key[1]
+    projections = batch * width * width * (2 * length + 2 * source)
+    scores = batch * heads * length * source
+    bias = batch * width * (2 * length + 2 * source)
+    return Work(macs=projections + 2 * scores * (width // heads), other_flops=bias + scores * (SOFTMAX_FLOPS + 1))
+
+
+# [b, L, e] = _transformer_encoder_layer_fwd([b, L, e], embed_dim, num_heads, ..., ffn_weight_1, ...)
+@rule("_transformer_encoder_layer_fwd")
+def transformer_encoder_layer(op: OpSpec) -> Work:
+    """The fused fast path of nn.TransformerEncoderLayer: attention, two norms, two linears."""
+    src = op.inputs[0].shape
+    heads = int(op.param("num_heads", 1))  # type: ignore[call-overload]
+    attention = _multi_head(src, src, heads)
+    first = op.input("ffn_weight_1")
+    assert first is not None
+    tokens, width, hidden = src[0] * src[1], src[2], first.shape[0]
+    bias_and_activation = tokens * (2 * hidden + width)
+    norms_and_residuals = 2 * tokens * width * (8 + 1)
+    return Work(
+        macs=attention.macs + 2 * tokens * width * hidden,
+        other_flops=attention.other_flops + bias_and_activation + norms_and_residuals,
+    )

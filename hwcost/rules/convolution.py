@@ -1,0 +1,43 @@
+"""Convolutions: every output element is a dot product over the kernel window and the group's inputs.
+
+macs = outputs * (input channels / groups) * kernel positions; a transposed convolution scatters the
+same products from its *input* elements. Bias is one addition per output, in other_flops. Positions
+in the padding count, as they do in published tables.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hwcost.graph import OpSpec
+from hwcost.rules import Work, rule
+
+
+# [b, o, *out] = conv2d([b, i, *in], [o, i/groups, *kernel], [o]?)
+# [b, o, *out] = convolution(input, weight, bias?, transposed=False)
+@rule(
+    "conv1d", "conv2d", "conv3d", "convolution", "_convolution", "mkldnn_convolution", "_slow_conv2d_forward",
+    "conv_depthwise3d", "_conv_depthwise2d", "slow_conv3d", "thnn_conv2d",
+)  # fmt: skip
+def convolution(op: OpSpec) -> Work:
+    """A convolution, grouped, dilated and strided as its shapes say."""
+    if op.param("transposed"):
+        return transposed(op)
+    return Work(macs=op.outputs[0].numel * _taps(op), other_flops=_bias(op))
+
+
+# [b, o, *out] = conv_transpose2d([b, i, *in], [i, o/groups, *kernel], [o]?)
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def transposed(op: OpSpec) -> Work:
+    """A transposed convolution: each input element meets every tap of its group's filters once."""
+    return Work(macs=op.inputs[0].numel * _taps(op), other_flops=_bias(op))
+
+
+def _taps(op: OpSpec) -> int:
+    """Products per output (or, transposed, per input): all axes of the weight but the first."""
+    weight = op.input("weight") or op.inputs[1]
+    return math.prod(weight.shape[1:])
+
+
+def _bias(op: OpSpec) -> int:
+    return op.outputs[0].numel if op.input("bias") else 0

@@ -1,0 +1,85 @@
+"""Moving data without arithmetic: copies, gathers, concatenation, resizing."""
+
+from __future__ import annotations
+
+from hwcost.graph import OpSpec
+from hwcost.rules import Work, rule
+
+
+@rule(
+    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "clone", "contiguous", "reshape", "flatten", "to", "_to_copy", "pad",
+    "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "_reshape_copy", "repeat", "repeat_interleave",
+    "tile", "roll", "flip", "rot90", "tril", "triu", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
+    "im2col", "col2im", "masked_select", "nonzero", "one_hot", "block_diag", "_pad_circular", "permute_copy", "unfold_copy", "type_as",
+    "meshgrid", "view_copy", "expand_copy", "diag", "diag_embed", "sort", "topk", "unique", "argsort", "searchsorted", "bucketize",
+    "cartesian_prod", "combinations", "tril_indices", "triu_indices", "_unsafe_view", "kthvalue", "upsample_nearest1d",
+)  # fmt: skip
+def move(op: OpSpec) -> Work:
+    """No arithmetic; what is read and written is the cost (comparisons of sorts are not counted)."""
+    return Work()
+
+
+# [*, d] = embedding([n, d], [*])
+@rule("embedding", "index_select", "gather", "take_along_dim", "take")
+def gather(op: OpSpec) -> Work:
+    """Only the rows asked for are read."""
+    source = op.inputs[0].name
+    return Work(touched={source: op.outputs[0].numel})
+
+
+# [*] = index([n, *], [[*], ...])
+@rule("index", "_unsafe_index")
+def index(op: OpSpec) -> Work:
+    """Advanced indexing reads what it returns."""
+    return Work(touched={"self": op.outputs[0].numel})
+
+
+# [b, d] = embedding_bag([n, d], [tokens], [b]?)
+@rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(op: OpSpec) -> Work:
+    """Rows are gathered and added: one flop per element gathered."""
+    width = op.inputs[0].shape[1]
+    elements = op.inputs[1].numel * width
+    return Work(other_flops=elements, touched={op.inputs[0].name: elements})
+
+
+# copy_(self, src)        fill_(self, value)        self is written, not read
+@rule("copy", "fill", "zero", "full", "full_like", "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_full", "new_ones",
+      "arange", "linspace", "eye", "rand", "randn", "rand_like", "randn_like", "randint", "normal", "uniform", "bernoulli", "randperm",
+      "logspace", "scalar_tensor", "exponential", "random", "tensor")  # fmt: skip
+def write(op: OpSpec) -> Work:
+    """The old content of `self` is not read."""
+    return Work(touched={"self": 0})
+
+
+# scatter(self, dim, index, src)        index_put(self, indices, values)
+@rule("scatter", "scatter_add", "scatter_reduce", "index_put", "index_add", "index_copy", "index_fill", "masked_scatter", "slice_scatter", "select_scatter",
+      "index_put_impl", "_index_put_impl")  # fmt: skip
+def scatter(op: OpSpec) -> Work:
+    """Out of place the whole of `self` is copied; one addition per element added."""
+    adds = "add" in op.kind or op.param("accumulate") is True
+    return Work(other_flops=op.inputs[-1].numel if adds else 0)
+
+
+# [b, c, H, W] = upsample_bilinear2d([b, c, h, w], size)
+_TAPS = {"nearest": 0, "linear": 2, "bilinear": 4, "trilinear": 8, "bicubic": 16}
+
+
+@rule(
+    "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d",
+    "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "upsample_trilinear3d",
+)  # fmt: skip
+def resize(op: OpSpec) -> Work:
+    """A weighted sum of the neighbours: a multiplication and an addition per tap and output."""
+    method = next(m for m in ("nearest", "trilinear", "bilinear", "bicubic", "linear") if m in op.kind)
+    return Work(other_flops=2 * _TAPS[method] * op.outputs[0].numel)
+
+
+# [b, c, H, W] = grid_sampler([b, c, h, w], [b, H, W, 2], mode)
+@rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
+def grid_sampler(op: OpSpec) -> Work:
+    """Bilinear: four taps per output, a multiplication and an addition each."""
+    taps = {0: 4, 1: 1, 2: 16}[int(op.param("interpolation_mode", 0))]  # type: ignore[arg-type]
+    if op.kind.endswith("3d"):
+        taps *= 2
+    return Work(other_flops=2 * taps * op.outputs[0].numel)

@@ -1,0 +1,98 @@
+"""Matrix products in every spelling. [m, n] = [m, k] @ [k, n] takes m * k * n macs."""
+
+from __future__ import annotations
+
+import math
+import string
+
+from hwcost.graph import OpSpec, TensorSpec
+from hwcost.rules import Work, rule
+
+
+# [*, n] = linear([*, k], [n, k], [n]?)
+@rule("linear")
+def linear(op: OpSpec) -> Work:
+    """A fully connected layer; the bias is one addition per output."""
+    out = op.outputs[0].numel
+    return Work(macs=out * op.inputs[0].shape[-1], other_flops=out if op.input("bias") else 0)
+
+
+# [m, n] = mm([m, k], [k, n])        [b, m, n] = bmm([b, m, k], [b, k, n])
+# [*, m, n] = matmul([*, m, k], [*, k, n])        [m] = mv([m, k], [k])        [] = dot([k], [k])
+@rule("mm", "bmm", "matmul", "mv", "dot", "vdot", "inner", "__matmul__")
+def product(op: OpSpec) -> Work:
+    """Every output element is a dot product over the last axis of the first operand."""
+    return Work(macs=op.outputs[0].numel * (op.inputs[0].shape or (1,))[-1])
+
+
+# [n, m] = outer([n], [m])
+@rule("outer", "ger")
+def outer(op: OpSpec) -> Work:
+    """One multiplication per output."""
+    return Work(macs=op.outputs[0].numel)
+
+
+# [n, p] = addmm([n, p], [n, m], [m, p])        [b, n, p] = baddbmm([b, n, p], [b, n, m], [b, m, p])
+@rule("addmm", "baddbmm", "addmv", "_addmm_activation")
+def add_product(op: OpSpec) -> Work:
+    """A product added to a tensor: one addition per output beside the macs."""
+    out = op.outputs[0].numel
+    return Work(macs=out * op.inputs[1].shape[-1], other_flops=out)
+
+
+# [n, p] = addbmm([n, p], [b, n, m], [b, m, p])        summed over the batch
+@rule("addbmm")
+def add_batch_product(op: OpSpec) -> Work:
+    """The batch of products is summed, so each has full work."""
+    batch, n, m = op.inputs[1].shape
+    p = op.inputs[2].shape[2]
+    return Work(macs=batch * n * m * p, other_flops=n * p)
+
+
+# einsum("bhid,bhjd->bhij", [a, b])
+@rule("einsum")
+def einsum(op: OpSpec) -> Work:
+    """Operands are contracted from left to right, as torch does without opt_einsum.
+
+    Each step costs the product of the sizes of all indices it sees; an index that nothing later
+    needs is summed away.
+    """
+    sizes, operands, result = _einsum_indices(str(op.param("equation")), op.inputs)
+    left, macs, other = operands[0], 0, 0
+    for i, right in enumerate(operands[1:], start=1):
+        needed = set(result).union(*operands[i + 1 :])
+        seen = set(left) | set(right)
+        macs += math.prod(sizes[c] for c in seen)
+        left = "".join(sorted(seen & needed))
+    if len(operands) == 1 and set(left) != set(result):
+        other = math.prod(sizes[c] for c in set(left))
+    return Work(macs=macs, other_flops=other)
+
+
+def _einsum_indices(equation: str, inputs: tuple[TensorSpec, ...]) -> tuple[dict[str, int], list[str], str]:
+    """Sizes by index letter, the letters of each operand, the letters of the result."""
+    left, _, result = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    free = [c for c in string.ascii_letters if c not in equation]
+    ndims = [len(t.shape) - len(term.replace("...", "")) for term, t in zip(terms, inputs, strict=True)]
+    dots = "".join(free[: max(ndims)])
+    terms = [term.replace("...", dots[len(dots) - n :]) for term, n in zip(terms, ndims, strict=True)]
+    if "->" in equation:
+        result = result.replace("...", dots)
+    else:
+        joined = "".join(terms)
+        result = "".join(sorted(c for c in set(joined) if joined.count(c) == 1 or c in dots))
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(terms, inputs, strict=True):
+        for letter, size in zip(term, tensor.shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return sizes, terms, result
+
+
+# [b, o] = bilinear([b, i], [b, j], [o, i, j], [o]?)
+@rule("bilinear")
+def bilinear(op: OpSpec) -> Work:
+    """x1 A x2 per output feature, as one contraction over both inputs: b * o * i * j macs."""
+    weight = op.inputs[2]
+    batch = math.prod(op.inputs[0].shape[:-1])
+    return Work(macs=batch * weight.numel, other_flops=op.outputs[0].numel if len(op.inputs) > 3 else 0)

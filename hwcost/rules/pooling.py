@@ -1,0 +1,50 @@
+"""Pooling and reductions: one flop for each element that enters a maximum or a sum."""
+
+from __future__ import annotations
+
+import math
+
+from hwcost.graph import OpSpec
+from hwcost.rules import Work, rule
+
+
+# [b, c, *out] = max_pool2d([b, c, *in], kernel_size, stride?, ...)
+@rule(
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "lp_pool2d",
+)  # fmt: skip
+def pool(op: OpSpec) -> Work:
+    """Each output looks at one window."""
+    size = op.param("kernel_size", 1)
+    spatial = int("".join(c for c in op.kind.split("_with")[0] if c.isdigit()))
+    window = math.prod(size) if isinstance(size, tuple) and len(size) > 1 else _number(size) ** spatial  # type: ignore[arg-type]
+    return Work(other_flops=op.outputs[0].numel * window)
+
+
+def _number(size: object) -> int:
+    return int(size[0] if isinstance(size, tuple) else size)  # type: ignore[call-overload, no-any-return]
+
+
+# [b, c, *out] = adaptive_avg_pool2d([b, c, *in], output_size)
+@rule(
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+)  # fmt: skip
+def adaptive_pool(op: OpSpec) -> Work:
+    """Windows tile the input; where outputs outnumber inputs every output still reads one element."""
+    return Work(other_flops=max(op.inputs[0].numel, op.outputs[0].numel))
+
+
+@rule(
+    "sum", "mean", "amax", "amin", "max", "min", "prod", "any", "all", "logsumexp", "nansum", "median",
+    "argmax", "argmin", "count_nonzero", "cumsum", "cumprod", "cummax", "nanmean", "aminmax",
+)  # fmt: skip
+def reduction(op: OpSpec) -> Work:
+    """[*] = sum([*, n]): one per element read (two operands: one per output)."""
+    return Work(other_flops=max(op.inputs[0].numel, op.outputs[0].numel))
+
+
+@rule("var", "std", "var_mean", "std_mean")
+def variance(op: OpSpec) -> Work:
+    """Sum, subtract, square, sum."""
+    return Work(other_flops=4 * op.inputs[0].numel)

@@ -1,0 +1,40 @@
+"""Recurrent layers: per step, gate projections of the input and of the hidden state.
+
+An LSTM has four gates, a GRU three, a plain RNN one. Gate arithmetic beside the products, per hidden
+unit: LSTM 4 gate nonlinearities (4 flop each), 3 products, 1 sum, 1 tanh: 24; GRU 20; RNN 4; and two
+additions per gate for the two biases.
+"""
+
+from __future__ import annotations
+
+from hwcost.graph import OpSpec
+from hwcost.rules import Work, rule
+
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1, "quantized_lstm": 4, "quantized_gru": 3}
+_GATE_FLOPS = {4: 24, 3: 20, 1: 4}
+
+
+# [T, B, H*d] = lstm([T, B, I], hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+def recurrent(op: OpSpec) -> Work:
+    """All layers and directions: every weight matrix meets every step of every sequence once."""
+    first = op.inputs[0]
+    steps = first.numel // first.shape[-1]  # steps times batch
+    matrices = [t for t in op.inputs if t.name == "params" and len(t.shape) == 2]
+    biases = sum(t.numel for t in op.inputs if t.name == "params" and len(t.shape) == 1)
+    gates = _GATES[op.kind]
+    hidden = sum(t.shape[0] // gates for t in matrices if t.shape[0] % gates == 0) // 2
+    return Work(macs=steps * sum(t.numel for t in matrices), other_flops=steps * (biases + hidden * _GATE_FLOPS[gates]))
+
+
+# [B, H] = lstm_cell([B, I], hx, w_ih, w_hh, b_ih?, b_hh?)
+@rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def cell(op: OpSpec) -> Work:
+    """One step of one layer."""
+    first = op.inputs[0]
+    batch = first.numel // first.shape[-1]
+    gates = _GATES[op.kind.removesuffix("_cell")]
+    matrices = [t for t in op.inputs if t.name in ("w_ih", "w_hh")]
+    biases = sum(t.numel for t in op.inputs if t.name in ("b_ih", "b_hh"))
+    hidden = matrices[1].shape[1]
+    return Work(macs=batch * sum(t.numel for t in matrices), other_flops=batch * (biases + hidden * _GATE_FLOPS[gates]))

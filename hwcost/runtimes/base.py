@@ -1,0 +1,77 @@
+"""What every runtime offers: how it lowers a graph, how it runs a network, how it times kernels.
+
+lower    Graph -> kernels in the order they run        (no torch needed)
+prepare  module, inputs -> Session                      (compiles, exports, allocates)
+Session.run()       one inference
+Session.profile()   one inference with the time of each kernel, in the order of `lower`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcost.cost import Cost
+from hwcost.graph import Graph
+from hwcost.kernel import Kernel
+
+
+class RuntimeUnavailable(RuntimeError):
+    """A runtime whose package is not installed, or that cannot run here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A kernel where it stands in a network.
+
+    `distance` is how many bytes were moved since the largest activation it reads was written: what
+    decides which cache level it is still in. 0 means just written; -1 means it reads none.
+    """
+
+    kernel: Kernel
+    module: str
+    distance: int
+
+
+@dataclass(frozen=True)
+class Network:
+    """A lowered network: kernels in the order they run, and what runs besides."""
+
+    kernels: tuple[Placed, ...]
+    calls: int  # operator calls that the runtime dispatches, free ones included
+    runtime: str
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Work and traffic of all kernels, after fusion."""
+        return sum((p.kernel.cost for p in self.kernels), Cost())
+
+
+class Session(Protocol):
+    """A network ready to run."""
+
+    def run(self) -> Any:
+        """One inference; returns its output."""
+
+    def profile(self) -> NDArray[np.float64]:
+        """One inference; seconds of each kernel, in the order of the lowered network."""
+
+
+class Runtime(Protocol):
+    """A runtime; see the module docstring."""
+
+    name: str
+
+    def lower(self, graph: Graph) -> Network:
+        """Fold and fuse as the runtime does."""
+
+    def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> Session:
+        """Make a network ready to run on `threads` threads."""
+
+    def environment(self) -> dict[str, str]:
+        """Versions and settings that a measurement depends on."""

@@ -1,0 +1,120 @@
+"""torch eager: every traced op is a kernel of its own; nothing folds, nothing fuses.
+
+A forward under inference mode dispatches the same composite ops that the trace saw, so the n-th
+call of a run is the n-th op of the graph. In-context times come from a dispatch mode that reads the
+clock around each call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hwcost.graph import Graph
+from hwcost.kernel import Kernel
+from hwcost.runtimes.base import Network, Placed
+from hwcost.tracing import trace
+
+
+class TorchEager:
+    """The runtime; stateless."""
+
+    name = "torch-eager"
+
+    def lower(self, graph: Graph) -> Network:
+        """One kernel for every op that is not free."""
+        distances = reuse_distances(graph)
+        placed = tuple(
+            Placed(Kernel((op.spec,)), op.module, distances[i]) for i, op in enumerate(graph.ops) if op.state != "free"
+        )
+        return Network(placed, len(graph.ops), self.name)
+
+    def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> EagerSession:
+        """Nothing to compile; the graph is needed to match calls to kernels."""
+        return EagerSession(module, inputs, threads)
+
+    def environment(self) -> dict[str, str]:
+        """torch's version and what it was built with."""
+        return {
+            "torch": torch.__version__,
+            "mkldnn": str(torch.backends.mkldnn.is_available()),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        }
+
+
+RUNTIME = TorchEager()
+
+
+def reuse_distances(graph: Graph) -> list[int]:
+    """For each op, bytes moved between the writing of its largest activation and its reading."""
+    written: dict[int, int] = dict.fromkeys(graph.input_values, 0)
+    moved, distances = 0, []
+    for op in graph.ops:
+        activations = [(t.bytes, v) for t, v in zip(op.spec.inputs, op.reads, strict=True) if not t.weight]
+        source = max(activations, default=(0, -1))[1]
+        distances.append(moved - written[source] if source in written else -1)
+        moved += op.cost.bytes
+        origin = written.get(op.reads[0], moved) if op.reads and op.state == "free" else moved
+        written.update(dict.fromkeys(op.writes, origin))
+    return distances
+
+
+class EagerSession:
+    """A module with its inputs, on a stated number of threads."""
+
+    def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
+        self._module, self._inputs, self._threads = module, tuple(inputs), threads
+        graph = trace(module, self._inputs)
+        self.network = RUNTIME.lower(graph)
+        self._names = [op.name for op in graph.ops]
+        self._timed = np.array([op.state != "free" for op in graph.ops], dtype=bool)
+
+    def run(self) -> Any:
+        """One inference."""
+        self._set_threads()
+        with torch.inference_mode():
+            return self._module(*self._inputs)
+
+    def profile(self) -> NDArray[np.float64]:
+        """One inference with the clock read around every call.
+
+        Raises:
+            RuntimeError: the run made other calls than the trace saw.
+        """
+        self._set_threads()
+        stopwatch = _Stopwatch()
+        with torch.inference_mode(), stopwatch:
+            self._module(*self._inputs)
+        if stopwatch.names != self._names:
+            at = next((i for i, (a, b) in enumerate(zip(stopwatch.names, self._names, strict=False)) if a != b), -1)
+            raise RuntimeError(
+                f"a run must make the calls of the trace, but differs at call {at} of {len(self._names)}: {stopwatch.names[at : at + 1]} for {self._names[at : at + 1]}"
+            )
+        return np.asarray(stopwatch.seconds)[self._timed]
+
+    def _set_threads(self) -> None:
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
+
+class _Stopwatch(TorchDispatchMode):
+    """Times every call from inside the running network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.seconds: list[float] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        start = time.perf_counter()
+        out = func(*args, **kwargs)
+        self.seconds.append(time.perf_counter() - start)
+        self.names.append(str(func))
+        return out
