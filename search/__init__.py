@@ -1,0 +1,1 @@
+"""Optuna searches that know what an architecture costs before they train it."""
