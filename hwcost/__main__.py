@@ -1,0 +1,9 @@
+"""`python -m hwcost`: the same as the command `hwcost`."""
+
+from __future__ import annotations
+
+import sys
+
+from hwcost.cli import main
+
+sys.exit(main())
