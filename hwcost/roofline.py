@@ -17,6 +17,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hwcost.device import Device
+
 Array = NDArray[np.float64]
 
 
@@ -59,3 +61,34 @@ def _positive(value: float, name: str, unit: str) -> float:
     if not value > 0:
         raise ValueError(f"{name} must be above 0 {unit}, but got {value}")
     return value
+
+
+def level_time(weights: Array, read: Array, written: Array, distance: Array, device: Device, threads: int) -> Array:
+    """Memory time (s) with each part of the traffic served by the level it fits in.
+
+    Args:
+        weights, read, written: bytes of weights, activations read and activations written, [n].
+        distance: bytes moved since the activation was written, [n]; -1 where there is none.
+        device: its caches; without them everything comes from DRAM.
+        threads: whose bandwidth counts.
+
+    An activation is found in the smallest level that holds it together with everything moved since;
+    weights are found in the last-level cache where they take less than half of it, since they
+    compete with the rest of the network; what is written goes to the level that holds it.
+    """
+    shared = 2.0 * weights
+    return (
+        weights / _level_bandwidth(shared, device, threads, smallest="L3")
+        + read / _level_bandwidth(read + np.maximum(distance, 0.0), device, threads)
+        + written / _level_bandwidth(written, device, threads)
+    )
+
+
+def _level_bandwidth(size: Array, device: Device, threads: int, smallest: str = "L2") -> Array:
+    """Bandwidth (byte/s) of the smallest cache level, from `smallest` on, that holds `size` bytes."""
+    bandwidth = np.full(np.shape(size), device.bandwidth("DRAM", threads))
+    for level in ("L3", "L2")[: 1 if smallest == "L3" else 2]:
+        capacity = device.cache_size(level)
+        if capacity:
+            bandwidth = np.where(size <= capacity, device.bandwidth(level, threads), bandwidth)
+    return bandwidth

@@ -1,0 +1,130 @@
+"""Estimates: what a cost model says of a network, its blocks and its kernels. Values only.
+
+Every latency comes with an interval at a stated confidence. Errors of different kernels are partly
+the same error (a machine that is faster than believed is faster on all of them), so the relative
+error of a sum of kernels with shares w_i has two parts,
+
+    s^2 = s_common^2 + sum_i w_i^2 s_i^2,                                  (1)
+
+where equal kernels share one error, and the interval is t * exp(+-z s).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from hwcost.cost import Cost
+from hwcost.graph import block_name
+
+Bound = Literal["compute", "memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelEstimate:
+    """One kernel where it stands; times in seconds."""
+
+    name: str  # "conv2d+relu"
+    kind: str
+    module: str
+    latency: float
+    low: float
+    high: float
+    roofline: float
+    bound: Bound
+    cost: Cost
+    supported: bool  # inside the range that was measured
+    sigma: float  # standard error of log latency
+    key: str  # equal kernels have equal keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockEstimate:
+    """The kernels below one module path, with their part of the overhead; times in seconds."""
+
+    name: str
+    latency: float
+    low: float
+    high: float
+    bound: Bound
+    cost: Cost
+    share: float  # of the network's latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Latency of a network on a target, in seconds."""
+
+    latency: float
+    low: float
+    high: float
+    confidence: float  # coverage of [low, high] that was calibrated
+    overhead: float  # part of the latency that no kernel explains
+    kernels: tuple[KernelEstimate, ...]
+    common: float  # s_common of eq. (1)
+    z: float
+    notes: tuple[str, ...] = ()
+    depth: int = field(default=2)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Work and traffic of all kernels."""
+        return sum((k.cost for k in self.kernels), Cost())
+
+    @property
+    def memory_share(self) -> float:
+        """Share of the kernels' time that is spent memory-bound."""
+        total = sum(k.latency for k in self.kernels)
+        return sum(k.latency for k in self.kernels if k.bound == "memory") / total if total else 0.0
+
+    @property
+    def bound(self) -> Bound:
+        """What most of the time is bound by."""
+        return "memory" if self.memory_share >= 0.5 else "compute"
+
+    @property
+    def support(self) -> float:
+        """Share of the latency that comes from kernels inside the measured range."""
+        total = sum(k.latency for k in self.kernels)
+        return sum(k.latency for k in self.kernels if k.supported) / total if total else 0.0
+
+    @property
+    def blocks(self) -> dict[str, BlockEstimate]:
+        """By module path, cut to `depth` parts."""
+        return self.by_depth(self.depth)
+
+    def by_depth(self, depth: int) -> dict[str, BlockEstimate]:
+        """By module path, cut to `depth` parts; the overhead is spread over the kernels evenly."""
+        groups: dict[str, list[KernelEstimate]] = {}
+        for kernel in self.kernels:
+            groups.setdefault(block_name(kernel.module, depth), []).append(kernel)
+        each = self.overhead / len(self.kernels) if self.kernels else 0.0
+        return {name: self._block(name, members, each) for name, members in groups.items()}
+
+    def _block(self, name: str, members: list[KernelEstimate], overhead: float) -> BlockEstimate:
+        latency = sum(k.latency for k in members) + overhead * len(members)
+        spread = math.exp(self.z * relative_error(members, self.common))
+        memory = sum(k.latency for k in members if k.bound == "memory")
+        return BlockEstimate(
+            name=name,
+            latency=latency,
+            low=latency / spread,
+            high=latency * spread,
+            bound="memory" if 2 * memory >= sum(k.latency for k in members) else "compute",
+            cost=sum((k.cost for k in members), Cost()),
+            share=latency / self.latency if self.latency else 0.0,
+        )
+
+
+def relative_error(kernels: Iterable[KernelEstimate], common: float) -> float:
+    """Standard error of the log of a sum of kernels, eq. (1)."""
+    by_key: dict[str, float] = {}
+    total = 0.0
+    for k in kernels:
+        by_key[k.key] = by_key.get(k.key, 0.0) + k.latency * k.sigma
+        total += k.latency
+    own = sum(x * x for x in by_key.values()) / (total * total) if total else 0.0
+    return math.sqrt(common * common + own)

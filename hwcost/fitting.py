@@ -1,0 +1,187 @@
+"""Fitting: from measurements to residual, overhead, errors, and an honest account of accuracy.
+
+Everything that is reported comes from networks that the fit did not see: five folds, split by
+network, the whole pipeline fitted anew in each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
+
+from hwcost.accuracy import Accuracy, Comparison
+from hwcost.kernel import Kernel
+from hwcost.measure import Measurements
+from hwcost.residual import Columns, Residual, Settings, Target, columns
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Overhead = tuple[float, float, float]
+
+FOLDS = 5
+_QUANTILE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a fit gives."""
+
+    residual: Residual
+    sigma: Mapping[str, float]  # standard error of log latency by kind, out of fold
+    overhead: Overhead  # scale, per call (s), fixed (s)
+    common: float  # error that all kernels of a network share
+    z: float  # half-width of the interval in standard errors
+    held_out: Accuracy | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """All measured kernels: row -> network, row -> distinct kernel."""
+
+    data: Columns  # of the distinct kernels
+    kernel: Ints  # [rows]
+    network: Ints  # [rows]
+    latency: Array  # [rows] (s)
+    total: Array  # [networks] measured latency (s)
+    calls: Array  # [networks]
+
+
+def fit(measurements: Measurements, target: Target, settings: Settings) -> Fitted:
+    """Cross-validate, then fit on everything."""
+    rows = _rows(measurements, target)
+    folds = _folds(len(rows.total), settings.seed)
+    predicted_row = np.zeros_like(rows.latency)
+    predicted = np.zeros_like(rows.total)
+    for fold in range(FOLDS):
+        train = folds != fold
+        residual, overhead = _fit_on(rows, train, settings)
+        times = residual.predict(rows.data).latency[rows.kernel]
+        test_rows = ~train[rows.network]
+        predicted_row[test_rows] = overhead[0] * times[test_rows]
+        predicted[~train] = _compose(times, rows, overhead)[~train]
+    sigma = _errors_by_kind(rows, predicted_row)
+    common, z = _interval(rows, predicted_row, predicted, sigma)
+    residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings)
+    held_out = _account(measurements, rows, predicted_row, predicted, sigma, common, z)
+    return Fitted(residual, sigma, overhead, common, z, held_out)
+
+
+def _rows(measurements: Measurements, target: Target) -> _Rows:
+    distinct: dict[tuple[Kernel, int], int] = {}
+    kernel, network, latency = [], [], []
+    for number, n in enumerate(measurements.networks):
+        for m in n.kernels:
+            bucket = m.distance.bit_length() if m.distance > 0 else min(m.distance, 0)
+            kernel.append(distinct.setdefault((m.kernel, bucket), len(distinct)))
+            network.append(number)
+            latency.append(m.timing.latency)
+    pairs = [(k, (1 << b) - 1 if b > 0 else b) for k, b in distinct]
+    return _Rows(
+        columns(pairs, target),
+        np.array(kernel, dtype=np.int64),
+        np.array(network, dtype=np.int64),
+        np.maximum(np.array(latency, dtype=float), 1e-9),
+        np.array([n.timing.latency for n in measurements.networks]),
+        np.array([n.calls for n in measurements.networks], dtype=float),
+    )
+
+
+def _folds(n: int, seed: int) -> Ints:
+    folds = np.arange(n) % FOLDS
+    np.random.default_rng(seed).shuffle(folds)
+    return folds
+
+
+def _fit_on(rows: _Rows, train: NDArray[np.bool_], settings: Settings) -> tuple[Residual, Overhead]:
+    """Residual on the kernels of the training networks, overhead on the networks themselves."""
+    use = train[rows.network]
+    kernel, latency = rows.kernel[use], rows.latency[use]
+    n = len(rows.data.kinds)
+    seen = np.bincount(kernel, minlength=n)
+    mean_log = np.bincount(kernel, np.log(latency), n) / np.maximum(seen, 1)
+    share = np.bincount(kernel, latency / rows.total[rows.network[use]], n)
+    known = np.flatnonzero(seen)
+    weight = np.sqrt(share[known])
+    residual = Residual(settings).fit(_take(rows.data, known), np.exp(mean_log[known]), weight / weight.mean())
+    times = residual.predict(rows.data).latency[rows.kernel]
+    sums = np.bincount(rows.network, times, len(rows.total)).astype(float)
+    return residual, _fit_overhead(sums[train], rows.calls[train], rows.total[train])
+
+
+def _take(data: Columns, index: Ints) -> Columns:
+    kinds = tuple(data.kinds[i] for i in index)
+    return Columns(data.flops[index], data.compute_time[index], data.memory_time[index], data.features[index], kinds)
+
+
+def _fit_overhead(sums: Array, calls: Array, total: Array) -> Overhead:
+    """Least squares of relative errors, all three numbers physical; outliers are left out once."""
+    design = np.column_stack([sums, calls, np.ones_like(sums)]) / total[:, None]
+    keep = np.ones(len(total), dtype=bool)
+    solution = np.array([1.0, 0.0, 0.0])
+    for _ in range(2):
+        bounds = ([0.5, 0.0, 0.0], [2.0, 1e-3, 1e-2])
+        solution = lsq_linear(design[keep], np.ones(int(keep.sum())), bounds=bounds).x
+        error = design @ solution - 1.0
+        scale = 1.4826 * np.median(np.abs(error - np.median(error)))
+        keep = np.abs(error - np.median(error)) <= max(4 * scale, 1e-6)
+    return float(solution[0]), float(solution[1]), float(solution[2])
+
+
+def _compose(times: Array, rows: _Rows, overhead: Overhead) -> Array:
+    scale, per_call, fixed = overhead
+    return scale * np.bincount(rows.network, times, len(rows.total)) + per_call * rows.calls + fixed
+
+
+def _errors_by_kind(rows: _Rows, predicted: Array) -> dict[str, float]:
+    """Standard error of log latency of each kind, from the middle 80 % so that one stall does not rule."""
+    error = np.log(rows.latency / predicted)
+    kinds = np.array(rows.data.kinds)[rows.kernel]
+    spread = {}
+    for kind in np.unique(kinds):
+        low, high = np.quantile(error[kinds == kind], [0.1, 0.9])
+        spread[str(kind)] = float(max(high - low, 0.01) / 2.563)  # 2 x 1.2816 standard deviations
+    return spread
+
+
+def _own_error(rows: _Rows, predicted: Array, sigma: Mapping[str, float]) -> Array:
+    """[networks] standard error that comes from single kernels; equal kernels share theirs."""
+    by_kernel = np.array([sigma[k] for k in rows.data.kinds])[rows.kernel] * predicted
+    count = len(rows.data.kinds)
+    pair = rows.network * count + rows.kernel
+    unique, inverse = np.unique(pair, return_inverse=True)
+    together = np.bincount(inverse, by_kernel)
+    n = len(rows.total)
+    variance = np.bincount(unique // count, together**2, n)
+    return np.asarray(np.sqrt(variance) / np.bincount(rows.network, predicted, n))
+
+
+def _interval(rows: _Rows, predicted_row: Array, predicted: Array, sigma: Mapping[str, float]) -> tuple[float, float]:
+    """(common error, z): split the networks' errors, then scale to the stated coverage (conformal)."""
+    error = np.log(rows.total / predicted)
+    own = _own_error(rows, predicted_row, sigma)
+    low, high = np.quantile(error, [0.1, 0.9])
+    variance = ((high - low) / 2.563) ** 2
+    common = float(np.sqrt(max(variance - np.mean(own**2), 0.25 * variance)))
+    score = np.sort(np.abs(error) / np.hypot(common, own))
+    rank = min(int(np.ceil((len(score) + 1) * _QUANTILE)), len(score)) - 1
+    return common, float(score[rank])
+
+
+def _account(
+    measurements: Measurements, rows: _Rows, predicted_row: Array, predicted: Array, sigma: Mapping[str, float],
+    common: float, z: float,
+) -> Accuracy:  # fmt: skip
+    spread = np.exp(z * np.hypot(common, _own_error(rows, predicted_row, sigma)))
+    return Accuracy(
+        tuple(
+            Comparison(
+                target=n.name, predicted=float(predicted[i]), low=float(predicted[i] / spread[i]),
+                high=float(predicted[i] * spread[i]), measured=n.timing.latency, spread=n.timing.spread,
+            )
+            for i, n in enumerate(measurements.networks)
+        )
+    )  # fmt: skip

@@ -1,0 +1,288 @@
+"""The cost model: device ceilings plus what measurements taught, for one target.
+
+    t(network) = scale * sum_k t(kernel k) + per_call * calls + fixed       (1)
+
+The kernels' times come from the roofline and its residual (`hwcost.residual`); the three numbers
+of (1), the runtime's overhead, are fitted on whole networks. A model is its data: the file holds
+the device, the measurements and the settings, and is fitted again when it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hwcost.accuracy import Accuracy, Comparison
+from hwcost.device import Device
+from hwcost.estimate import BlockEstimate, Bound, Estimate, KernelEstimate, relative_error
+from hwcost.fitting import Fitted, fit
+from hwcost.graph import Graph
+from hwcost.kernel import Kernel
+from hwcost.measure import Measurements
+from hwcost.residual import Prediction, Residual, Settings, Target, columns
+from hwcost.runtimes import Network, Placed, get_runtime
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["BlockEstimate", "CostModel", "Estimate", "KernelEstimate", "ModelError"]
+
+CONFIDENCE = 0.9
+_ANALYTIC_SIGMA = 0.7  # log error of a bare roofline: it is a bound, not a prediction
+
+
+class ModelError(ValueError):
+    """A model that cannot be fitted, read or used for this target."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the model says of one distinct kernel at one distance."""
+
+    latency: float
+    sigma: float
+    supported: bool
+    roofline: float
+    bound: Bound
+
+
+class CostModel:
+    """Predicts latency on a target. Make one with `analytic`, `fit` or `load`."""
+
+    def __init__(
+        self,
+        target: Target,
+        runtime: str,
+        fitted: Fitted,
+        measurements: Measurements | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.target = target
+        self.runtime = runtime
+        self.measurements = measurements
+        self.settings = settings or Settings()
+        self._runtime = get_runtime(runtime)
+        self._fitted = fitted
+        self._known: dict[tuple[Kernel, int], _Known] = {}
+
+    # -- making one -----------------------------------------------------------------------------
+
+    @classmethod
+    def analytic(
+        cls, device: Device | str | Path, runtime: str = "torch-eager", threads: int = 1, dtype: str = "float32"
+    ) -> CostModel:
+        """The roofline alone: a lower bound for every kernel, for a device nobody measured."""
+        target = Target(_device(device), threads, dtype)
+        fitted = Fitted(Residual(), {}, (1.0, 0.0, 0.0), common=_ANALYTIC_SIGMA, z=1.645, held_out=None)
+        return cls(target, runtime, fitted)
+
+    @classmethod
+    def fit(
+        cls,
+        measurements: Measurements,
+        *,
+        device: Device | str | Path,
+        runtime: str | None = None,
+        threads: int | None = None,
+        settings: Settings | None = None,
+    ) -> CostModel:
+        """Learn from measured networks and their kernels.
+
+        Args:
+            measurements: of one environment, at least ten networks.
+            device: where they were taken; its ceilings normalise every kernel.
+            runtime, threads: must be those of the measurements where given.
+            settings: of the trees.
+
+        Raises:
+            ModelError: too few networks, or measurements of another runtime or thread count.
+        """
+        environment = measurements.environment
+        for name, asked, found in (
+            ("runtime", runtime, environment.runtime),
+            ("threads", threads, environment.threads),
+        ):
+            if asked is not None and asked != found:
+                raise ModelError(
+                    f"a model is fitted on measurements of its own {name}, but {name}={asked} was asked "
+                    f"and they were taken with {found}"
+                )
+        if len(measurements) < 10:
+            raise ModelError(
+                f"a fit needs at least 10 measured networks, but got {len(measurements)}; "
+                "measure more with `hwcost measure`"
+            )
+        target = Target(_device(device), environment.threads, environment.dtype)
+        chosen = settings or Settings()
+        return cls(target, environment.runtime, fit(measurements, target, chosen), measurements, chosen)
+
+    def merge(self, more: Measurements) -> CostModel:
+        """A new model fitted on this one's measurements and `more`, of the same environment."""
+        both = self.measurements + more if self.measurements is not None else more
+        return CostModel.fit(both, device=self.target.device, settings=self.settings)
+
+    # -- what it says -----------------------------------------------------------------------------
+
+    @property
+    def device(self) -> Device:
+        """The device whose ceilings it uses."""
+        return self.target.device
+
+    @property
+    def threads(self) -> int:
+        """Threads of the target."""
+        return self.target.threads
+
+    @property
+    def is_fitted(self) -> bool:
+        """False for the roofline alone."""
+        return self.measurements is not None
+
+    @property
+    def held_out(self) -> Accuracy | None:
+        """Accuracy on networks held out of the fit (five folds by network); None for the roofline alone."""
+        return self._fitted.held_out
+
+    @property
+    def overhead(self) -> tuple[float, float, float]:
+        """(scale, per_call (s), fixed (s)) of eq. (1)."""
+        return self._fitted.overhead
+
+    def estimate(
+        self, network: nn.Module | Graph | Network, inputs: Any = None, kwargs: dict[str, Any] | None = None
+    ) -> Estimate:
+        """Latency of one network.
+
+        Args:
+            network: a module (traced with `inputs`), a traced graph, or a lowered network.
+            inputs: example inputs of a module, meta tensors suffice.
+            kwargs: keyword inputs of a module.
+
+        Raises:
+            ModelError: a module without inputs, or a network lowered for another runtime.
+            TraceError: the module's forward cannot be followed.
+        """
+        return self.estimate_many([self._lowered(network, inputs, kwargs)])[0]
+
+    def estimate_many(self, networks: Sequence[Any]) -> list[Estimate]:
+        """Latency of many networks in one vectorised pass; each may be a graph, a lowered network,
+        or a pair (module, inputs)."""
+        lowered = [self._lowered(*n) if isinstance(n, tuple) else self._lowered(n) for n in networks]
+        self._learn(p for network in lowered for p in network.kernels)
+        return [self._compose(network) for network in lowered]
+
+    def evaluate(self, measurements: Measurements) -> Accuracy:
+        """Predicted against measured, for networks that this model did not see."""
+        networks = [
+            Network(tuple(Placed(m.kernel, m.module, m.distance) for m in n.kernels), n.calls, self.runtime)
+            for n in measurements.networks
+        ]
+        rows = []
+        for measured, estimate in zip(measurements.networks, self.estimate_many(networks), strict=True):
+            rows.append(
+                Comparison(
+                    target=measured.name, predicted=estimate.latency, low=estimate.low, high=estimate.high,
+                    measured=measured.timing.latency, spread=measured.timing.spread,
+                )
+            )  # fmt: skip
+        return Accuracy(tuple(rows))
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the model's data: device, measurements, settings, format version. No pickle."""
+        from hwcost.modelfile import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> CostModel:
+        """Read a model's data and fit it again.
+
+        Raises:
+            ModelError: no such file, not a model, or a newer format.
+        """
+        from hwcost.modelfile import load
+
+        return load(Path(path))
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _lowered(self, network: Any, inputs: Any = None, kwargs: dict[str, Any] | None = None) -> Network:
+        if isinstance(network, Network):
+            if network.runtime != self.runtime:
+                raise ModelError(
+                    f"this model is of runtime {self.runtime}, but the network was lowered for {network.runtime}"
+                )
+            return network
+        if not isinstance(network, Graph):
+            if inputs is None:
+                raise ModelError(
+                    "a module needs example inputs to be estimated, but got none; "
+                    "pass inputs=(x,), meta tensors suffice"
+                )
+            from hwcost.tracing import trace
+
+            network = trace(network, inputs, kwargs)
+        return self._runtime.lower(network)
+
+    def _learn(self, kernels: Iterable[Placed]) -> None:
+        """Predict the kernels not seen before, all at once."""
+        new = list({key: None for p in kernels if (key := _key(p)) not in self._known})
+        if not new:
+            return
+        data = columns([(kernel, _distance(bucket)) for kernel, bucket in new], self.target)
+        predicted = self._predict(data)
+        compute_bound = data.compute_time > data.memory_time
+        for i, key in enumerate(new):
+            self._known[key] = _Known(
+                float(predicted.latency[i]), float(predicted.sigma[i]), bool(predicted.supported[i]),
+                float(data.roofline[i]), "compute" if compute_bound[i] else "memory",
+            )  # fmt: skip
+
+    def _predict(self, data: Any) -> Prediction:
+        if not self.is_fitted:
+            n = len(data.kinds)
+            return Prediction(data.roofline, np.zeros(n), np.zeros(n, dtype=bool))
+        return self._fitted.residual.predict(data, self._fitted.sigma)
+
+    def _compose(self, network: Network) -> Estimate:
+        scale, per_call, fixed = self._fitted.overhead
+        kernels = tuple(self._kernel(p, scale) for p in network.kernels)
+        overhead = per_call * network.calls + fixed
+        latency = sum(k.latency for k in kernels) + overhead
+        spread = float(np.exp(self._fitted.z * relative_error(kernels, self._fitted.common)))
+        notes = () if self.is_fitted else ("the roofline alone: a lower bound, not a prediction",)
+        return Estimate(
+            latency=latency, low=latency / spread if self.is_fitted else latency, high=latency * spread,
+            confidence=CONFIDENCE, overhead=overhead, kernels=kernels, common=self._fitted.common,
+            z=self._fitted.z, notes=notes,
+        )  # fmt: skip
+
+    def _kernel(self, placed: Placed, scale: float) -> KernelEstimate:
+        known = self._known[_key(placed)]
+        kernel, latency = placed.kernel, known.latency * scale
+        spread = float(np.exp(self._fitted.z * np.hypot(known.sigma, self._fitted.common)))
+        return KernelEstimate(
+            name=kernel.name, kind=kernel.kind, module=placed.module, latency=latency,
+            low=latency / spread if self.is_fitted else latency, high=latency * spread, roofline=known.roofline,
+            bound=known.bound, cost=kernel.cost, supported=known.supported, sigma=known.sigma, key=kernel.digest,
+        )  # fmt: skip
+
+
+def _key(placed: Placed) -> tuple[Kernel, int]:
+    """Kernels at about the same distance (to a factor of two) are told apart no further."""
+    distance = placed.distance
+    return placed.kernel, distance.bit_length() if distance > 0 else min(distance, 0)
+
+
+def _distance(bucket: int) -> int:
+    return (1 << bucket) - 1 if bucket > 0 else bucket
+
+
+def _device(device: Device | str | Path) -> Device:
+    return device if isinstance(device, Device) else Device.load(device)

@@ -1,0 +1,89 @@
+"""Model files: a zip of JSON and Parquet that holds a model's data, never code.
+
+Format history:
+    1  first
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import hwcost
+from hwcost.device import Device, DeviceError
+from hwcost.measure import MeasurementError
+from hwcost.measure.tables import SCHEMAS, from_tables, to_tables
+from hwcost.model import CostModel, ModelError
+from hwcost.residual import Settings
+
+FORMAT = 1
+_EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
+
+
+def save(model: CostModel, path: Path) -> None:
+    """Write a model file; a half-written one never takes the place of a whole one."""
+    head = {
+        "format": FORMAT, "hwcost": hwcost.__version__, "runtime": model.runtime, "threads": model.threads,
+        "dtype": model.target.dtype, "settings": asdict(model.settings), "fitted": model.is_fitted,
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        _put(archive, "model.json", json.dumps(head, indent=1, sort_keys=True).encode())
+        _put(archive, "device.toml", model.device.to_toml().encode())
+        if model.measurements is not None:
+            for name, table in to_tables(model.measurements).items():
+                _put(archive, f"{name}.parquet", _parquet(table))
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(buffer.getvalue())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ModelError(f"model file {path} cannot be written: {error.strerror}") from error
+
+
+def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def load(path: Path) -> CostModel:
+    """Read a model file and fit it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+    except FileNotFoundError as error:
+        raise ModelError(f"no model file {path}; make one with `hwcost fit -o {path}`") from error
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} is no model file ({error}); make one with `hwcost fit`") from error
+    return _from_members(members, path)
+
+
+def _from_members(members: dict[str, bytes], path: Path) -> CostModel:
+    try:
+        head: dict[str, Any] = json.loads(members["model.json"])
+        if head["format"] > FORMAT:
+            raise ModelError(
+                f"{path} has model format {head['format']}, but this version reads up to {FORMAT}; update hwcost"
+            )
+        device = Device.from_toml(members["device.toml"].decode(), f"{path}: device.toml")
+        if not head["fitted"]:
+            return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
+        tables = {name: pq.read_table(io.BytesIO(members[f"{name}.parquet"])) for name in SCHEMAS}
+        return CostModel.fit(from_tables(tables), device=device, settings=Settings(**head["settings"]))
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
+        raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
+    except (DeviceError, MeasurementError) as error:
+        raise ModelError(f"{path}: {error}") from error
