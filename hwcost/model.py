@@ -9,8 +9,10 @@ the device, the measurements and the settings, and is fitted again when it is lo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +153,18 @@ class CostModel:
     def overhead(self) -> tuple[float, float, float]:
         """(scale, per_call (s), fixed (s)) of eq. (1)."""
         return self._fitted.overhead
+
+    @property
+    def interval(self) -> dict[str, float]:
+        """What makes an interval of errors: `common` error, `z`, stated `confidence`."""
+        return {"common": self._fitted.common, "z": self._fitted.z, "confidence": CONFIDENCE}
+
+    @cached_property
+    def digest(self) -> str:
+        """Identity of the model's data: 20 hex digits."""
+        from hwcost.modelfile import to_bytes
+
+        return hashlib.sha256(to_bytes(self)).hexdigest()[:20]
 
     def estimate(
         self, network: nn.Module | Graph | Network, inputs: Any = None, kwargs: dict[str, Any] | None = None

@@ -27,8 +27,8 @@ FORMAT = 1
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
 
 
-def save(model: CostModel, path: Path) -> None:
-    """Write a model file; a half-written one never takes the place of a whole one."""
+def to_bytes(model: CostModel) -> bytes:
+    """The content of a model file; equal models give equal bytes."""
     head = {
         "format": FORMAT, "hwcost": hwcost.__version__, "runtime": model.runtime, "threads": model.threads,
         "dtype": model.target.dtype, "settings": asdict(model.settings), "fitted": model.is_fitted,
@@ -40,9 +40,14 @@ def save(model: CostModel, path: Path) -> None:
         if model.measurements is not None:
             for name, table in to_tables(model.measurements).items():
                 _put(archive, f"{name}.parquet", _parquet(table))
+    return buffer.getvalue()
+
+
+def save(model: CostModel, path: Path) -> None:
+    """Write a model file; a half-written one never takes the place of a whole one."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(buffer.getvalue())
+        partial.write_bytes(to_bytes(model))
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)

@@ -18,10 +18,14 @@ from hwcost.measure import Environment, Measurement, MeasurementError, Measureme
 _TIMING = [("latency", pa.float64()), ("median", pa.float64()), ("p95", pa.float64()), ("spread", pa.float32()),
            ("rounds", pa.int32()), ("flags", pa.string())]  # fmt: skip
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "networks": pa.schema([("name", pa.string()), ("family", pa.string()), ("spec", pa.string()), ("calls", pa.int32()), *_TIMING]),
+    "networks": pa.schema(
+        [("name", pa.string()), ("family", pa.string()), ("spec", pa.string()), ("calls", pa.int32()), *_TIMING]
+    ),
     "kernels": pa.schema([("description", pa.string())]),
-    "times": pa.schema([("network", pa.int32()), ("kernel", pa.int32()), ("module", pa.string()), ("distance", pa.int64()), *_TIMING]),
-}  # fmt: skip
+    "times": pa.schema(
+        [("network", pa.int32()), ("kernel", pa.int32()), ("module", pa.string()), ("distance", pa.int64()), *_TIMING]
+    ),
+}
 
 
 def to_tables(measurements: Measurements) -> dict[str, pa.Table]:
