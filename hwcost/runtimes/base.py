@@ -55,6 +55,8 @@ class Network:
 class Session(Protocol):
     """A network ready to run."""
 
+    network: Network  # what `profile` gives the times of
+
     def run(self) -> Any:
         """One inference; returns its output."""
 

@@ -1,0 +1,254 @@
+"""A campaign: many networks measured in interleaved rounds, into a store, as long as it takes.
+
+Networks are held in memory in *waves*, as many as fit; within a wave each round visits every
+network that still needs one, so that each is timed over the whole length of its wave. A network is
+done when it has enough undisturbed rounds and its spread is what was asked for, or when twice as
+many rounds did not get it there. Every round is written when it is taken: a campaign that was killed
+goes on where it stopped, and a second process takes the networks that the first does not hold.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from hwcost.measure import Environment, Item, MeasurementError, Measurements
+from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
+from hwcost.measure.machine import check_threads, environment, pinning
+from hwcost.measure.store import Store
+from hwcost.runtimes import Runtime, get_runtime
+from hwcost.runtimes.base import Session
+
+Progress = Callable[[float, float, str], None]  # done, total, what it is at
+
+_MEMORY_SHARE = 0.25  # of the memory that is free
+_OVERHEAD = 3.0  # a session holds about this many times its weights: activations, packed copies
+_CLAIM = 600.0  # s without a sign of life after which a claim lapses
+_PATIENCE = 2  # a network gets at most this many times the rounds asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a campaign asks for."""
+
+    rounds: int = 8  # least undisturbed rounds of each network
+    spread: float = math.inf  # relative half-width of a 90 % interval to reach
+    budget: float = math.inf  # s of wall time
+
+    def __post_init__(self) -> None:
+        if self.rounds < 2:
+            raise MeasurementError(f"rounds must be at least 2, or no spread is known, but got rounds={self.rounds}")
+        if not self.spread > 0 or not self.budget > 0:
+            raise MeasurementError(f"spread and budget must be above 0, but got {self.spread} and {self.budget} s")
+
+    def is_met(self, rounds: Sequence[Round]) -> bool:
+        """Whether a network with these rounds is done."""
+        if len(rounds) >= _PATIENCE * self.rounds:
+            return True
+        quiet = sum(not r.disturbed for r in rounds)
+        return quiet >= self.rounds and (math.isinf(self.spread) or whole_timing(rounds).spread <= self.spread)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a campaign went."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # name -> why
+    timed: float = 0.0  # s in runs
+    wall: float = 0.0  # s in all
+
+
+def measure(
+    items: Iterable[Item],
+    *,
+    runtime: str = "torch-eager",
+    threads: int = 1,
+    store: Store,
+    rounds: int = 8,
+    spread: float = math.inf,
+    budget: float = math.inf,
+    progress: Progress | None = None,
+) -> Measurements:
+    """Measure networks and their kernels in context; returns what the store has of this environment.
+
+    Networks that the store has complete are skipped; those that were begun are finished.
+
+    Args:
+        items: the networks, of unique name; may be endless where a budget is given.
+        runtime: a name of `hwcost.runtimes`.
+        threads: number of threads; they are bound to cores where the system allows it.
+        store: open for writing.
+        rounds: undisturbed rounds of each network, at least.
+        spread: go on, up to twice the rounds, until the spread is at most this.
+        budget: wall time (s) after which no new round begins.
+        progress: told (rounds done, rounds planned, what it is at).
+
+    Raises:
+        MeasurementError: a bad argument, or no network could be measured.
+        RuntimeUnavailable: the runtime's package is not installed.
+    """
+    plan = Plan(rounds=rounds, spread=spread, budget=budget)
+    check_threads(threads)
+    chosen = get_runtime(runtime)
+    with pinning(threads) as pinned:
+        place = environment(chosen, threads, pinned=pinned)
+        campaign = Campaign(chosen, place, store, plan, progress)
+        outcome = campaign.run(items)
+    if outcome.failed and not outcome.done:
+        name, why = next(iter(outcome.failed.items()))
+        raise MeasurementError(f"none of {len(outcome.failed)} networks could be measured; {name}: {why}")
+    return store.measurements(environment=place)
+
+
+@dataclass(slots=True)
+class _Visited:
+    """A network of the wave."""
+
+    item: Item
+    network_id: int
+    session: Session
+    rounds: list[Round]
+    expected: float  # s of one run
+
+
+class Campaign:
+    """One process's part of a campaign; `run` does it, `outcome` tells how it went."""
+
+    def __init__(
+        self, runtime: Runtime, place: Environment, store: Store, plan: Plan, progress: Progress | None = None
+    ) -> None:
+        self._runtime, self._place, self._store, self._plan = runtime, place, store, plan
+        self._environment = store.environment_id(place)
+        self._worker = f"{platform.node()}:{os.getpid()}"
+        self._progress = progress or (lambda done, total, note: None)
+        self._planned = 0
+        self._taken = 0
+        self.outcome = Outcome()
+
+    def run(self, items: Iterable[Item]) -> Outcome:
+        """Measure wave after wave until the items or the budget end."""
+        start = time.monotonic()
+        queue = self._waiting(items)
+        try:
+            while time.monotonic() - start < self._plan.budget:
+                wave = self._load(queue, start)
+                if not wave:
+                    break
+                self._visit(wave, start)
+                self._store.release(self._environment, self._worker)
+        finally:
+            self._store.release(self._environment, self._worker)
+            self.outcome.wall = time.monotonic() - start
+        return self.outcome
+
+    # -- which networks ---------------------------------------------------------------------------
+
+    def _waiting(self, items: Iterable[Item]) -> Iterator[tuple[Item, list[Round]]]:
+        """Items that are neither complete nor held by another process, with the rounds they have."""
+        total = len(items) if isinstance(items, Sequence) else 0
+        self._planned = total * self._plan.rounds
+        for batch in _batches(items, 16):
+            names = [item.name for item in batch]
+            free = self._store.claim(self._environment, names, self._worker, seconds=_CLAIM)
+            begun = self._store.rounds(self._environment, names)
+            if not total:
+                self._planned += len(batch) * self._plan.rounds
+            for item in batch:
+                rounds = begun.get(item.name, [])
+                if self._plan.is_met(rounds):
+                    self.outcome.done.append(item.name)
+                    self._taken += self._plan.rounds
+                elif item.name in free:
+                    self._taken += min(len(rounds), self._plan.rounds)
+                    yield item, rounds
+
+    def _load(self, queue: Iterator[tuple[Item, list[Round]]], start: float) -> list[_Visited]:
+        """Build networks until memory, the budget or the queue is full."""
+        from hwcost.measure.materialise import input_bytes, materialise
+
+        wave: list[_Visited] = []
+        memory, cost = _free_memory() * _MEMORY_SHARE, 0.0
+        for item, rounds in queue:
+            try:
+                module, inputs = materialise(item.build)
+                session = self._runtime.prepare(module, inputs, threads=self._place.threads)
+                self._warm(wave, item, rounds, session)
+            except Exception as error:  # a network that does not run is the user's; the others go on
+                self.outcome.failed[item.name] = _brief(error)
+                self._planned -= self._plan.rounds
+                continue
+            self._progress(self._taken, max(self._planned, self._taken), f"loading {item.name}")
+            memory -= _OVERHEAD * input_bytes(module, inputs)
+            cost += self._plan.rounds * max(6 * wave[-1].expected, 0.06)
+            if memory < 0 or time.monotonic() - start + cost > self._plan.budget:
+                break
+        return wave
+
+    def _warm(self, wave: list[_Visited], item: Item, rounds: list[Round], session: Session) -> None:
+        begun = time.monotonic()
+        expected = warm_up(session)
+        session.profile()
+        self.outcome.timed += time.monotonic() - begun
+        network_id = self._store.add_network(self._environment, item, session.network)
+        wave.append(_Visited(item, network_id, session, rounds, expected))
+
+    # -- the rounds -------------------------------------------------------------------------------
+
+    def _visit(self, wave: list[_Visited], start: float) -> None:
+        """Interleaved rounds until every network of the wave is done, or the budget is."""
+        open_ = list(wave)
+        with quiet_interpreter():
+            while open_:
+                self._store.claim(
+                    self._environment, [v.item.name for v in open_], self._worker, seconds=_CLAIM
+                )  # a sign of life
+                for visited in open_:
+                    if time.monotonic() - start > self._plan.budget:
+                        return
+                    self._round(visited)
+                done = [v for v in open_ if self._plan.is_met(v.rounds)]
+                self.outcome.done += [v.item.name for v in done]
+                open_ = [v for v in open_ if v not in done]
+
+    def _round(self, visited: _Visited) -> None:
+        begun = time.monotonic()
+        taken = take_round(visited.session, visited.expected)
+        self.outcome.timed += time.monotonic() - begun
+        self._store.add_round(visited.network_id, len(visited.rounds), taken)
+        visited.rounds.append(taken)
+        self._taken += 1
+        self._planned = max(self._planned, self._taken)
+        self._progress(self._taken, self._planned, visited.item.name)
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _free_memory() -> float:
+    """Bytes that may be had without swapping; 4 GB where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as lines:
+            return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4e9
+
+
+def _brief(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+__all__ = ["Campaign", "Item", "Outcome", "Plan", "measure"]

@@ -1,0 +1,184 @@
+"""The machine under a measurement: what it is, and what disturbed it.
+
+Linux shows most of this in /proc and /sys; where a system does not, the figure is left out and
+nothing is made up.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from hwcost.measure import Environment, MeasurementError
+from hwcost.runtimes import Runtime
+
+_TICK = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01  # s
+
+
+@lru_cache(maxsize=1)
+def cpu_name() -> str:
+    """Model name of the CPU."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith(("model name", "Model", "Hardware")):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags, empty where the system does not show them."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def allowed_cpus() -> tuple[int, ...]:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def governor() -> str:
+    """Frequency governor of the first CPU, "unknown" where the system hides it."""
+    lines = _lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return lines[0].strip() if lines else "unknown"
+
+
+def environment(runtime: Runtime, threads: int, *, pinned: bool) -> Environment:
+    """The environment of measurements taken now, here."""
+    return Environment(
+        cpu=cpu_name(),
+        cores=os.cpu_count() or 1,
+        runtime=runtime.name,
+        threads=threads,
+        pinned=pinned,
+        governor=governor(),
+        versions={
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            "system": f"{platform.system()} {platform.machine()}",
+            "numpy": version("numpy"),
+            **runtime.environment(),
+        },
+        host=platform.node(),
+    )
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a thread count that the machine cannot serve.
+
+    Raises:
+        MeasurementError: below 1 or above the CPUs this process may use.
+    """
+    available = len(allowed_cpus())
+    if not 1 <= threads <= available:
+        raise MeasurementError(
+            f"threads must lie in [1, {available}], the CPUs this process may use, but got threads={threads}"
+        )
+
+
+@contextmanager
+def pinning(threads: int) -> Iterator[bool]:
+    """Bind this thread, and those it starts, to the `threads` idlest CPUs; tells whether it could."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield False
+        return
+    before = os.sched_getaffinity(0)
+    chosen = idlest(threads)
+    try:
+        os.sched_setaffinity(0, chosen)
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def idlest(count: int, watch: float = 0.2) -> tuple[int, ...]:
+    """The `count` allowed CPUs that worked least during `watch` seconds."""
+    cpus = allowed_cpus()
+    if count >= len(cpus):
+        return cpus
+    before = _busy()
+    time.sleep(watch)
+    after = _busy()
+    return tuple(sorted(sorted(cpus, key=lambda c: after.get(c, 0.0) - before.get(c, 0.0))[:count]))
+
+
+def _busy() -> dict[int, float]:
+    """Seconds each CPU has worked for anybody, stolen ones included."""
+    busy = {}
+    for line in _lines("/proc/stat"):
+        name, *fields = line.split()
+        if name.startswith("cpu") and name != "cpu":
+            ticks = [int(f) for f in fields[:8]]
+            busy[int(name[3:])] = (sum(ticks) - ticks[3] - ticks[4]) * _TICK
+    return busy
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """What happened to this process between two moments."""
+
+    steal: float  # s that the hypervisor took from the CPUs in use
+    switches: int  # involuntary context switches
+    waited: float  # s that this thread was ready and did not run
+
+    @property
+    def any(self) -> bool:
+        """Whether anything happened at all."""
+        return bool(self.steal or self.switches or self.waited > 1e-4)
+
+
+class Watch:
+    """Reads the system's counters at its making, and what changed since."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    def stop(self) -> Disturbance:
+        """What changed since the watch was made."""
+        now = self._read()
+        steal, switches, waited = (after - before for before, after in zip(self._start, now, strict=True))
+        return Disturbance(steal, int(switches), waited)
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        return _steal(), _switches(), _waited()
+
+
+def _steal() -> float:
+    cpus = {f"cpu{c}" for c in allowed_cpus()}
+    fields = (line.split() for line in _lines("/proc/stat"))
+    return sum(int(f[8]) * _TICK for f in fields if f and f[0] in cpus and len(f) > 8)
+
+
+def _switches() -> int:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _waited() -> float:
+    """Second field of /proc/self/schedstat: time spent waiting for a CPU (ns)."""
+    lines = _lines("/proc/thread-self/schedstat")
+    return int(lines[0].split()[1]) * 1e-9 if lines else 0.0
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []

@@ -1,0 +1,91 @@
+"""Networks ready to run, made cheaply.
+
+Drawing random weights takes longer than measuring with them, so random initialisation is skipped
+while a network is built, and weights are then filled from one pool of normal numbers, scaled to keep
+activations near 1: numbers that vanish or overflow on the way would take another time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+_RANDOM_INITS = (
+    "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
+    "kaiming_normal_", "orthogonal_",
+)  # fmt: skip
+_POOL = 1 << 20  # numbers
+
+
+def materialise(build: Callable[[], tuple[Any, tuple[Any, ...]]]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """Build a network with weights and inputs on the CPU, in inference mode; meta tensors are filled."""
+    with _without_random_init():
+        module, inputs = build()
+    if any(t.is_meta for t in (*module.parameters(), *module.buffers())):
+        module = module.to_empty(device="cpu")
+        _fill_buffers(module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            _fill(parameter)
+    module.eval().requires_grad_(requires_grad=False)
+    return module, tuple(_input(x) for x in inputs)
+
+
+def input_bytes(module: nn.Module, inputs: Sequence[Any]) -> int:
+    """Memory (byte) that a network and its inputs hold."""
+    tensors = [*module.parameters(), *module.buffers(), *(x for x in inputs if isinstance(x, torch.Tensor))]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+@contextmanager
+def _without_random_init() -> Iterator[None]:
+    with ExitStack() as stack:
+        for name in _RANDOM_INITS:
+            stack.enter_context(patch.object(nn.init, name, lambda tensor, *_, **__: tensor))
+        yield
+
+
+@lru_cache(maxsize=1)
+def _pool() -> torch.Tensor:
+    return torch.randn(_POOL, generator=torch.Generator().manual_seed(0))
+
+
+def _normal(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    wanted = math.prod(shape)
+    pool = _pool()
+    numbers = pool[:wanted] if wanted <= _POOL else pool.repeat(-(-wanted // _POOL))[:wanted]
+    return numbers.reshape(shape).to(dtype)
+
+
+def _fill(parameter: nn.Parameter) -> None:
+    """Matrices and filters keep the variance of their input; vectors that were left empty become 1."""
+    if not parameter.is_floating_point():
+        return
+    if parameter.dim() >= 2:
+        fan_in = math.prod(parameter.shape[1:])
+        parameter.copy_(_normal(parameter.shape, parameter.dtype)).mul_(math.sqrt(1.5 / max(fan_in, 1)))
+    elif not bool(torch.isfinite(parameter).all()) or bool((parameter.abs() > 1).any()):
+        parameter.fill_(1.0)
+    else:
+        parameter.masked_fill_((parameter != 0) & (parameter.abs() < 1e-3), 1e-2)
+
+
+def _fill_buffers(module: nn.Module) -> None:
+    """Buffers of a module that came on meta: means 0, variances 1, whole numbers 0."""
+    for name, buffer in module.named_buffers():
+        buffer.fill_(1.0 if buffer.is_floating_point() and "mean" not in name else 0)
+
+
+def _input(x: Any) -> Any:
+    if not isinstance(x, torch.Tensor) or not x.is_meta:
+        return x
+    if x.dtype.is_floating_point:
+        return _normal(x.shape, x.dtype)
+    return torch.zeros(x.shape, dtype=x.dtype)

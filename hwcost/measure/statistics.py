@@ -1,0 +1,106 @@
+"""From the times of rounds to a latency with its spread.
+
+The value of a round is the least of its runs. The latency is the k-th smallest round value x_(k) of
+n, with
+
+    k = ceil(n / 10),                                                      (1)
+
+the least of up to ten rounds and the second least of up to twenty: what the machine does when
+nothing is in the way. Interference only ever adds, so low order statistics repeat best.
+
+Its spread comes from the bootstrap over rounds, which for an order statistic needs no resampling
+(Maritz and Jarrett, JASA 73, 1978): of n draws with replacement, the k-th smallest is at most x_(j)
+with probability
+
+    P_j = P(Binomial(n, j / n) >= k).                                      (2)
+
+The spread is the smallest h such that x_(k) (1 ± h) holds 90 % of that distribution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcost.measure import Timing
+
+Array = NDArray[np.float64]
+
+COVERAGE = 0.9
+LOW = 0.1  # the low quantile, eq. (1)
+
+
+def low_rank(rounds: int) -> int:
+    """k of eq. (1), counted from 1."""
+    return max(1, math.ceil(LOW * rounds))
+
+
+@lru_cache(maxsize=256)
+def bootstrap_weights(rounds: int) -> Array:
+    """Probability that the bootstrap gives the j-th smallest of `rounds` values, eq. (2); [rounds]."""
+    k = low_rank(rounds)
+    at_most = np.array([_binomial_tail(rounds, j / rounds, k) for j in range(rounds + 1)])
+    return np.diff(at_most)
+
+
+def _binomial_tail(n: int, p: float, k: int) -> float:
+    """P(Binomial(n, p) >= k)."""
+    return 1.0 - sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k))
+
+
+def latency_and_spread(values: Array) -> tuple[Array, Array]:
+    """Low quantile and relative half-width of its 90 % interval.
+
+    Args:
+        values: round values (s), [rounds, ...].
+
+    Returns:
+        Both of the shape of one round; the spread is infinite where there is one round only.
+    """
+    ordered = np.sort(values, axis=0)
+    rounds = len(ordered)
+    low: Array = ordered[low_rank(rounds) - 1]
+    if rounds == 1:
+        return low, np.full_like(low, math.inf)
+    off = np.abs(ordered - low)
+    order = np.argsort(off, axis=0, kind="stable")
+    weights = np.broadcast_to(bootstrap_weights(rounds).reshape(-1, *[1] * (off.ndim - 1)), off.shape)
+    reached = np.cumsum(np.take_along_axis(weights, order, axis=0), axis=0) >= COVERAGE - 1e-12
+    first = np.argmax(reached, axis=0)[None]
+    half: Array = np.take_along_axis(np.take_along_axis(off, order, axis=0), first, axis=0)[0]
+    return low, np.divide(half, low, out=np.full_like(low, math.inf), where=low > 0)
+
+
+def summarise(rounds: Sequence[Array], disturbed: Sequence[bool], *, target: float = math.inf) -> list[Timing]:
+    """Timings of things that are timed together: a network alone, or all kernels of one.
+
+    Disturbed rounds count in the median and the 95th percentile, which say what a user meets, and
+    not in the latency, unless most rounds were disturbed.
+
+    Args:
+        rounds: for each round the times (s) of its runs, [runs, things].
+        disturbed: for each round whether the machine was.
+        target: spread above which a timing is flagged "unstable".
+    """
+    quiet = [r for r, bad in zip(rounds, disturbed, strict=True) if not bad]
+    mostly = len(quiet) * 2 < len(rounds)
+    used = list(rounds) if mostly else quiet
+    low, spread = latency_and_spread(np.stack([r.min(axis=0) for r in used]).astype(float))
+    every = np.concatenate(list(rounds)).astype(float)
+    median, p95 = np.quantile(every, [0.5, 0.95], axis=0)
+    common = ("disturbed",) if mostly else ()
+    return [
+        Timing(
+            latency=float(low[i]),
+            median=float(median[i]),
+            p95=float(p95[i]),
+            spread=float(spread[i]),
+            rounds=len(used),
+            flags=common + (("unstable",) if spread[i] > target else ()),
+        )
+        for i in range(low.shape[0])
+    ]

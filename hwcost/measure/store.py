@@ -1,0 +1,292 @@
+"""The store: measurements in a database, written as they are taken.
+
+SQLite by default, safe with several processes on one machine; PostgreSQL by URL for campaigns from
+several. A store holds many environments side by side and never mixes them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, delete, func, select
+
+from hwcost.kernel import Kernel
+from hwcost.measure import Environment, Item, Measurement, Measurements, NetworkMeasurement
+from hwcost.measure import schema as s
+from hwcost.measure.clock import Round, kernel_timings, whole_timing
+from hwcost.measure.database import (
+    StoreError,
+    check_file,
+    explained,
+    insert_new,
+    make_engine,
+    parse_url,
+    parts,
+    prepare,
+)
+from hwcost.measure.machine import Disturbance
+from hwcost.runtimes.base import Network
+
+__all__ = ["Store", "StoreError"]
+
+
+class Store:
+    """An open store; make one with `Store.open`."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine, self.name = engine, name
+        self._kernel_ids: dict[str, int] = {}
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, url: str | os.PathLike[str], *, create: bool = False) -> Store:
+        """Open a store by path or URL (sqlite:///file.db, postgresql://user@host/name).
+
+        Args:
+            url: a bare path is a SQLite file.
+            create: make the store where there is none, and expect to write.
+
+        Raises:
+            StoreError: missing, not a store, of another version, not writable or not reachable.
+        """
+        parsed = parse_url(url)
+        name = parsed.render_as_string(hide_password=True)
+        if parsed.get_backend_name() == "sqlite":
+            name = parsed.database or name
+            check_file(Path(name), create=create)
+        with explained(name):
+            engine = make_engine(parsed)
+            prepare(engine, name, create=create)
+        return cls(engine, name)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    # -- environments -----------------------------------------------------------------------------
+
+    def environments(self) -> tuple[tuple[Environment, int], ...]:
+        """Every environment with its number of networks, the oldest first."""
+        count = func.count(s.network.c.id)
+        query = (
+            select(s.environment.c.description, count)
+            .select_from(s.environment.outerjoin(s.network))
+            .group_by(s.environment.c.id, s.environment.c.description)
+            .order_by(s.environment.c.id)
+        )
+        return tuple((Environment.from_json(json.loads(text)), n) for text, n in self._read(query))
+
+    def environment_id(self, environment: Environment) -> int:
+        """Row of an environment, written where it is new."""
+        row = {
+            "digest": environment.digest,
+            "runtime": environment.runtime,
+            "threads": environment.threads,
+            "description": json.dumps(environment.to_json(), sort_keys=True),
+            "created": time.time(),
+        }
+        with self._write() as connection:
+            connection.execute(insert_new(connection, s.environment), [row])
+            found = connection.scalar(select(s.environment.c.id).where(s.environment.c.digest == environment.digest))
+        assert found is not None
+        return int(found)
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def add_network(self, environment_id: int, item: Item, network: Network) -> int:
+        """Row of a network, written with its kernels where it is new.
+
+        Raises:
+            StoreError: the store has another network of that name.
+        """
+        with self._write() as connection:
+            ids = self._kernels(connection, [p.kernel for p in network.kernels])
+            row = {
+                "environment_id": environment_id,
+                "name": item.name,
+                "family": item.family,
+                "spec": json.dumps(dict(item.spec), sort_keys=True),
+                "calls": network.calls,
+                "kernels": np.array(ids, "<i4").tobytes(),
+                "distances": np.array([p.distance for p in network.kernels], "<i8").tobytes(),
+                "modules": json.dumps([p.module for p in network.kernels]),
+                "created": time.time(),
+            }
+            connection.execute(insert_new(connection, s.network), [row])
+            query = select(s.network.c.id, s.network.c.kernels).where(
+                s.network.c.environment_id == environment_id, s.network.c.name == item.name
+            )
+            found = connection.execute(query).one()
+        if bytes(found.kernels) != row["kernels"]:
+            raise StoreError(
+                f"{self.name} has a network {item.name!r} with other kernels than it has now; "
+                "measure the changed network into another store"
+            )
+        return int(found.id)
+
+    def _kernels(self, connection: Connection, kernels: Sequence[Kernel]) -> list[int]:
+        new = {k.digest: k for k in kernels if k.digest not in self._kernel_ids}
+        if new:
+            rows = [{"digest": d, "description": k.to_json()} for d, k in sorted(new.items())]
+            connection.execute(insert_new(connection, s.kernel), rows)
+            for part in parts(list(new)):
+                found = connection.execute(
+                    select(s.kernel.c.digest, s.kernel.c.id).where(s.kernel.c.digest.in_(part))
+                ).all()
+                self._kernel_ids |= {row.digest: row.id for row in found}
+        return [self._kernel_ids[k.digest] for k in kernels]
+
+    def add_round(self, network_id: int, number: int, taken: Round) -> None:
+        """Write a round; it is safe when this returns."""
+        row = {
+            "network_id": network_id,
+            "number": number,
+            "taken": time.time(),
+            "seconds": taken.seconds,
+            "steal": taken.disturbance.steal,
+            "switches": taken.disturbance.switches,
+            "waited": taken.disturbance.waited,
+            "whole": taken.whole.astype("<f4").tobytes(),
+            "kernels": taken.kernels.astype("<f4").tobytes(),
+        }
+        with self._write() as connection:
+            connection.execute(s.round_.insert(), [row])
+
+    # -- claims -----------------------------------------------------------------------------------
+
+    def claim(self, environment_id: int, names: Iterable[str], worker: str, *, seconds: float) -> set[str]:
+        """Take networks for `worker` for the next `seconds`; returns those it got.
+
+        A network that another process holds is left to it, until its claim is out of date.
+        """
+        now, got = time.time(), set[str]()
+        columns = s.claim.c
+        with self._write() as connection:
+            for part in parts(sorted(names)):
+                mine = (columns.environment_id == environment_id) & columns.name.in_(part)
+                connection.execute(delete(s.claim).where(mine, (columns.until < now) | (columns.worker == worker)))
+                rows = [
+                    {"environment_id": environment_id, "name": n, "worker": worker, "until": now + seconds}
+                    for n in part
+                ]
+                connection.execute(insert_new(connection, s.claim), rows)
+                got |= set(connection.scalars(select(columns.name).where(mine, columns.worker == worker)))
+        return got
+
+    def release(self, environment_id: int, worker: str) -> None:
+        """Give up every claim of `worker`."""
+        with self._write() as connection:
+            connection.execute(
+                delete(s.claim).where(s.claim.c.environment_id == environment_id, s.claim.c.worker == worker)
+            )
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def rounds(self, environment_id: int, names: Sequence[str] | None = None) -> dict[str, list[Round]]:
+        """Rounds of each network that has any, by name, in the order they were taken."""
+        query = (
+            select(s.network.c.name, s.network.c.kernels.label("ids"), s.round_)
+            .join(s.round_, s.round_.c.network_id == s.network.c.id)
+            .where(s.network.c.environment_id == environment_id)
+            .order_by(s.network.c.id, s.round_.c.number)
+        )
+        rounds: dict[str, list[Round]] = {}
+        for part in [None] if names is None else parts(list(names)):
+            for row in self._read(query if part is None else query.where(s.network.c.name.in_(part))):
+                rounds.setdefault(row.name, []).append(_round(row))
+        return rounds
+
+    def measurements(
+        self, runtime: str | None = None, threads: int | None = None, *, environment: Environment | None = None
+    ) -> Measurements:
+        """Everything measured in one environment: the one given, or the newest that fits.
+
+        Raises:
+            StoreError: nothing fits; says what the store has.
+        """
+        fits = [
+            e
+            for e, networks in self.environments()
+            if networks
+            and (runtime is None or e.runtime == runtime)
+            and (threads is None or e.threads == threads)
+            and (environment is None or not e.differences(environment))
+        ]
+        if not fits:
+            raise StoreError(self._nothing(runtime, threads))
+        return Measurements(environment=fits[-1], networks=tuple(self._networks(fits[-1])))
+
+    def _nothing(self, runtime: str | None, threads: int | None) -> str:
+        has = sorted({f"{e.runtime} with {e.threads} thread(s)" for e, networks in self.environments() if networks})
+        wanted = f"{runtime or 'any runtime'} with {threads or 'any number of'} thread(s)"
+        held = f"it has {', '.join(has)}" if has else "it is empty; fill it with `hwcost measure`"
+        return f"{self.name} has no measurements of {wanted}; {held}"
+
+    def _networks(self, environment: Environment) -> Iterator[NetworkMeasurement]:
+        environment_id = self.environment_id(environment)
+        rounds = self.rounds(environment_id)
+        query = select(s.network).where(s.network.c.environment_id == environment_id).order_by(s.network.c.id)
+        rows = [row for row in self._read(query) if row.name in rounds]
+        kernels = self._described({int(i) for row in rows for i in np.frombuffer(row.kernels, "<i4")})
+        for row in rows:
+            yield _network(row, rounds[row.name], kernels)
+
+    def _described(self, ids: set[int]) -> dict[int, Kernel]:
+        found: dict[int, Kernel] = {}
+        for part in parts(sorted(ids)):
+            query = select(s.kernel.c.id, s.kernel.c.description).where(s.kernel.c.id.in_(part))
+            found |= {row.id: Kernel.from_json(row.description) for row in self._read(query)}
+        return found
+
+    # -- the database -----------------------------------------------------------------------------
+
+    def _read(self, query: Any) -> Sequence[Any]:
+        with explained(self.name), self._engine.connect() as connection:
+            return connection.execute(query).all()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with explained(self.name), self._engine.begin() as connection:
+            yield connection
+
+
+def _network(row: Any, rounds: list[Round], kernels: Mapping[int, Kernel]) -> NetworkMeasurement:
+    ids, distances = np.frombuffer(row.kernels, "<i4"), np.frombuffer(row.distances, "<i8")
+    measured = tuple(
+        Measurement(kernel=kernels[int(i)], timing=timing, module=module, distance=int(distance))
+        for i, timing, module, distance in zip(
+            ids, kernel_timings(rounds), json.loads(row.modules), distances, strict=True
+        )
+    )
+    return NetworkMeasurement(
+        name=row.name,
+        family=row.family,
+        spec=json.loads(row.spec),
+        timing=whole_timing(rounds),
+        kernels=measured,
+        calls=row.calls,
+    )
+
+
+def _round(row: Any) -> Round:
+    width = len(row.ids) // 4
+    kernels = _floats(row.kernels)
+    return Round(
+        _floats(row.whole),
+        kernels.reshape(-1, width) if width else np.zeros((1, 0), np.float32),
+        Disturbance(row.steal, row.switches, row.waited),
+        row.seconds,
+    )
+
+
+def _floats(blob: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(blob, "<f4").astype(np.float32)
