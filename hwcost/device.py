@@ -1,7 +1,7 @@
 """A device: hardware with ceilings, each with its source. Devices are files, not code.
 
-A device file is TOML; quantities carry their unit. A ceiling may have a paper value, a measured one
-or both; where both are given the measured one is used.
+A device file is TOML; its quantities carry their unit. A ceiling may have a paper value, a measured
+one or both; where both are given the measured one is used.
 
     name = "intel-i9-10980xe"
     kind = "cpu"
@@ -13,44 +13,84 @@ or both; where both are given the measured one is used.
     paper_source = "16 cores x 4.5 GHz x 64 flop per cycle"
     measured = "2.86 TFLOP/s"
     measured_source = "..."
+
+    [[memory]]
+    level = "DRAM"
+    paper = "96 GB/s"
+    paper_source = "..."
+
+Which ceiling answers a question is decided here alone, and `Device.assumptions` says it in words:
+
+1. the ceiling of that very dtype and number of threads, if there is one;
+2. else, of compute: a measured ceiling before a paper one, then the nearest number of threads,
+   scaled by cores, since each core computes by itself;
+3. else, of memory: the next higher number of threads, or else the highest, not scaled, since cores
+   share the bus;
+4. a dtype without a ceiling computes at float32's;
+5. threads beyond the number of cores add nothing, and mean nothing to what is no CPU.
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Mapping
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+import tomli_w
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from hwcost import units
+from hwcost.graph import ITEMSIZE
+from hwcost.shipped import shipped
+
+Level = Literal["L1", "L2", "L3", "DRAM"]
+_FILE = "file"  # validation context of what was read from a file
 
 
 class DeviceError(ValueError):
-    """A device that is missing or a profile that breaks a rule."""
+    """A device that is missing, a device file that breaks a rule, or a ceiling that nobody stated."""
 
 
-def _quantity(dimension: units.Dimension) -> Any:
-    """A float that is read from and written as text with a unit."""
-    return Annotated[
-        float,
-        BeforeValidator(lambda v: _with_unit(v, dimension)),
-        PlainSerializer(lambda v: units.format(v, dimension, digits=5), return_type=str, when_used="json"),
-        Field(gt=0),
-    ]
+def _reads(what: str, dimension: units.Dimension, low: float, high: float, usual: str) -> BeforeValidator:
+    """Reader of a quantity in [low, high]: text with a unit or, in Python only, an SI number."""
+
+    def read(value: Any, info: ValidationInfo) -> float:
+        if info.context == _FILE and not isinstance(value, str):
+            raise ValueError(f'{what} must be text with a unit, but got {value!r}; did you mean "{value} {usual}"?')
+        number = units.parse(value, dimension)
+        if not low <= number <= high:
+            meant = "" if isinstance(value, str) else f'; did you mean "{value:g} {usual}"?'
+            raise ValueError(f"{what} must lie in [{low:g}, {high:g}] {dimension}, but got {value!r}{meant}")
+        return number
+
+    return BeforeValidator(read)
 
 
-def _with_unit(value: Any, dimension: units.Dimension) -> float:
-    """Files give text with a unit; a bare number there is ambiguous, so only text is parsed."""
-    return units.parse(value, dimension)
+def _writes(dimension: units.Dimension) -> PlainSerializer:
+    """Writer whose text is read back as the same float."""
+    return PlainSerializer(lambda value: units.exact(value, dimension), return_type=str, when_used="json-unless-none")
 
 
-FlopRate = _quantity("flop/s")
-ByteRate = _quantity("byte/s")
-Bytes = _quantity("byte")
-Seconds = _quantity("second")
+# The ranges are wider than any hardware: what lies outside is a slip of the unit.
+FlopRate = Annotated[float, _reads("a compute ceiling", "flop/s", 1e7, 1e17, "TFLOP/s"), _writes("flop/s")]
+ByteRate = Annotated[float, _reads("a bandwidth", "byte/s", 1e7, 1e15, "GB/s"), _writes("byte/s")]
+Bytes = Annotated[float, _reads("a size", "byte", 1e3, 1e14, "MiB"), _writes("byte")]
+Seconds = Annotated[float, _reads("a dispatch time", "second", 1e-9, 1.0, "µs"), _writes("second")]
 
 
 class _Frozen(BaseModel):
@@ -58,31 +98,36 @@ class _Frozen(BaseModel):
 
 
 class _Ceiling(_Frozen):
+    """A value with its source; subclasses give it a unit."""
+
     threads: int | None = Field(default=None, ge=1, description="None: the whole device")
+    paper: float | None = None
     paper_source: str = ""
+    measured: float | None = None
     measured_source: str = ""
     spread: float | None = Field(default=None, ge=0, description="repeatability, relative half-width")
 
     @model_validator(mode="after")
-    def _has_value(self) -> _Ceiling:
-        paper, measured = getattr(self, "paper", None), getattr(self, "measured", None)
-        if paper is None and measured is None:
+    def _has_value_and_source(self) -> Self:
+        if self.paper is None and self.measured is None:
             raise ValueError("a ceiling must have a paper or a measured value")
-        for name, value in (("paper", paper), ("measured", measured)):
-            if value is not None and not getattr(self, f"{name}_source"):
-                raise ValueError(f"a {name} value must have a {name}_source")
+        if self.paper is not None and not self.paper_source:
+            raise ValueError("a paper value must have a paper_source")
+        if self.measured is not None and not self.measured_source:
+            raise ValueError("a measured value must have a measured_source")
         return self
 
     @property
     def value(self) -> float:
         """The measured value, or the paper one where nothing was measured (SI)."""
-        measured: float | None = getattr(self, "measured", None)
-        return measured if measured is not None else float(getattr(self, "paper"))  # noqa: B009
+        value = self.paper if self.measured is None else self.measured
+        assert value is not None, "the validator lets no ceiling without a value through"
+        return value
 
     @property
     def is_measured(self) -> bool:
         """Whether `value` was measured."""
-        return getattr(self, "measured", None) is not None
+        return self.measured is not None
 
 
 class ComputeCeiling(_Ceiling):
@@ -92,60 +137,60 @@ class ComputeCeiling(_Ceiling):
     paper: FlopRate | None = None
     measured: FlopRate | None = None
 
+    @field_validator("dtype")
+    @classmethod
+    def _known(cls, dtype: str) -> str:
+        return _known_dtype(dtype)
+
 
 class MemoryCeiling(_Ceiling):
-    """Bandwidth of one memory level (byte/s), and its size where it is a cache."""
+    """Bandwidth of one memory level (byte/s), and its size (byte)."""
 
-    level: Literal["L1", "L2", "L3", "DRAM"] = "DRAM"
+    level: Level = "DRAM"
     size: Bytes | None = None
     paper: ByteRate | None = None
     measured: ByteRate | None = None
 
 
 class Device(_Frozen):
-    """Hardware with its ceilings."""
+    """Hardware with its ceilings; see the module's docstring for how they are chosen."""
 
     name: str = Field(min_length=1)
     kind: Literal["cpu", "gpu", "npu"] = "cpu"
     description: str = ""
-    cores: int = Field(default=1, ge=1)
-    vector_bytes: int = Field(default=32, ge=1, description="width of a vector register")
+    source: str = Field(default="", description="where cores and sizes come from")
+    cores: int = Field(default=1, ge=1, description="physical cores; multiprocessors of a GPU")
     compute: tuple[ComputeCeiling, ...] = Field(min_length=1)
     memory: tuple[MemoryCeiling, ...] = Field(min_length=1)
-    dispatch: Seconds | None = None
+    dispatch: Seconds | None = Field(default=None, description="time that each call of an op takes besides")
     host: Mapping[str, str] = Field(default_factory=dict, description="CPU, versions, date of a measurement")
 
-    # -- ceilings ---------------------------------------------------------------------------
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        keys = [(c.dtype, c.threads or self.cores) for c in self.compute]
+        keys += [(m.level, m.threads or self.cores) for m in self.memory]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice:
+            raise ValueError(f"a ceiling must be stated once, but {twice[0]} has two for {twice[1]} threads")
+        return self
+
+    # -- ceilings -----------------------------------------------------------------------------
 
     def peak(self, dtype: str = "float32", threads: int | None = None) -> float:
-        """Peak arithmetic (flop/s) of a dtype on `threads` threads (None: all).
-
-        A ceiling of that thread count is used as it is; otherwise the largest known one is scaled
-        by cores, since each core computes by itself. A dtype without a ceiling computes at float32's.
+        """Peak arithmetic (flop/s) of a dtype on `threads` threads (None: the whole device).
 
         Raises:
-            DeviceError: no ceiling fits.
+            DeviceError: no such dtype or number of threads, or neither it nor float32 has a ceiling.
         """
-        known = [c for c in self.compute if c.dtype == dtype] or [c for c in self.compute if c.dtype == "float32"]
-        if not known:
-            raise DeviceError(
-                f"device {self.name} has no compute ceiling for {dtype}; it has {', '.join(c.dtype for c in self.compute)}"
-            )
-        ceiling = _of_threads(known, threads)
-        return ceiling.value * self._scale(ceiling, threads)
+        return self._peak(dtype, threads)[0]
 
     def bandwidth(self, level: str = "DRAM", threads: int | None = None) -> float:
-        """Bandwidth (byte/s) of a memory level; shared levels are not scaled by cores.
+        """Bandwidth (byte/s) of a memory level to `threads` threads (None: the whole device).
 
         Raises:
-            DeviceError: the device has no such level.
+            DeviceError: the device has no such level, or no such number of threads.
         """
-        known = [c for c in self.memory if c.level == level]
-        if not known:
-            raise DeviceError(
-                f"device {self.name} has no memory level {level!r}; it has {', '.join(dict.fromkeys(c.level for c in self.memory))}"
-            )
-        return _of_threads(known, threads).value
+        return self._bandwidth(level, threads)[0]
 
     def ridge(self, dtype: str = "float32", threads: int | None = None) -> float:
         """Arithmetic intensity (flop/byte) at which the compute and DRAM ceilings meet."""
@@ -153,19 +198,80 @@ class Device(_Frozen):
 
     def cache_size(self, level: str) -> float:
         """Bytes of a cache level, 0 where unknown."""
-        return next((c.size for c in self.memory if c.level == level and c.size), 0.0)
+        return next((m.size for m in self.memory if m.level == level and m.size), 0.0)
 
-    def _scale(self, ceiling: _Ceiling, threads: int | None) -> float:
-        if self.kind != "cpu" or ceiling.threads == threads:
-            return 1.0
-        return min(threads or self.cores, self.cores) / min(ceiling.threads or self.cores, self.cores)
+    def assumptions(self, dtype: str = "float32", threads: int | None = None) -> tuple[str, ...]:
+        """What `peak` and `bandwidth` of DRAM had to assume, a sentence each; empty if nothing.
+
+        Raises:
+            DeviceError: as `peak` and `bandwidth`.
+        """
+        return (*self._peak(dtype, threads)[1], *self._bandwidth("DRAM", threads)[1])
+
+    def _peak(self, dtype: str, threads: int | None) -> tuple[float, list[str]]:
+        """Value and assumptions."""
+        notes = []
+        known = [c for c in self.compute if c.dtype == _known_dtype(dtype)]
+        if not known:
+            notes.append(f"{self.name} has no compute ceiling for {dtype}: float32's is used.")
+            known = [c for c in self.compute if c.dtype == "float32"]
+        if not known:
+            stated = ", ".join(dict.fromkeys(c.dtype for c in self.compute))
+            raise DeviceError(
+                f"device {self.name} must have a compute ceiling for {dtype} or float32, but it has {stated}"
+            )
+        wanted = self._threads(threads)
+        ceiling = _of(known, wanted, self.cores) or self._nearest(known, wanted)
+        at = self._busy(ceiling.threads)
+        scale = self._busy(wanted) / at
+        if scale != 1:
+            notes.append(f"The compute ceiling of {_count(at)} is scaled by cores, {self._busy(wanted)}/{at}.")
+        return ceiling.value * scale, notes + _unmeasured(f"The compute ceiling of {ceiling.dtype}", ceiling)
+
+    def _nearest(self, known: list[ComputeCeiling], wanted: int) -> ComputeCeiling:
+        """Measured first, then the nearest number of busy cores by ratio, then the higher one."""
+
+        def distance(ceiling: ComputeCeiling) -> tuple[bool, float, int]:
+            busy = self._busy(ceiling.threads)
+            return (not ceiling.is_measured, abs(math.log(busy / self._busy(wanted))), -busy)
+
+        return min(known, key=distance)
+
+    def _bandwidth(self, level: str, threads: int | None) -> tuple[float, list[str]]:
+        """Value and assumptions."""
+        known = [m for m in self.memory if m.level == level]
+        if not known:
+            stated = ", ".join(dict.fromkeys(m.level for m in self.memory))
+            raise DeviceError(f"device {self.name} must have a memory level {level}, but it has {stated}")
+        wanted, notes = self._threads(threads), []
+        ceiling = _of(known, wanted, self.cores) or self._sharing(known, wanted)
+        at = self._busy(ceiling.threads)
+        if at != self._busy(wanted):
+            less_or_more = "less" if at > wanted else "more"
+            notes.append(f"The {level} bandwidth of {_count(at)} is used for {wanted}, which may reach {less_or_more}.")
+        return ceiling.value, notes + _unmeasured(f"The {level} bandwidth", ceiling)
+
+    def _sharing(self, known: list[MemoryCeiling], wanted: int) -> MemoryCeiling:
+        """The next higher number of threads, or else the highest."""
+        ordered = sorted(known, key=lambda m: m.threads or self.cores)
+        return next((m for m in ordered if (m.threads or self.cores) >= wanted), ordered[-1])
+
+    def _threads(self, threads: int | None) -> int:
+        if threads is not None and threads < 1:
+            raise DeviceError(f"threads must be at least 1, but got {threads}")
+        return threads or self.cores
+
+    def _busy(self, threads: int | None) -> int:
+        """Cores that so many threads keep busy; all of them on what is no CPU."""
+        return min(threads or self.cores, self.cores) if self.kind == "cpu" else self.cores
 
     # -- files --------------------------------------------------------------------------------
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The catalogue."""
-        return tuple(sorted(p.name.removesuffix(".toml") for p in _catalogue().iterdir() if p.name.endswith(".toml")))
+        entries = shipped("devices").iterdir()
+        return tuple(sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml")))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Device:
@@ -174,57 +280,100 @@ class Device(_Frozen):
         Raises:
             DeviceError: no such device or file, or the file breaks a rule; names the file and the key.
         """
-        path = Path(name_or_path)
+        name, path = str(name_or_path), Path(name_or_path)
+        if name in cls.names():
+            return _load(shipped("devices", f"{name}.toml"))
         if path.suffix == ".toml" or path.exists():
-            return _read(path)
-        if str(name_or_path) not in cls.names():
-            raise DeviceError(f"no device {str(name_or_path)!r}; give a .toml file or one of: {', '.join(cls.names())}")
-        return _read(Path(str(_catalogue() / f"{name_or_path}.toml")))
+            return _load(path)
+        near = get_close_matches(name, cls.names(), n=1)
+        meant = f"did you mean {near[0]!r}?" if near else f"the catalogue has {', '.join(cls.names())}"
+        raise DeviceError(f"a device must be a .toml file or a name of the catalogue, but got {name!r}; {meant}")
 
     def save(self, path: str | Path) -> None:
-        """Write the device file."""
-        Path(path).write_text(self.to_toml(), encoding="utf-8")
+        """Write the device file.
+
+        Raises:
+            DeviceError: the file cannot be written.
+        """
+        try:
+            Path(path).write_text(self.to_toml(), encoding="utf-8")
+        except OSError as error:
+            raise DeviceError(f"device file {path} cannot be written: {error.strerror}") from error
 
     def to_toml(self) -> str:
-        """The device file's text."""
-        import tomli_w
-
-        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+        """The device file's text; `from_toml` returns an equal device."""
+        data = self.model_dump(mode="json", exclude_none=True)
+        return tomli_w.dumps(_without_empty(data))
 
     @classmethod
     def from_toml(cls, text: str, source: str = "device file") -> Device:
-        """Read a device file's text; `source` names it in errors."""
+        """Read a device file's text; `source` names it in errors.
+
+        Raises:
+            DeviceError: the text is no TOML, or breaks a rule.
+        """
         try:
-            return cls.model_validate(tomllib.loads(text))
+            return cls.model_validate(tomllib.loads(text), context=_FILE)
         except tomllib.TOMLDecodeError as error:
             raise DeviceError(f"{source} is no TOML: {error}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise DeviceError(
-                f"{source}: {key}: {first['msg'].removeprefix('Value error, ')}, but got {first['input']!r}"
-            ) from error
+            raise DeviceError(f"{source}: {_first(error.errors())}") from error
 
 
-C = TypeVar("C", bound=_Ceiling)
+C = TypeVar("C", ComputeCeiling, MemoryCeiling)
 
 
-def _of_threads(known: list[C], threads: int | None) -> C:
-    exact = [c for c in known if c.threads == threads]
-    return exact[0] if exact else max(known, key=lambda c: c.value)
+def _of(known: Sequence[C], wanted: int, cores: int) -> C | None:
+    """The ceiling of that very number of threads."""
+    return next((c for c in known if (c.threads or cores) == wanted), None)
 
 
-def _read(path: Path) -> Device:
+def _count(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def _unmeasured(what: str, ceiling: _Ceiling) -> list[str]:
+    return [] if ceiling.is_measured else [f"{what} is a paper value; programs reach less."]
+
+
+def _known_dtype(dtype: str) -> str:
+    if dtype not in ITEMSIZE:
+        near = get_close_matches(dtype, ITEMSIZE, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise DeviceError(f"dtype must be one of {', '.join(ITEMSIZE)}, but got {dtype!r}{meant}")
+    return dtype
+
+
+def _load(file: Traversable) -> Device:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DeviceError(f"device file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return Device.from_toml(text, str(path))
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DeviceError(f"device file {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DeviceError(f"device file {file} must be UTF-8 text, but byte {error.start} is not") from error
+    return Device.from_toml(text, str(file))
 
 
-def _catalogue() -> Any:
-    """The installed data folder, or the checkout's where links are lost."""
-    installed = files("hwcost") / "datasets"
-    if installed.is_dir():
-        return installed / "devices"
-    return Path(__file__).parents[1] / "datasets" / "devices"
+def _without_empty(value: Any) -> Any:
+    """Leave out what says nothing: empty text and empty tables."""
+    if isinstance(value, dict):
+        return {k: _without_empty(v) for k, v in value.items() if v not in ("", {})}
+    return [_without_empty(v) for v in value] if isinstance(value, list) else value
+
+
+def _first(errors: list[ErrorDetails]) -> str:
+    """The first broken rule in one line: key, rule, value."""
+    error = errors[0]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    return f"{key + ': ' if key else ''}{_rule(error)}"
+
+
+def _rule(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    if error["type"] == "missing":
+        return "the key is missing"
+    if error["type"] == "extra_forbidden":
+        return "a device file has no such key"
+    if error["type"] == "value_error":  # our own sentence, which tells the value
+        return message
+    return f"{message}, but got {error['input']!r}"

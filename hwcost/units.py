@@ -3,13 +3,16 @@
     parse("74 GB/s", "byte/s") == 74e9          format(74e9, "byte/s") == "74 GB/s"
 
 This is the only module that knows prefixes. Decimal prefixes are powers of ten (SI brochure,
-9th ed.), binary ones powers of 1024 (IEC 80000-13). A byte is written "B", never "b".
+9th ed.), binary ones powers of 1024 (IEC 80000-13). A byte is written "B", never "b"; "k" is a
+thousand, and "K" is refused because some mean 1000 by it and others 1024. The arithmetic is
+decimal, so that "2.3 us" is the very float 2.3e-6 and what `exact` writes is read back unchanged.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from decimal import Context, Decimal
 from typing import Literal, get_args
 
 Dimension = Literal["second", "byte", "flop", "byte/s", "flop/s", "hertz", "flop/byte", "mac"]
@@ -24,27 +27,27 @@ _SYMBOLS: dict[Dimension, str] = {
     "flop/byte": "FLOP/B",
     "mac": "MAC",
 }
-_DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
-_SMALL = {"m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
-_TIME_WORDS = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0}
+_EXAMPLES: dict[Dimension, str] = {
+    "second": "5 ms",
+    "byte": "32 MiB",
+    "flop": "3.6 GFLOP",
+    "byte/s": "74 GB/s",
+    "flop/s": "2.9 TFLOP/s",
+    "hertz": "2.9 GHz",
+    "flop/byte": "38.6 FLOP/B",
+    "mac": "1.8 GMAC",
+}
+_DECIMAL = {prefix: Decimal(1000) ** i for i, prefix in enumerate(["", "k", "M", "G", "T", "P", "E"])}
+_BINARY = {prefix: Decimal(1024) ** (i + 1) for i, prefix in enumerate(["Ki", "Mi", "Gi", "Ti"])}
+_SMALL = {prefix: Decimal(1000) ** -i for i, prefix in enumerate(["", "m", "µ", "n", "p"])}
+_OTHER_TIMES = {"us": Decimal("1e-6"), "μs": Decimal("1e-6"), "min": Decimal(60), "h": Decimal(3600)}
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*\Z")
+_ARITHMETIC = Context(prec=40, traps=[])  # too large a number becomes infinite, which is refused
+_WITHOUT_EXPONENT = range(-6, 16)  # powers of ten that are printed digit by digit
 
 
 class UnitError(ValueError):
     """A quantity that cannot be read: what was given, and how to write it."""
-
-
-def _scales(dimension: Dimension) -> dict[str, float]:
-    """Every accepted spelling of a unit, with its size in SI."""
-    symbol = _SYMBOLS[dimension]
-    if dimension == "second":
-        return _TIME_WORDS | {prefix + "s": size for prefix, size in _SMALL.items()}
-    prefixes = _DECIMAL | (_BINARY if symbol.startswith("B") else {})
-    spellings = {prefix + symbol: size for prefix, size in prefixes.items()}
-    if "FLOP" in symbol:
-        spellings |= {prefix + symbol.replace("FLOP", "flop"): size for prefix, size in prefixes.items()}
-    return spellings
 
 
 def parse(text: str | float, dimension: Dimension) -> float:
@@ -53,52 +56,84 @@ def parse(text: str | float, dimension: Dimension) -> float:
     Raises:
         UnitError: the text has no number, no unit, or a unit of another dimension.
     """
+    example = _EXAMPLES[dimension]
     if isinstance(text, (int, float)) and not isinstance(text, bool):
-        return _finite(float(text), str(text))
-    example = {"second": "5 ms", "byte": "32 MiB", "byte/s": "74 GB/s", "flop/s": "2.9 TFLOP/s"}
-    hint = example.get(dimension, f"3 G{_SYMBOLS[dimension]}")
-    match = _QUANTITY.match(str(text))
+        return _finite(float(text), text)
+    match = _QUANTITY.match(text) if isinstance(text, str) else None
     if match is None:
-        raise UnitError(f'a {dimension} quantity needs a number and a unit, as in "{hint}", but got {text!r}')
+        raise UnitError(f'a quantity in {dimension} needs a number and a unit, as in "{example}", but got {text!r}')
     number, unit = match.groups()
     if not unit:
-        raise UnitError(
-            f'a {dimension} quantity needs a unit, but got {text!r}. Did you mean "{number} {hint.split()[1]}"?'
-        )
+        meant = f"{number} {example.split()[1]}"
+        raise UnitError(f'a quantity in {dimension} needs a unit, but got {text!r}; did you mean "{meant}"?')
     scale = _scales(dimension).get(unit)
     if scale is None:
-        raise UnitError(f'{unit!r} is no unit of {dimension}, in {text!r}; write it as in "{hint}"')
-    return _finite(float(number) * scale, str(text))
+        raise UnitError(f"{unit!r} is no unit of {dimension}, in {text!r}; {_advice(number, unit, dimension)}")
+    return _finite(float(_ARITHMETIC.multiply(_ARITHMETIC.create_decimal(number), scale)), text)
 
 
-def _finite(value: float, text: str) -> float:
+def _scales(dimension: Dimension) -> dict[str, Decimal]:
+    """Every accepted spelling of a unit, with its size in SI."""
+    symbol = _SYMBOLS[dimension]
+    if dimension == "second":
+        return {prefix + "s": size for prefix, size in _SMALL.items()} | _OTHER_TIMES
+    prefixes = _DECIMAL | _BINARY if symbol.startswith("B") else _DECIMAL
+    spellings = {symbol, symbol.replace("FLOP", "flop")}
+    return {prefix + spelling: size for spelling in spellings for prefix, size in prefixes.items()}
+
+
+def _advice(number: str, unit: str, dimension: Dimension) -> str:
+    """The unit that differs in letter case alone, or "FLOPS" for a rate; else an example."""
+    wanted = unit.lower().replace("flops", "flop/s")
+    near = [spelling for spelling in _scales(dimension) if spelling.lower() == wanted]
+    if near:
+        return f'did you mean "{number} {min(near)}"?'
+    return f'write it as in "{_EXAMPLES[dimension]}"'
+
+
+def _finite(value: float, text: object) -> float:
     if not math.isfinite(value):
         raise UnitError(f"a quantity must be a finite number, but got {text}")
     return value
 
 
 def format(value: float, dimension: Dimension, digits: int = 3) -> str:  # noqa: A001 - units.format reads well
-    """Print an SI number with the prefix that leaves one to three digits before the point."""
+    """Print an SI number to `digits` significant digits, with one to three of them before the point.
+
+    Raises:
+        UnitError: no such dimension.
+    """
+    return _text(value, dimension, digits)
+
+
+def exact(value: float, dimension: Dimension) -> str:
+    """Print an SI number with as many digits as it takes for `parse` to return the same float."""
+    return _text(value, dimension, None)
+
+
+def _text(value: float, dimension: Dimension, digits: int | None) -> str:
     if dimension not in get_args(Dimension):
-        raise UnitError(f"unknown dimension {dimension!r}")
+        raise UnitError(f"dimension must be one of {', '.join(get_args(Dimension))}, but got {dimension!r}")
     symbol = _SYMBOLS[dimension]
     if not math.isfinite(value) or value == 0:
         return f"{value:g} {symbol}"
-    if dimension == "second":
-        steps = [("n", 1e-9), ("µ", 1e-6), ("m", 1e-3), ("", 1.0)]
-    elif dimension == "flop/byte":
-        steps = [("", 1.0)]
-    else:
-        steps = [("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15), ("E", 1e18)]
-    rounded = float(f"{value:.{digits}g}")  # 999.9 k must print as 1 M, not 1000 k
-    prefix, size = max((step for step in steps if abs(rounded) >= step[1]), key=lambda s: s[1], default=steps[0])
-    return f"{_plain(value / size, digits)} {prefix}{symbol}"
+    number = Decimal(repr(float(value)))  # the shortest digits that mean this float
+    if digits is not None:
+        number = Context(prec=digits).plus(number)  # before the prefix: 999.9 k prints as 1 M, not 1000 k
+    prefix, size = _prefix(abs(number), dimension)
+    scaled = (number / size).normalize()
+    text = f"{scaled:f}" if scaled.adjusted() in _WITHOUT_EXPONENT else f"{scaled:e}"
+    return f"{text} {prefix}{symbol}"
 
 
-def _plain(number: float, digits: int) -> str:
-    """`digits` significant digits without an exponent or trailing zeros."""
-    whole = len(str(int(abs(number))))
-    text = f"{number:.{max(digits - whole, 0)}f}" if abs(number) >= 1 else f"{number:.{digits}g}"
-    if "e" in text:
-        text = f"{number:.12f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def _prefix(number: Decimal, dimension: Dimension) -> tuple[str, Decimal]:
+    """The largest prefix that leaves a digit before the point, or else the smallest one."""
+    if dimension == "flop/byte":
+        return "", Decimal(1)
+    steps = _SMALL if dimension == "second" else _DECIMAL
+    fits = [step for step in steps.items() if number >= step[1]]
+    return max(fits or [min(steps.items(), key=_size)], key=_size)
+
+
+def _size(step: tuple[str, Decimal]) -> Decimal:
+    return step[1]
