@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TextIO
 
 import typer
 
+from hwcost.shipped import shipped
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -117,7 +119,7 @@ def progress(title: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=not sys.stderr.isatty()) as bar:
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=1, note="")
 
         def move(done: float, total: float, note: str = "") -> None:
@@ -248,8 +250,7 @@ def shipped_model(runtime: str, threads: int) -> Path:
     Raises:
         UsageError: none does.
     """
-    folder = Path(__file__).parents[1] / "datasets" / "models"
-    path = folder / f"{runtime}-{threads}.hwcost"
+    path = Path(str(shipped("models"))) / f"{runtime}-{threads}.hwcost"
     if not path.is_file():
         raise UsageError(
             f"no model ships for {runtime} on {threads} thread{'s' if threads > 1 else ''}; "

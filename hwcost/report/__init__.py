@@ -1,0 +1,1 @@
+"""Reports: text tables for the terminal, plots, and the HTML page."""
