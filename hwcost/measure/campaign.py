@@ -217,7 +217,7 @@ class Campaign:
 
     def _round(self, visited: _Visited) -> None:
         begun = time.monotonic()
-        taken = take_round(visited.session, visited.expected)
+        taken = take_round(visited.session, visited.expected, threads=self._place.threads)
         self.outcome.timed += time.monotonic() - begun
         self._store.add_round(visited.network_id, len(visited.rounds), taken)
         visited.rounds.append(taken)

@@ -3,6 +3,14 @@
 A visit runs the network once unmeasured, so that its weights and code are back in the caches that
 other networks have emptied since, then a few times as it is, then a few times with the time of each
 kernel. Garbage collection is off meanwhile, so that no pause falls into a run.
+
+What one thread takes is wall time less the time in which it was ready and another process had the
+CPU,
+
+    t = wall - wait,    wait = wall - CPU time of the thread,               (1)
+
+where the wait is told from noise: it is a context switch or nothing. With several threads the main
+one sleeps while others work, so there t is the wall time.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ _RUNS = (2, 12)  # whole runs a visit, least and most
 _PROFILES = (1, 4)
 _SHARE = 0.05  # of a visit that may be stolen or waited before it counts as disturbed
 _STABLE = 0.05  # relative change between runs that ends the warm-up
+_SWITCH = 50e-6  # s; waiting less than this is reading the clocks
 _WARM_RUNS = (3, 20)
 
 
@@ -33,7 +42,8 @@ _WARM_RUNS = (3, 20)
 class Round:
     """What one visit saw; times in s."""
 
-    whole: NDArray[np.float32]  # [runs]
+    whole: NDArray[np.float32]  # [runs], wall time
+    waits: NDArray[np.float32]  # [runs], eq. (1)
     kernels: NDArray[np.float32]  # [profiles, kernels]
     disturbance: Disturbance
     seconds: float  # the measured part of the visit
@@ -46,9 +56,9 @@ class Round:
 
 def warm_up(session: Session) -> float:
     """Run until two runs agree within 5 % with the best so far; returns that best (s)."""
-    best, agreed = _timed(session), 0
+    best, agreed = _timed(session)[0], 0
     for done in range(1, _WARM_RUNS[1]):
-        seconds = _timed(session)
+        seconds = _timed(session)[0]
         agreed = agreed + 1 if abs(seconds - best) <= _STABLE * best else 0
         best = min(best, seconds)
         if agreed >= 2 and done + 1 >= _WARM_RUNS[0]:
@@ -56,8 +66,8 @@ def warm_up(session: Session) -> float:
     return best
 
 
-def take_round(session: Session, expected: float) -> Round:
-    """Visit a network that takes about `expected` seconds.
+def take_round(session: Session, expected: float, *, threads: int) -> Round:
+    """Visit a network that takes about `expected` seconds on `threads` threads.
 
     Raises:
         MeasurementError: a profile gave another number of kernels than before, or no finite times.
@@ -66,18 +76,22 @@ def take_round(session: Session, expected: float) -> Round:
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
     session.run()
     watch, start = Watch(), time.perf_counter()
-    whole = np.array([_timed(session) for _ in range(runs)], dtype=np.float32)
+    times = np.array([_timed(session) for _ in range(runs)])
     kernels = np.stack([session.profile() for _ in range(profiles)]).astype(np.float32)
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
         raise MeasurementError("every kernel must have a finite time, but the profile of the runtime has gaps")
-    return Round(whole, kernels, watch.stop(), seconds)
+    whole, waits = times.T.astype(np.float32)
+    return Round(whole, waits if threads == 1 else np.zeros_like(whole), kernels, watch.stop(), seconds)
 
 
-def _timed(session: Session) -> float:
-    start = time.perf_counter()
+def _timed(session: Session) -> tuple[float, float]:
+    """Wall time and wait of one run (s), eq. (1)."""
+    start, cpu = time.perf_counter(), time.thread_time()
     session.run()
-    return time.perf_counter() - start
+    cpu, wall = time.thread_time() - cpu, time.perf_counter() - start
+    wait = wall - cpu
+    return wall, wait if wait > _SWITCH else 0.0
 
 
 @contextmanager
@@ -95,7 +109,9 @@ def quiet_interpreter() -> Iterator[None]:
 
 def whole_timing(rounds: Sequence[Round], *, target: float = np.inf) -> Timing:
     """Timing of the network; flagged "unstable" where its spread is above `target`."""
-    return summarise([r.whole[:, None].astype(float) for r in rounds], [r.disturbed for r in rounds], target=target)[0]
+    walls = [r.whole[:, None].astype(float) for r in rounds]
+    unloaded = [w - r.waits[:, None].astype(float) for w, r in zip(walls, rounds, strict=True)]
+    return summarise(unloaded, [r.disturbed for r in rounds], met=walls, target=target)[0]
 
 
 def kernel_timings(rounds: Sequence[Round], *, target: float = np.inf) -> list[Timing]:

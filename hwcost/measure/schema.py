@@ -1,7 +1,7 @@
 """Tables of a store.
 
 Version 1. Names start with hwcost_, so that a study may share the database. A round is one row, written
-when it is taken: two blobs of float32 seconds, little-endian. A network's kernels are a blob of row
+when it is taken: three blobs of float32 seconds, little-endian. A network's kernels are a blob of row
 numbers into the kernel table, where each distinct description is stored once. A claim says that a
 process is measuring a network now.
 """
@@ -78,7 +78,8 @@ round_ = Table(
     Column("steal", Float, nullable=False),  # s
     Column("switches", BigInteger, nullable=False),
     Column("waited", Float, nullable=False),  # s
-    Column("whole", LargeBinary, nullable=False),  # float32 [runs], s
+    Column("whole", LargeBinary, nullable=False),  # float32 [runs], s of wall time
+    Column("waits", LargeBinary, nullable=False),  # float32 [runs], s
     Column("kernels", LargeBinary, nullable=False),  # float32 [profiles, kernels], s
 )
 

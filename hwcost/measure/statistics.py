@@ -75,7 +75,13 @@ def latency_and_spread(values: Array) -> tuple[Array, Array]:
     return low, np.divide(half, low, out=np.full_like(low, math.inf), where=low > 0)
 
 
-def summarise(rounds: Sequence[Array], disturbed: Sequence[bool], *, target: float = math.inf) -> list[Timing]:
+def summarise(
+    rounds: Sequence[Array],
+    disturbed: Sequence[bool],
+    *,
+    met: Sequence[Array] | None = None,
+    target: float = math.inf,
+) -> list[Timing]:
     """Timings of things that are timed together: a network alone, or all kernels of one.
 
     Disturbed rounds count in the median and the 95th percentile, which say what a user meets, and
@@ -84,13 +90,14 @@ def summarise(rounds: Sequence[Array], disturbed: Sequence[bool], *, target: flo
     Args:
         rounds: for each round the times (s) of its runs, [runs, things].
         disturbed: for each round whether the machine was.
+        met: the times that a user met, for median and 95th percentile, where they are others.
         target: spread above which a timing is flagged "unstable".
     """
     quiet = [r for r, bad in zip(rounds, disturbed, strict=True) if not bad]
     mostly = len(quiet) * 2 < len(rounds)
     used = list(rounds) if mostly else quiet
-    low, spread = latency_and_spread(np.stack([r.min(axis=0) for r in used]).astype(float))
-    every = np.concatenate(list(rounds)).astype(float)
+    low, spread = latency_and_spread(np.stack([r.min(axis=0) for r in used]))
+    every = np.concatenate(list(rounds if met is None else met))
     median, p95 = np.quantile(every, [0.5, 0.95], axis=0)
     common = ("disturbed",) if mostly else ()
     return [

@@ -156,6 +156,7 @@ class Store:
             "switches": taken.disturbance.switches,
             "waited": taken.disturbance.waited,
             "whole": taken.whole.astype("<f4").tobytes(),
+            "waits": taken.waits.astype("<f4").tobytes(),
             "kernels": taken.kernels.astype("<f4").tobytes(),
         }
         with self._write() as connection:
@@ -282,6 +283,7 @@ def _round(row: Any) -> Round:
     kernels = _floats(row.kernels)
     return Round(
         _floats(row.whole),
+        _floats(row.waits),
         kernels.reshape(-1, width) if width else np.zeros((1, 0), np.float32),
         Disturbance(row.steal, row.switches, row.waited),
         row.seconds,
