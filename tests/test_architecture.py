@@ -138,7 +138,7 @@ TEXTS = sorted(
         "datasets/**/*.toml",
         "datasets/**/*.md",
         "notebooks/*.ipynb",
-    )  # fmt: skip
+    )
     for path in ROOT.glob(pattern)
     if path.is_file() and path != Path(__file__)
 )
