@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
-from hwcost.measure.machine import check_threads, environment, pinning
+from hwcost.measure.machine import check_threads, environment, free_memory, pinning
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
 from hwcost.runtimes.base import Session
@@ -172,7 +172,7 @@ class Campaign:
         from hwcost.measure.materialise import input_bytes, materialise
 
         wave: list[_Visited] = []
-        memory, cost = _free_memory() * _MEMORY_SHARE, 0.0
+        memory, cost = free_memory() * _MEMORY_SHARE, 0.0
         for item, rounds in queue:
             try:
                 module, inputs = materialise(item.build)
@@ -235,15 +235,6 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             batch = []
     if batch:
         yield batch
-
-
-def _free_memory() -> float:
-    """Bytes that may be had without swapping; 4 GB where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="utf-8") as lines:
-            return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4e9
 
 
 def _brief(error: BaseException) -> str:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +57,9 @@ class Round:
 
 def warm_up(session: Session) -> float:
     """Run until two runs agree within 5 % with the best so far; returns that best (s)."""
-    best, agreed = _timed(session)[0], 0
+    best, agreed = timed(session)[0], 0
     for done in range(1, _WARM_RUNS[1]):
-        seconds = _timed(session)[0]
+        seconds = timed(session)[0]
         agreed = agreed + 1 if abs(seconds - best) <= _STABLE * best else 0
         best = min(best, seconds)
         if agreed >= 2 and done + 1 >= _WARM_RUNS[0]:
@@ -76,7 +77,7 @@ def take_round(session: Session, expected: float, *, threads: int) -> Round:
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
     session.run()
     watch, start = Watch(), time.perf_counter()
-    times = np.array([_timed(session) for _ in range(runs)])
+    times = np.array([timed(session) for _ in range(runs)])
     kernels = np.stack([session.profile() for _ in range(profiles)]).astype(np.float32)
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
@@ -85,7 +86,14 @@ def take_round(session: Session, expected: float, *, threads: int) -> Round:
     return Round(whole, waits if threads == 1 else np.zeros_like(whole), kernels, watch.stop(), seconds)
 
 
-def _timed(session: Session) -> tuple[float, float]:
+class Runs(Protocol):
+    """Anything that can be run."""
+
+    def run(self) -> Any:
+        """Once."""
+
+
+def timed(session: Runs) -> tuple[float, float]:
     """Wall time and wait of one run (s), eq. (1)."""
     start, cpu = time.perf_counter(), time.thread_time()
     session.run()

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from hwcost.measure import Environment, MeasurementError
 from hwcost.runtimes import Runtime
 
+_LEVELS: Mapping[str, Literal["L1", "L2", "L3"]] = {"1": "L1", "2": "L2", "3": "L3"}
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01  # s
 
 
@@ -51,6 +53,60 @@ def governor() -> str:
     """Frequency governor of the first CPU, "unknown" where the system hides it."""
     lines = _lines("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return lines[0].strip() if lines else "unknown"
+
+
+def frequency() -> float:
+    """Highest frequency (Hz) that the system shows, or the present one; 0 where it shows none."""
+    lines = _lines("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+    if lines:
+        return float(lines[0]) * 1e3
+    shown = [float(line.partition(":")[2]) for line in _lines("/proc/cpuinfo") if line.startswith("cpu MHz")]
+    return max(shown, default=0.0) * 1e6
+
+
+def physical_cores() -> int:
+    """Cores, threads of one core counted once."""
+    pairs, package = set(), ""
+    for line in _lines("/proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        if key.strip() == "physical id":
+            package = value
+        elif key.strip() == "core id":
+            pairs.add((package, value))
+    return len(pairs) or os.cpu_count() or 1
+
+
+def free_memory() -> float:
+    """Bytes that may be had without swapping; 4 GB where the system does not say."""
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable"):
+            return float(line.split()[1]) * 1024
+    return 4e9
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A data cache."""
+
+    level: Literal["L1", "L2", "L3"]
+    size: int  # byte
+    shared: bool  # by several cores
+
+
+@lru_cache(maxsize=1)
+def caches() -> tuple[Cache, ...]:
+    """Data caches of the first CPU, the smallest first; empty where the system does not show them."""
+    found = []
+    core = _lines("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list") or ["0"]
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size, cpus = (_lines(f"{folder}/{f}") for f in ("level", "type", "size", "shared_cpu_list"))
+        if level and size and kind != ["Instruction"] and level[0] in _LEVELS:
+            found.append(Cache(_LEVELS[level[0]], _kibibytes(size[0]), cpus != core))
+    return tuple(found)
+
+
+def _kibibytes(text: str) -> int:
+    return int(text.rstrip("KM")) * (1 << 20 if text.endswith("M") else 1 << 10)
 
 
 def environment(runtime: Runtime, threads: int, *, pinned: bool) -> Environment:

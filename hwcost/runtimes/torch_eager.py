@@ -43,7 +43,7 @@ class TorchEager:
         """torch's version and what it was built with."""
         return {
             "torch": torch.__version__,
-            "mkldnn": str(torch.backends.mkldnn.is_available()),
+            "mkldnn": str(torch.backends.mkldnn.is_available()),  # type: ignore[no-untyped-call]
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
 
@@ -96,18 +96,19 @@ class EagerSession:
             raise RuntimeError(
                 f"a run must make the calls of the trace, but differs at call {at} of {len(self._names)}: {stopwatch.names[at : at + 1]} for {self._names[at : at + 1]}"
             )
-        return np.asarray(stopwatch.seconds)[self._timed]
+        times: NDArray[np.float64] = np.asarray(stopwatch.seconds, dtype=np.float64)[self._timed]
+        return times
 
     def _set_threads(self) -> None:
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
 
 
-class _Stopwatch(TorchDispatchMode):
+class _Stopwatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Times every call from inside the running network."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
         self.seconds: list[float] = []
 

@@ -1,0 +1,321 @@
+"""Micro-benchmarks of this machine's ceilings.
+
+Compute   the best rate over several matrix products C[n, n] = A[n, n] B[n, n], 2 n^3 flop each.
+DRAM      the triad a = b + s c over arrays of at least four times the last-level cache, written once
+          before they are timed, so that no page fault falls into a run (McCalpin, STREAM). It moves
+          three arrays; that a written line may be read first (write-allocate) is not counted, as
+          compulsory traffic does not count it either. Reading, writing and copying stand beside it.
+Caches    the same triad in a part of the cache. A call takes a microsecond by itself, so the rate is
+          the slope between two sizes,
+
+              B = (Q2 - Q1) / (t2 - t1).                                   (1)
+
+Dispatch  a call on one element; fork-join: what a call on a few elements takes longer on all threads.
+
+All probes are visited in interleaved rounds, as networks are; a ceiling is the best of its probe's
+low quantiles, with its spread. The paper value of compute is lanes x units x 2 x frequency, where the
+system shows them.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from hwcost import __version__, units
+from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.measure.clock import quiet_interpreter, timed
+from hwcost.measure.machine import (
+    Cache,
+    Watch,
+    caches,
+    check_threads,
+    cpu_flags,
+    cpu_name,
+    free_memory,
+    frequency,
+    governor,
+    physical_cores,
+    pinning,
+)
+from hwcost.measure.statistics import latency_and_spread
+
+Progress = Callable[[float, float, str], None]
+
+ROUNDS = 12
+_RUNS = 3  # a visit
+_BLOCK = 1e-3  # s; short calls are repeated to fill this
+_GEMM_SIZES = (512, 768, 1024, 1536)
+_LAST_LEVEL_TIMES = 4  # least size of a DRAM array
+_NOISY = 0.05  # share of the time waited for a CPU, or spread, above which the machine was not quiet
+
+
+@dataclass(slots=True)
+class Probe:
+    """One thing to time: a call, and how much one call does."""
+
+    name: str
+    call: Callable[[], Any]
+    amount: float = 0.0  # flop or byte of a call
+    repeat: int = 1
+    rounds: list[float] = field(default_factory=list)  # s of one call, per round
+
+    def run(self) -> None:
+        """The call, `repeat` times."""
+        for _ in range(self.repeat):
+            self.call()
+
+    def visit(self, threads: int) -> None:
+        """A round: the least of a few runs."""
+        self.run()
+        times = [timed(self) for _ in range(_RUNS)]
+        least = min(wall - (wait if threads == 1 else 0.0) for wall, wait in times)
+        self.rounds.append(least / self.repeat)
+
+    def result(self) -> tuple[float, float]:
+        """Time of one call (s) and its spread."""
+        low, spread = latency_and_spread(np.array(self.rounds)[:, None])
+        return float(low[0]), float(spread[0])
+
+
+def calibrate(threads: int = 1, *, progress: Progress | None = None) -> Device:
+    """Measure this machine's ceilings on `threads` threads; takes about 15 s.
+
+    Args:
+        threads: at most the CPUs that this process may use.
+        progress: told (rounds done, rounds planned, what it is at).
+
+    Raises:
+        MeasurementError: a bad number of threads.
+    """
+    check_threads(threads)
+    before = torch.get_num_threads()
+    with pinning(threads) as pinned, torch.inference_mode(), quiet_interpreter():
+        torch.set_num_threads(threads)
+        try:
+            probes = [*_compute_probes(), *_memory_probes(), *_cache_probes(threads), *_call_probes(threads)]
+            _shorten(probes)
+            watch, start = Watch(), time.monotonic()
+            for number in range(ROUNDS):
+                for probe in probes:
+                    probe.visit(threads)
+                if progress:
+                    progress(number + 1, ROUNDS, "measuring ceilings")
+            lost = watch.stop()
+            waited = (lost.waited + lost.steal) / (time.monotonic() - start)
+        finally:
+            torch.set_num_threads(before)
+    return _device({p.name: p for p in probes}, threads, pinned=pinned, waited=waited)
+
+
+# -- probes -----------------------------------------------------------------------------------------
+
+
+def _compute_probes() -> list[Probe]:
+    probes = []
+    for dtype in _dtypes():
+        for n in _GEMM_SIZES:
+            a, b = (_matrix(n, dtype) for _ in range(2))
+            multiply = torch._int_mm if dtype is torch.int8 else torch.mm
+            probes.append(Probe(f"gemm {_name(dtype)} {n}", partial(multiply, a, b), 2.0 * n**3))
+    return probes
+
+
+def _dtypes() -> list[torch.dtype]:
+    """float32, and those for which the CPU has matrix instructions of their own."""
+    flags = cpu_flags()
+    dtypes = [torch.float32]
+    if flags & {"avx512_bf16", "amx_bf16", "bf16"}:
+        dtypes.append(torch.bfloat16)
+    if flags & {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}:
+        dtypes.append(torch.int8)
+    return dtypes
+
+
+def _matrix(n: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randint(-8, 8, (n, n), dtype=dtype) if dtype is torch.int8 else torch.rand(n, n).to(dtype)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def dram_array_bytes() -> int:
+    """Size of one array of the DRAM probes: four times the last-level cache, less where memory is short."""
+    last = max((c.size for c in caches()), default=32 << 20)
+    return int(min(max(_LAST_LEVEL_TIMES * last, 64 << 20), free_memory() / 8))
+
+
+def _memory_probes() -> list[Probe]:
+    size = dram_array_bytes()
+    a, b, c = (torch.ones(size // 4) for _ in range(3))
+    return [
+        Probe("dram triad", lambda: torch.add(b, c, alpha=3.0, out=a), 3.0 * size),
+        Probe("dram copy", lambda: a.copy_(b), 2.0 * size),
+        Probe("dram read", lambda: b.sum(), 1.0 * size),
+        Probe("dram write", lambda: a.fill_(1.0), 1.0 * size),
+    ]
+
+
+def _cache_probes(threads: int) -> list[Probe]:
+    """Two sizes for each cache level that lie well inside it and outside the level below."""
+    probes, below = [], 0
+    for cache in caches():
+        sizes = cache_footprints(cache, below, threads)
+        if sizes:
+            probes += [_triad(f"{cache.level} {i}", size) for i, size in enumerate(sizes)]
+        below = cache.size
+    return probes
+
+
+def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] | None:
+    """Bytes of three arrays together at two sizes; None where the levels lie too close.
+
+    A private cache serves one thread each, so `threads` of them hold that many times as much.
+    """
+    times = 1 if cache.shared else threads
+    low, high = max(2 * below * threads, cache.size * times // 8), cache.size * times * 3 // 4
+    return (low, high) if high > 1.4 * low else None
+
+
+def _triad(name: str, size: int) -> Probe:
+    a, b, c = (torch.ones(size // 12) for _ in range(3))
+    return Probe(name, lambda: torch.add(b, c, alpha=3.0, out=a), float(size // 12 * 12))
+
+
+def _call_probes(threads: int) -> list[Probe]:
+    one, few = torch.ones(1), torch.ones(65536)  # elementwise calls are shared out from 32768 elements on
+    probes = [Probe("dispatch", lambda: torch.relu(one))]
+    if threads > 1:
+        parts = few[: 65536 // threads]
+        alone = torch.empty_like(parts)
+        shared = torch.empty_like(few)
+        probes.append(Probe("shared", lambda: torch.add(few, few, out=shared)))
+        probes.append(Probe("part", lambda: torch.add(parts, parts, out=alone)))
+    return probes
+
+
+def _shorten(probes: Sequence[Probe]) -> None:
+    """Warm up, and repeat short calls to fill a block."""
+    for probe in probes:
+        probe.run()
+        seconds, _ = min(timed(probe) for _ in range(3))
+        probe.repeat = max(1, math.ceil(_BLOCK / max(seconds, 1e-7)))
+
+
+# -- the device -------------------------------------------------------------------------------------
+
+
+def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, waited: float) -> Device:
+    compute = tuple(_compute(probes, _name(dtype), threads) for dtype in _dtypes())
+    memory = tuple(m for cache in caches() if (m := _cache(probes, cache, threads)))
+    dram = _dram(probes, threads)
+    spreads = [c.spread or 0.0 for c in (*compute, dram)]
+    quiet = waited <= _NOISY and max(spreads) <= _NOISY
+    return Device(
+        name=re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-") or "this-machine",
+        description=f"{cpu_name()}, measured on {threads} thread{'s' if threads > 1 else ''}",
+        source="/proc and /sys of the machine",
+        cores=physical_cores(),
+        compute=compute,
+        memory=(*memory, dram),
+        dispatch=probes["dispatch"].result()[0],
+        host={
+            "host": platform.node(),
+            "cpu": cpu_name(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "threads": str(threads),
+            "pinned": "yes" if pinned else "no",
+            "governor": governor(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "hwcost": __version__,
+            "quiet": "yes" if quiet else f"no: waited {waited:.0%} of the time, largest spread {max(spreads):.0%}",
+        }
+        | _fork_join(probes),
+    )
+
+
+def _compute(probes: dict[str, Probe], dtype: str, threads: int) -> ComputeCeiling:
+    found = [p for name, p in probes.items() if name.startswith(f"gemm {dtype} ")]
+    best = max(found, key=lambda p: p.amount / p.result()[0])
+    seconds, spread = best.result()
+    paper, paper_source = paper_peak(threads) if dtype == "float32" else (None, "")
+    sizes = ", ".join(map(str, _GEMM_SIZES))
+    return ComputeCeiling(
+        dtype=dtype,
+        threads=threads,
+        measured=best.amount / seconds,
+        measured_source=f"torch.mm, n = {best.name.rpartition(' ')[2]}, the best of n = {sizes}",
+        spread=spread,
+        paper=paper,
+        paper_source=paper_source,
+    )
+
+
+def paper_peak(threads: int) -> tuple[float | None, str]:
+    """Peak float32 rate (flop/s) by the instruction set and the frequency shown, with its derivation."""
+    flags, hertz = cpu_flags(), frequency()
+    lanes = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4 if flags & {"sse2", "asimd", "neon"} else 0
+    if not lanes or not hertz:
+        return None, ""
+    flop = lanes * 2 * 2  # two units, a multiply-add is two flop
+    said = (
+        f"{threads} x {lanes} lanes x 2 units x 2 flop x {units.format(hertz, 'hertz')}, the frequency the system shows"
+    )
+    return threads * flop * hertz, said
+
+
+def _dram(probes: dict[str, Probe], threads: int) -> MemoryCeiling:
+    seconds, spread = probes["dram triad"].result()
+    size = probes["dram triad"].amount / 3
+    last = max((c.size for c in caches()), default=0)
+    others = ", ".join(
+        f"{name} {units.format(p.amount / p.result()[0], 'byte/s')}"
+        for name in ("copy", "read", "write")
+        for p in [probes[f"dram {name}"]]
+    )
+    arrays = units.format(size, "byte") + (f", {size / last:.3g} times the last-level cache" if last else "")
+    return MemoryCeiling(
+        level="DRAM",
+        threads=threads,
+        measured=probes["dram triad"].amount / seconds,
+        measured_source=f"triad over arrays of {arrays}, write-allocate not counted; {others}",
+        spread=spread,
+    )
+
+
+def _cache(probes: dict[str, Probe], cache: Cache, threads: int) -> MemoryCeiling | None:
+    """Eq. (1); None where the level was not measured, or noise ate the slope."""
+    if f"{cache.level} 0" not in probes:
+        return None
+    small, large = probes[f"{cache.level} 0"], probes[f"{cache.level} 1"]
+    (t1, s1), (t2, s2) = small.result(), large.result()
+    if t2 <= t1:
+        return None
+    between = " and ".join(units.format(p.amount, "byte") for p in (small, large))
+    return MemoryCeiling(
+        level=cache.level,
+        threads=threads,
+        size=float(cache.size),
+        measured=(large.amount - small.amount) / (t2 - t1),
+        measured_source=f"triad, slope between {between}",
+        spread=math.hypot(t1 * s1, t2 * s2) / (t2 - t1),
+    )
+
+
+def _fork_join(probes: dict[str, Probe]) -> dict[str, str]:
+    if "shared" not in probes:
+        return {}
+    extra = probes["shared"].result()[0] - probes["part"].result()[0]
+    return {"fork_join": units.format(max(extra, 0.0), "second")}
