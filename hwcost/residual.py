@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 
 from hwcost.device import Device
 from hwcost.graph import ITEMSIZE, OpSpec, Param, TensorSpec
@@ -39,6 +41,7 @@ NAMES = (
 _SUPPORT = ("flops", "read", "written", "weights", "depth_k", "channels_out", "channels_in", "rows", "window")
 _MARGIN = 0.5  # a kernel counts as measured up to this many doublings outside the range of its kind
 _MINIMUM_OF_KIND = 5
+_PARALLEL_FROM = 20_000  # rows
 UNSEEN_SIGMA = 1.0  # log error stated for a kind that was never measured: a factor of e
 
 
@@ -206,7 +209,8 @@ class Residual:
             random_state=s.seed,
             categorical_features=[0],
         )
-        self._trees.fit(self._coded(data), target, sample_weight=weight)
+        with _threads(len(target)):
+            self._trees.fit(self._coded(data), target, sample_weight=weight)
         return self
 
     def _learn_kind(self, kind: str, count: int, data: Columns, target: Array) -> None:
@@ -224,7 +228,8 @@ class Residual:
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), np.zeros(n, dtype=bool))
         supported = self._supported(data)
         fallback = np.array([self._medians.get(k, self._median) for k in data.kinds])
-        r = np.where(supported, self._trees.predict(self._coded(data)), fallback)
+        with _threads(n):
+            r = np.where(supported, self._trees.predict(self._coded(data)), fallback)
         measured = np.array([(sigma or {}).get(k, self._sigmas.get(k, UNSEEN_SIGMA)) for k in data.kinds])
         outside = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
         return Prediction(
@@ -246,6 +251,12 @@ class Residual:
                 low, high = self._ranges[kind]
                 inside[i] = bool(np.all((x[i] >= low) & (x[i] <= high)))
         return inside
+
+
+def _threads(rows: int) -> AbstractContextManager[object]:
+    """One thread for small data: waking the others costs more than they bring, most of all on a
+    machine that is busy with something else."""
+    return threadpool_limits(1, user_api="openmp") if rows < _PARALLEL_FROM else nullcontext()
 
 
 def _support_columns() -> list[int]:

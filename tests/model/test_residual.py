@@ -1,0 +1,52 @@
+"""Tests of hwcost.residual: features that say the same of equal kernels, and a fit that is repeatable."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from hwcost.device import Device
+from hwcost.measure import Measurements
+from hwcost.residual import NAMES, Residual, Target, columns
+
+
+def _data(measurements: Measurements, device: Device):  # type: ignore[no-untyped-def]
+    rows = [m for n in measurements.networks for m in n.kernels]
+    return columns([(m.kernel, m.distance) for m in rows], Target(device, 1)), np.array(
+        [m.timing.latency for m in rows]
+    )
+
+
+def test_a_column_for_every_name(measurements: Measurements, device: Device) -> None:
+    data, latency = _data(measurements, device)
+    assert data.features.shape == (len(latency), len(NAMES))
+    assert np.isfinite(data.features).all()
+
+
+def test_no_time_below_the_ceilings(measurements: Measurements, device: Device) -> None:
+    """The simulated machine never beats its ceilings, so the predictions must not either, by more
+    than the trees' own error (5 %)."""
+    data, latency = _data(measurements, device)
+    predicted = Residual().fit(data, latency, np.ones_like(latency)).predict(data)
+    assert (predicted.latency >= 0.95 * data.roofline).all()
+
+
+def test_the_launch_time_is_that_of_the_smallest_kernels(measurements: Measurements, device: Device) -> None:
+    data, latency = _data(measurements, device)
+    residual = Residual().fit(data, latency, np.ones_like(latency))
+    assert latency.min() <= residual.launch <= np.quantile(latency, 0.1)
+
+
+def test_the_same_data_give_the_same_fit_in_another_process() -> None:
+    script = (
+        "import sys; sys.path.insert(0, 'tests/model'); import conftest as c; from hwcost import CostModel, Device;"
+        "m = CostModel.fit(c.simulate(20, 0), device=Device.from_toml(c.DEVICE));"
+        "print(m.digest, repr(m.held_out.mape))"
+    )
+    runs = {
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(runs) == 1
