@@ -264,7 +264,8 @@ def _price(blocks: Sequence[Any], model: CostModel) -> list[dict[str, Any]]:
         latency = max(estimate.latency - fixed, 1e-12)
         rows.append({
             "block": block.key, "name": block.name, "input_shape": "x".join(map(str, block.input_shape)),
-            "latency_s": latency, "low_s": latency * estimate.low / estimate.latency, "high_s": latency * estimate.high / estimate.latency,
+            "latency_s": latency, "low_s": latency * estimate.low / estimate.latency,
+            "high_s": latency * estimate.high / estimate.latency,
             "sigma": relative_error(estimate.kernels, 0.0),
             "macs": graph.cost.macs, "flops": graph.cost.flops, "bytes": graph.cost.bytes, "params": graph.params,
             "peak_memory": graph.peak_memory, "bound": estimate.bound, "memory_share": estimate.memory_share,
