@@ -98,7 +98,7 @@ def _finite(value: float, text: object) -> float:
 
 
 def format(value: float, dimension: Dimension, digits: int = 3) -> str:  # noqa: A001 - units.format reads well
-    """Print an SI number to `digits` significant digits, with one to three of them before the point.
+    """Print an SI number to `digits` significant digits, one to three of them before the point if a prefix allows.
 
     Raises:
         UnitError: no such dimension.
