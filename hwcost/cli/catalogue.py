@@ -109,7 +109,7 @@ def roofline(
     estimates = {t: _bounded(t, input, kwargs, here, runtime, threads, dtype) for t in targets}
 
     from hwcost.report.html import save_figure
-    from hwcost.report.plots import roofline_figure
+    from hwcost.report.rooflines import roofline_figure
 
     save_figure(roofline_figure(here, estimates, threads=threads, dtype=dtype), output, f"Roofline of {here.name}")
     if as_json:

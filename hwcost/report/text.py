@@ -12,9 +12,7 @@ from hwcost import units
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.device import ComputeCeiling, Device, MemoryCeiling
 from hwcost.estimate import Estimate
-from hwcost.units import Dimension
-
-_NONE = "-"
+from hwcost.report.columns import column, percent
 
 
 def device_table(devices: Iterable[Device]) -> Table:
@@ -33,7 +31,7 @@ def device_table(devices: Iterable[Device]) -> Table:
 
 def ceiling_table(device: Device) -> Table:
     """Every ceiling of a device with both of its values and where they come from."""
-    table = _table("ceiling", "threads>", "measured>", "paper>", "measured/paper>", "source")
+    table = _table("ceiling", "threads>", "measured>", "paper>", "ratio>", "source")
     for c in device.compute:
         _add_ceiling(table, f"compute {c.dtype}", c, "flop/s")
     for m in device.memory:
@@ -42,43 +40,39 @@ def ceiling_table(device: Device) -> Table:
     return table
 
 
-def _add_ceiling(table: Table, name: str, c: ComputeCeiling | MemoryCeiling, unit: Dimension) -> None:
-    both = c.measured is not None and c.paper is not None
+def _add_ceiling(table: Table, name: str, c: ComputeCeiling | MemoryCeiling, unit: units.Dimension) -> None:
     table.add_row(
         name,
         str(c.threads or "all"),
-        _value(c.measured, unit),
-        _value(c.paper, unit),
-        percent(c.measured / c.paper, 0) if both and c.measured and c.paper else _NONE,
+        "-" if c.measured is None else units.format(c.measured, unit),
+        "-" if c.paper is None else units.format(c.paper, unit),
+        percent(c.measured / c.paper, 0) if c.measured and c.paper else "-",
         "; ".join(source for source in (c.measured_source, c.paper_source) if source),
     )
 
 
 def block_table(estimate: Estimate, depth: int = 2) -> Table:
     """The blocks of a network in the order they run: time, what binds it, and what it costs."""
-    table = _table("block", "latency>", "share>", "bound", "macs>", "traffic>", "intensity>")
-    for block in estimate.by_depth(depth).values():
-        table.add_row(
-            block.name or "(root)", units.format(block.latency, "second"), percent(block.share), block.bound,
-            units.format(block.cost.macs, "mac"), units.format(block.cost.bytes, "byte"),
-            units.format(block.cost.intensity, "flop/byte"),
-        )  # fmt: skip
+    blocks = list(estimate.by_depth(depth).values())
+    time, times = column("latency", [b.latency for b in blocks], "second")
+    macs, counts = column("macs", [b.cost.macs for b in blocks], "mac")
+    traffic, amounts = column("traffic", [b.cost.bytes for b in blocks], "byte")
+    intensity, ratios = column("intensity", [b.cost.intensity for b in blocks], "flop/byte")
+    table = _table("block", f"{time}>", "share>", "bound", f"{macs}>", f"{traffic}>", f"{intensity}>")
+    for b, t, c, a, r in zip(blocks, times, counts, amounts, ratios, strict=True):
+        table.add_row(b.name or "(root)", t, percent(b.share), b.bound, c, a, r)
     return table
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """ "5.1 ms (4.6 ms to 5.7 ms)", from seconds."""
-    return f"{units.format(value, 'second')} ({units.format(low, 'second')} to {units.format(high, 'second')})"
-
-
 def comparison_table(rows: Sequence[Comparison]) -> Table:
-    """Predicted against measured, one line a network; errors beyond the interval stand out."""
-    table = _table("network", "predicted>", "interval>", "measured>", "error>", "clock>", "inside")
-    for row in rows:
+    """Predicted against measured, one line a network; what the interval missed stands out."""
+    head, predicted = column("predicted", [r.predicted for r in rows], "second")
+    table = _table("network", f"{head}>", "interval>", "measured>", "error>", "clock>", "inside")
+    for row, value in zip(rows, predicted, strict=True):
         inside = row.low <= row.measured <= row.high
         table.add_row(
             row.target,
-            units.format(row.predicted, "second"),
+            value,
             f"{units.format(row.low, 'second')} to {units.format(row.high, 'second')}",
             units.format(row.measured, "second"),
             Text(f"{100 * row.error:+.1f} %", style="" if inside else "bold yellow"),
@@ -90,17 +84,13 @@ def comparison_table(rows: Sequence[Comparison]) -> Table:
 
 def accuracy_lines(accuracy: Accuracy, what: str) -> str:
     """The figures of a comparison in two sentences."""
+    spearman = "" if accuracy.spearman != accuracy.spearman else f"Spearman {accuracy.spearman:.3f}, "
     return (
         f"{len(accuracy.networks)} {what}: mean error {percent(accuracy.mape)}, "
-        f"within 5 % {percent(accuracy.within(0.05), 0)}, within 10 % {percent(accuracy.within(0.10), 0)}, Spearman {accuracy.spearman:.3f}, "
-        f"inside the interval {percent(accuracy.coverage_of_interval, 0)}.\n"
+        f"within 5 % {percent(accuracy.within(0.05), 0)}, within 10 % {percent(accuracy.within(0.10), 0)}, "
+        f"{spearman}inside the interval {percent(accuracy.coverage_of_interval, 0)}.\n"
         f"The clock itself repeats to ±{percent(accuracy.clock)} (median network)."
     )
-
-
-def percent(fraction: float, digits: int = 1) -> str:
-    """ "4.9 %", from 0.049; "-" for what is not known."""
-    return _NONE if fraction != fraction else f"{100 * fraction:.{digits}f} %"
 
 
 def describe_path(path: Path) -> str:
@@ -108,14 +98,10 @@ def describe_path(path: Path) -> str:
     return f"{path} ({units.format(path.stat().st_size, 'byte')})"
 
 
-def _value(value: float | None, unit: Dimension) -> str:
-    return _NONE if value is None else units.format(value, unit)
-
-
 def _table(*columns: str) -> Table:
     """A plain table; a column that ends in ">" is aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        right = column.endswith(">")
-        table.add_column(column.rstrip(">"), justify="right" if right else "left", no_wrap=right)
+    for name in columns:
+        right = name.endswith(">")
+        table.add_column(name.rstrip(">"), justify="right" if right else "left", no_wrap=right)
     return table

@@ -1,0 +1,54 @@
+"""Axes with ticks that people read: round steps with units, on logarithmic scales too. For plotly layouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hwcost.units import Dimension
+from hwcost.units import format as quantity
+
+
+def log_axis(values: Iterable[float], dimension: Dimension, title: str, *, margin: float = 1.25) -> dict[str, Any]:
+    """A logarithmic axis around `values` (SI, above 0); plotly wants its range in log10."""
+    known = [v for v in values if v > 0 and math.isfinite(v)] or [1.0]
+    low, high = min(known) / margin, max(known) * margin
+    axis = _labelled([t for t in _ticks(low, high) if low <= t <= high], dimension, title)
+    return axis | {"type": "log", "range": [math.log10(low), math.log10(high)]}
+
+
+def linear_axis(high: float, dimension: Dimension, title: str) -> dict[str, Any]:
+    """A linear axis from 0 to `high` (SI, above 0)."""
+    step = 10.0 ** math.floor(math.log10(high))
+    step = next(step * part for part in (0.1, 0.2, 0.5, 1.0) if high / (step * part) <= 12)
+    ticks = [float(f"{i * step:.6g}") for i in range(int(high / step) + 1)]
+    return _labelled(ticks, dimension, title) | {"type": "linear", "range": [0, high]}
+
+
+def _labelled(ticks: Sequence[float], dimension: Dimension, title: str) -> dict[str, Any]:
+    """Tick texts with their unit, or the unit in the title where all have the same."""
+    texts = [quantity(t, dimension) for t in ticks]
+    symbols = {text.split()[1] for text, t in zip(texts, ticks, strict=True) if t}
+    if len(symbols) == 1:
+        texts, title = [text.split()[0] for text in texts], f"{title} ({symbols.pop()})"
+    return {"tickvals": list(ticks), "ticktext": texts, "title": {"text": title}, "automargin": True}
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between: fine steps in a short range, powers of ten in a long one."""
+    decades = math.log10(high / low)
+    steps = next(
+        steps
+        for limit, steps in (
+            (0.9, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)),
+            (1.4, (1.0, 2.0, 3.0, 5.0)),
+            (2.2, (1.0, 2.0, 5.0)),
+            (3.3, (1.0, 3.0)),
+            (math.inf, (1.0,)),
+        )
+        if decades < limit
+    )
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{step}e{e}") for e in exponents for step in steps]
+    return ticks if decades < 7 else ticks[::2]

@@ -1,0 +1,42 @@
+"""Columns of numbers that can be compared at a glance: one unit a column, in its head, and one number of decimals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from hwcost import units
+
+
+def column(title: str, values: Sequence[float | None], dimension: units.Dimension) -> tuple[str, list[str]]:
+    """The head "title (unit)" and the aligned numbers of a column of SI values; None and NaN become "-".
+
+    The unit is the one of the median; what would round to nothing there is printed as "<0.01".
+    """
+    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    symbol = units.format(median(known) if known else 0.0, dimension).split()[1]
+    size = units.parse(f"1 {symbol}", dimension)
+    middle = median(known) / size if known else 1.0
+    decimals = min(max(2 - math.floor(math.log10(middle)), 0), 2)
+    return f"{title} ({symbol})", [_cell(v, size, decimals) for v in values]
+
+
+def _cell(value: float | None, size: float, decimals: int) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    least = 10.0**-decimals
+    if 0 < value / size < least / 2:
+        return f"<{least:.{decimals}f}"
+    return f"{value / size:.{decimals}f}"
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """ "4.9 %", from 0.049; "-" for what is not known."""
+    return "-" if fraction != fraction else f"{100 * fraction:.{digits}f} %"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """ "5.1 ms (4.6 ms to 5.7 ms)", from seconds."""
+    low_text, high_text = units.format(low, "second"), units.format(high, "second")
+    return f"{units.format(value, 'second')} ({low_text} to {high_text})"

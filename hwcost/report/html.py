@@ -1,0 +1,81 @@
+"""HTML that opens offline: one file with its style, its data and plotly.js inside, and no request to anywhere.
+
+The page forbids itself every request by a Content-Security-Policy. Each figure is written as JSON and
+drawn by plotly.js, which stands in the file once; colours of text and grid follow the reader's scheme.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape as escape_html
+from importlib.resources import files
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from hwcost.report.page import QuickstartResult
+
+
+def save_page(result: QuickstartResult, path: Path) -> None:
+    """Write the report of a search as one HTML file."""
+    from hwcost.report.sections import body
+
+    path.write_text(document(f"hwcost: {result.space} on {result.device.name}", body(result)), encoding="utf-8")
+
+
+def save_figure(figure: go.Figure, path: Path, title: str, notes: Sequence[str] = ()) -> None:
+    """Write one figure with a title and notes as one HTML file."""
+    lines = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    body = f"<header><h1>{escape(title)}</h1></header>{figure_html(figure)}{lines}"
+    path.write_text(document(title, body), encoding="utf-8")
+
+
+Column = tuple[str, Sequence[str]]  # head and cells
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|min|[nµm]?s|[kMGTPE]?(?:B|FLOP|MAC)(?:/[sB])?)(?![\w/]))")
+
+
+def escape(text: str) -> str:
+    """Text as HTML; a number and its unit stay on one line."""
+    return _UNIT.sub("&nbsp;", escape_html(text))
+
+
+def document(title: str, body: str) -> str:
+    """The whole file around a body."""
+    shell = (files("hwcost") / "report" / "page.html").read_text(encoding="utf-8")
+    for slot, content in (("title", escape(title)), ("body", body), ("plotly", get_plotlyjs())):
+        shell = shell.replace("{{" + slot + "}}", content, 1)
+    return shell
+
+
+def figure_html(figure: go.Figure) -> str:
+    """A figure's place in the page, with its data; room is kept before it is drawn."""
+    data = figure.to_json().replace("</", "<\\/")
+    height = figure.layout.height
+    return (
+        f'<div class="figure"><div style="min-height:{height}px"></div>'
+        f'<script type="application/json">{data}</script></div>'
+    )
+
+
+def table_html(columns: Sequence[Column], *, best: int | None = None) -> str:
+    """A table from (head, cells); a head that ends in ">" aligns its numbers to the right. Cells are HTML already.
+
+    `best` is the number of the row to stand out.
+    """
+    classes = ["n" if head.endswith(">") else "name" if i == 0 else "" for i, (head, _) in enumerate(columns)]
+    heads = "".join(
+        f'<th class="{c}">{escape(head.removesuffix(">"))}</th>' for (head, _), c in zip(columns, classes, strict=True)
+    )
+    lines = []
+    for i, row in enumerate(zip(*(cells for _, cells in columns), strict=True)):
+        cells = "".join(f'<td class="{c}">{cell}</td>' for cell, c in zip(row, classes, strict=True))
+        lines.append(f"<tr{' class=best' if i == best else ''}>{cells}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def definitions_html(items: Iterable[tuple[str, str]]) -> str:
+    """Names with their values."""
+    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in items)}</dl>"
