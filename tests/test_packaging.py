@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -135,6 +137,28 @@ def test_the_list_of_packages_is_true() -> None:
     on_disk = {name.rpartition("/")[0].replace("/", ".") for name in expected()}
     on_disk |= {parent for name in on_disk for parent in [name.rpartition(".")[0]] if parent}
     assert sorted(listed) == sorted(on_disk), "pyproject.toml lists every folder that holds a file of the package"
+
+
+def imported() -> set[str]:
+    """Top-level names of other packages that the package imports, inside functions too."""
+    found = set()
+    for path in [*(ROOT / "hwcost").rglob("*.py"), *(ROOT / "search").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(str(node.module).split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"hwcost"}
+
+
+def test_what_is_imported_is_required_and_what_is_required_is_imported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    optional = project["optional-dependencies"]
+    required = [*project["dependencies"], *optional["onnx"], *optional["postgresql"]]
+    stated = {re.split(r"[\[<>=]", line)[0] for line in required}
+    other_names = {"sklearn": "scikit-learn", "tomli_w": "tomli-w", "pydantic_core": "pydantic"}
+    by_name_alone = {"psycopg", "onnxscript"}  # sqlalchemy and torch.onnx load them
+    assert {other_names.get(name, name) for name in imported()} - {"torchvision", "timm"} == stated - by_name_alone
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
