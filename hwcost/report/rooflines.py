@@ -47,7 +47,9 @@ def roofline_figure(
     shown = [p for p in points if math.isfinite(p.kernel.cost.intensity) and p.kernel.cost.intensity > 0 and p.time > 0]
     peak = device.peak(dtype, threads)
     ridge = device.ridge(dtype, threads)
-    x = log_axis([ridge / 8, ridge * 8, *(p.kernel.cost.intensity for p in shown)], "flop/byte", "arithmetic intensity")
+    intensities = [ridge / 8, ridge * 8, *(p.kernel.cost.intensity for p in shown)]
+    room = min(intensities) / 4  # for the names of the memory ceilings, left of every point
+    x = log_axis([room, *intensities], "flop/byte", "arithmetic intensity")
     fig = figure(height=540)
     ends = tuple(10**e for e in x["range"])
     lines = [*_ceilings(device, dtype, threads)]

@@ -122,7 +122,7 @@ def _accuracy(r: QuickstartResult) -> str:
         ("within 10 %>", [percent(a.within(0.10), 0) for a in rows]),
         ("Spearman>", [_correlation(a) for a in rows]),
         ("interval>", [f"±{percent(a.width, 0)}" for a in rows]),
-        ("holds>", [percent(a.coverage_of_interval, 0) for a in rows]),
+        ("inside it>", [percent(a.coverage_of_interval, 0) for a in rows]),
         ("clock>", [f"±{percent(a.clock)}" for a in rows]),
     ]
     return (
@@ -144,9 +144,9 @@ def _roofline(r: QuickstartResult) -> str:
     figure = roofline_figure(r.device, {r.best.name: r.best.estimate}, threads=r.threads, dtype=r.dtype)
     return (
         f"<h2>The roofline of this machine</h2><p>Left of the ridge point ({escape(ridge)}) a kernel waits for "
-        f"memory, right of it for arithmetic. Points are the kernels of {escape(r.best.name)}, their area is their share of "
-        "its time. How far a point lies under the line is time lost against that ceiling; a kernel whose data is still in "
-        f"a cache may stand above the DRAM line.{_left_out(r.best)}</p>{figure_html(figure)}{_ceilings(r)}"
+        f"memory, right of it for arithmetic. Points are the kernels of {escape(r.best.name)}, their area is their "
+        "share of its time. How far a point lies under the line is time lost against that ceiling; a kernel whose data "
+        f"is still in a cache may stand above the DRAM line.{_left_out(r.best)}</p>{figure_html(figure)}{_ceilings(r)}"
     )
 
 
