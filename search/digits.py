@@ -1,0 +1,118 @@
+"""Training on scikit-learn's bundled digits: 1,797 grey images of 8 x 8, ten classes, no download.
+
+The images are enlarged (bilinearly) to the network's own input size. The split is fixed: 1,197 for
+training, 300 for validation, 300 for a last test that no search sees. A training is short on purpose,
+one pass over a part of the training set, so that a search of dozens of trainings takes minutes; what
+separates architectures is how much they learn from the same few steps.
+
+Results are deterministic for a seed, a thread count and a version of torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+VALIDATION = TEST = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images [n, 1, 8, 8] in [-0.5, 0.5] and labels [n]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@cache
+def splits() -> dict[str, Split]:
+    """The digits as "train", "validation" and "test", always the same."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    images = (torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 16 - 0.5)[order]
+    labels = torch.tensor(y)[order]
+    parts = {"validation": slice(0, VALIDATION), "test": slice(VALIDATION, VALIDATION + TEST)}
+    parts["train"] = slice(VALIDATION + TEST, None)
+    return {name: Split(images[part], labels[part]) for name, part in parts.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """`evaluate` of a search: trains a network on the digits, gives its accuracy (0..1) on `split`.
+
+    Called with the module and, as a LatencyObjective does, the trial, which it does not need.
+    """
+
+    resolution: int | None = None  # side of the enlarged images; None: the module's `resolution`, or 64
+    seed: int = 0
+    threads: int = 2
+    steps: int = 24
+    batch: int = 16
+    rate: float = 4e-3  # the highest learning rate of the one-cycle schedule
+    split: str = "validation"
+
+    def __call__(self, module: nn.Module, trial: Any = None) -> float:
+        """Train `module` in place and score it."""
+        side = self.resolution or int(getattr(module, "resolution", 64))
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                _initialise(module)
+                self._train(module, side)
+            return accuracy(module, splits()[self.split], side)
+        finally:
+            torch.set_num_threads(before)
+
+    def _train(self, module: nn.Module, side: int) -> None:
+        module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.momentum = 0.3  # few steps: the running statistics must catch up
+        optimiser = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, self.rate, total_steps=max(self.steps, 2), pct_start=0.3
+        )
+        train = splits()["train"]
+        order = torch.cat([torch.randperm(len(train)) for _ in range(self.steps * self.batch // len(train) + 1)])
+        for picked in order[: self.steps * self.batch].split(self.batch):
+            output = module(enlarge(train.images[picked], side))
+            loss = functional.cross_entropy(output, train.labels[picked], label_smoothing=0.05)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+
+
+def enlarge(images: torch.Tensor, side: int) -> torch.Tensor:
+    """[n, 1, 8, 8] -> [n, 1, side, side], bilinear."""
+    return functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def accuracy(module: nn.Module, data: Split, side: int, batch: int = 100) -> float:
+    """Share (0..1) of `data` that `module` classifies rightly."""
+    module.eval()
+    with torch.inference_mode():
+        right = [
+            (module(enlarge(x, side)).argmax(1) == y).sum()
+            for x, y in zip(data.images.split(batch), data.labels.split(batch), strict=True)
+        ]
+    return float(sum(int(r) for r in right)) / len(data)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Fresh weights from the current random state, so that a module's history does not matter."""
+    for m in module.modules():
+        reset = getattr(m, "reset_parameters", None)
+        if callable(reset):
+            reset()
