@@ -10,15 +10,13 @@ goes on where it stopped, and a second process takes the networks that the first
 from __future__ import annotations
 
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
-from hwcost.measure.machine import check_threads, environment, free_memory, pinning
+from hwcost.measure.machine import check_threads, environment, free_memory, pinning, worker_name
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
 from hwcost.runtimes.base import Session
@@ -27,6 +25,7 @@ Progress = Callable[[float, float, str], None]  # done, total, what it is at
 
 _MEMORY_SHARE = 0.25  # of the memory that is free
 _OVERHEAD = 3.0  # a session holds about this many times its weights: activations, packed copies
+_WAVE = 300.0  # s that a wave should take at most, so that other processes find networks to take
 _CLAIM = 600.0  # s without a sign of life after which a claim lapses
 _PATIENCE = 2  # a network gets at most this many times the rounds asked for
 
@@ -124,7 +123,7 @@ class Campaign:
     ) -> None:
         self._runtime, self._place, self._store, self._plan = runtime, place, store, plan
         self._environment = store.environment_id(place)
-        self._worker = f"{platform.node()}:{os.getpid()}"
+        self._worker = worker_name()
         self._progress = progress or (lambda done, total, note: None)
         self._planned = 0
         self._taken = 0
@@ -166,6 +165,8 @@ class Campaign:
                 elif item.name in free:
                     self._taken += min(len(rounds), self._plan.rounds)
                     yield item, rounds
+                else:
+                    self._planned -= self._plan.rounds
 
     def _load(self, queue: Iterator[tuple[Item, list[Round]]], start: float) -> list[_Visited]:
         """Build networks until memory, the budget or the queue is full."""
@@ -185,7 +186,7 @@ class Campaign:
             self._progress(self._taken, max(self._planned, self._taken), f"loading {item.name}")
             memory -= _OVERHEAD * input_bytes(module, inputs)
             cost += self._plan.rounds * max(6 * wave[-1].expected, 0.06)
-            if memory < 0 or time.monotonic() - start + cost > self._plan.budget:
+            if memory < 0 or cost > _WAVE or time.monotonic() - start + cost > self._plan.budget:
                 break
         return wave
 

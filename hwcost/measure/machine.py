@@ -128,6 +128,25 @@ def environment(runtime: Runtime, threads: int, *, pinned: bool) -> Environment:
     )
 
 
+def worker_name() -> str:
+    """This process, as "host:process"."""
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def is_alive(worker: str) -> bool:
+    """Whether a worker may still run: false only for a process of this host that is gone."""
+    host, _, process = worker.rpartition(":")
+    if host != platform.node() or not process.isdigit():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def check_threads(threads: int) -> None:
     """Refuse a thread count that the machine cannot serve.
 

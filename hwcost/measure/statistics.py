@@ -9,10 +9,12 @@ the least of up to ten rounds and the second least of up to twenty: what the mac
 nothing is in the way. Interference only ever adds, so low order statistics repeat best.
 
 Its spread comes from the bootstrap over rounds, which for an order statistic needs no resampling
-(Maritz and Jarrett, JASA 73, 1978): of n draws with replacement, the k-th smallest is at most x_(j)
+(Maritz and Jarrett, JASA 73, 1978): of m draws with replacement, the k-th smallest is at most x_(j)
 with probability
 
-    P_j = P(Binomial(n, j / n) >= k).                                      (2)
+    P_j = P(Binomial(m, j / n) >= k),    m = n - 1,                        (2)
+
+one draw fewer than there are rounds because with few of them n draws vary too little.
 
 The spread is the smallest h such that x_(k) (1 ± h) holds 90 % of that distribution.
 """
@@ -43,7 +45,7 @@ def low_rank(rounds: int) -> int:
 def bootstrap_weights(rounds: int) -> Array:
     """Probability that the bootstrap gives the j-th smallest of `rounds` values, eq. (2); [rounds]."""
     k = low_rank(rounds)
-    at_most = np.array([_binomial_tail(rounds, j / rounds, k) for j in range(rounds + 1)])
+    at_most = np.array([_binomial_tail(rounds - 1, j / rounds, k) for j in range(rounds + 1)])
     return np.diff(at_most)
 
 

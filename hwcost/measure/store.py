@@ -32,7 +32,7 @@ from hwcost.measure.database import (
     parts,
     prepare,
 )
-from hwcost.measure.machine import Disturbance
+from hwcost.measure.machine import Disturbance, is_alive
 from hwcost.runtimes.base import Network
 
 __all__ = ["Store", "StoreError"]
@@ -167,14 +167,17 @@ class Store:
     def claim(self, environment_id: int, names: Iterable[str], worker: str, *, seconds: float) -> set[str]:
         """Take networks for `worker` for the next `seconds`; returns those it got.
 
-        A network that another process holds is left to it, until its claim is out of date.
+        A network that another process holds is left to it, until that process has died or its claim is
+        out of date. A worker is named "host:process".
         """
         now, got = time.time(), set[str]()
         columns = s.claim.c
         with self._write() as connection:
             for part in parts(sorted(names)):
                 mine = (columns.environment_id == environment_id) & columns.name.in_(part)
-                connection.execute(delete(s.claim).where(mine, (columns.until < now) | (columns.worker == worker)))
+                gone = [w for w in connection.scalars(select(columns.worker).where(mine).distinct()) if not is_alive(w)]
+                void = (columns.until < now) | columns.worker.in_([worker, *gone])
+                connection.execute(delete(s.claim).where(mine, void))
                 rows = [
                     {"environment_id": environment_id, "name": n, "worker": worker, "until": now + seconds}
                     for n in part

@@ -1,0 +1,218 @@
+"""Verbs that run things on this machine: calibrate, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwcost.cli.common import (
+    JsonFlag,
+    KwargsOption,
+    RuntimeOption,
+    StoreOption,
+    ThreadsOption,
+    UsageError,
+    console,
+    examples,
+    print_json,
+    progress,
+    say,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hwcost.measure import Item, Measurements, NetworkMeasurement
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command(epilog=examples("hwcost calibrate", "hwcost calibrate --threads 2 -o here.toml"))(calibrate)
+    app.command(
+        epilog=examples(
+            "hwcost measure nets.py:small nets.py:large --input 1x3x224x224 --store here.db",
+            "hwcost measure --space tiny-cnn --samples 100 --store here.db",
+            'hwcost measure --space designed --time "10 min" --runtime onnxruntime --store here.db',
+        )
+    )(measure)
+
+
+# -- calibrate ------------------------------------------------------------------------------------
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The device file to write.")] = Path(
+        "device.toml"
+    ),
+    threads: ThreadsOption = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure this machine's ceilings, compute and memory, and write a device file."""
+    writable(output)
+    from hwcost.calibration import calibrate as run
+
+    with progress("calibrating") as bar:
+        device = run(threads, progress=bar)
+    device.save(output)
+    quiet = device.host["quiet"]
+    if quiet != "yes":
+        say(f"the machine was not quiet, {quiet.removeprefix('no: ')}: calibrate again when it is")
+    if as_json:
+        return print_json(device.model_dump() | {"path": str(output)})
+    from hwcost import units
+
+    out = console()
+    out.print(f"[bold]{device.name}[/bold] on {threads} thread{'s' if threads > 1 else ''}: {output}")
+    for c in device.compute:
+        out.print(f"  {c.dtype:10} {units.format(c.value, 'flop/s'):>16}  ± {c.spread:.1%}")
+    for m in device.memory:
+        out.print(f"  {m.level:10} {units.format(m.value, 'byte/s'):>16}  ± {m.spread:.1%}")
+    out.print(f"  ridge point {units.format(device.ridge(threads=threads), 'flop/byte')}")
+
+
+# -- measure --------------------------------------------------------------------------------------
+
+
+def measure(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET]...", help="package.module:callable or path/file.py:callable."),
+    ] = None,
+    input: Annotated[  # noqa: A002 - the option's name
+        list[str] | None, typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224; repeat for more inputs.")
+    ] = None,
+    kwargs: KwargsOption = "",
+    space: Annotated[str, typer.Option("--space", metavar="NAME", help="A search space, or `designed`.")] = "",
+    samples: Annotated[int | None, typer.Option(min=1, help="Networks to draw from the space.")] = None,
+    time: Annotated[str, typer.Option(metavar="TIME", help='Wall time to spend, as in "10 min".')] = "",
+    runtime: RuntimeOption = "torch-eager",
+    threads: ThreadsOption = 1,
+    store: StoreOption = "measurements.db",
+    rounds: Annotated[int, typer.Option(min=2, help="Undisturbed rounds of each network, at least.")] = 8,
+    spread: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Go on, up to twice the rounds, until the spread is this.")
+    ] = None,
+    quantile: Annotated[str, typer.Option(metavar="NAME", help="Latency to print: low, median or p95.")] = "low",
+    seed: Annotated[int, typer.Option(help="Of the networks drawn from the space.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure networks and their kernels on this machine; goes on where it stopped."""
+    items = _items(targets or [], input or [], kwargs, space, samples, seed, limited=bool(time))
+    found = _campaign(items, time=time, runtime=runtime, threads=threads, store=store, rounds=rounds, spread=spread)
+    names = None if space else {item.name for item in items}
+    networks = [n for n in found.networks if (n.family == space if names is None else n.name in names)]
+    if as_json:
+        return print_json({"store": store, "networks": [_row(n, quantile) for n in networks]})
+    _show(networks, store, quantile)
+
+
+def _items(
+    targets: list[str],
+    inputs: list[str],
+    kwargs: str,
+    space: str,
+    samples: int | None,
+    seed: int,
+    *,
+    limited: bool,
+) -> Iterable[Item]:
+    if bool(targets) == bool(space):
+        raise UsageError("measure takes either TARGETs with --input, or --space")
+    if targets:
+        return [_target_item(target, inputs, kwargs) for target in targets]
+    if samples is None and not limited:
+        raise UsageError('a space needs --samples N or --time, as in --time "10 min"')
+    return _drawn(space, samples, seed)
+
+
+def _target_item(target: str, inputs: list[str], kwargs: str) -> Item:
+    from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs
+    from hwcost.measure import Item
+
+    specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
+    build_target(target, arguments)  # a target that cannot be built is told before anything runs
+    given = f"({kwargs})" if arguments else ""
+    return Item(
+        name=f"{target}{given}@{','.join(map(str, specs))}",
+        family=target,
+        spec={"target": target, "kwargs": arguments, "input": [str(spec) for spec in specs]},
+        build=lambda: (build_target(target, arguments), tuple(spec.tensor("cpu") for spec in specs)),
+    )
+
+
+def _drawn(name: str, samples: int | None, seed: int) -> Iterable[Item]:
+    from itertools import islice
+
+    from hwcost.measure.items import sampled_items
+    from hwcost.search.spaces import get_space
+
+    drawn = sampled_items(get_space(name), seed=seed)
+    return drawn if samples is None else list(islice(drawn, samples))
+
+
+def _campaign(
+    items: Iterable[Item],
+    *,
+    time: str,
+    runtime: str,
+    threads: int,
+    store: str,
+    rounds: int,
+    spread: float | None,
+) -> Measurements:
+    import math
+
+    from hwcost import units
+    from hwcost.measure.campaign import measure as run
+    from hwcost.measure.store import Store
+
+    budget = units.parse(time, "second") if time else math.inf
+    opened = Store.open(store, create=True)
+    try:
+        with progress("measuring") as bar:
+            return run(
+                items,
+                runtime=runtime,
+                threads=threads,
+                store=opened,
+                rounds=rounds,
+                spread=math.inf if spread is None else spread,
+                budget=budget,
+                progress=bar,
+            )
+    finally:
+        opened.close()
+
+
+def _row(network: NetworkMeasurement, quantile: str) -> dict[str, Any]:
+    timing, spec = network.timing, network.spec
+    named = {"target": spec["target"], "input": spec["input"]} if "target" in spec else dict(spec)
+    return {"name": network.name} | named | {
+        "latency_s": timing.quantile(quantile), "median_s": timing.median, "p95_s": timing.p95,
+        "spread": timing.spread, "rounds": timing.rounds, "flags": list(timing.flags),
+        "kernels": len(network.kernels),
+    }  # fmt: skip
+
+
+def _show(networks: list[NetworkMeasurement], store: str, quantile: str) -> None:
+    from statistics import median
+
+    from rich.table import Table
+
+    from hwcost import units
+
+    if not networks:
+        raise UsageError(f"the time was too short to measure one network into {store}; give more with --time")
+    table = Table("network", "latency", "spread", "rounds", "kernels", "flags", box=None)
+    for n in networks[:30]:
+        latency = units.format(n.timing.quantile(quantile), "second")
+        spread = f"± {n.timing.spread:.1%}"
+        flags = ", ".join(n.timing.flags)
+        table.add_row(n.name, latency, spread, str(n.timing.rounds), str(len(n.kernels)), flags)
+    console().print(table)
+    rest = f", {len(networks) - 30} not shown" if len(networks) > 30 else ""
+    typical = median(n.timing.spread for n in networks)
+    console().print(f"{len(networks)} networks in {store}{rest}; median spread ± {typical:.1%}")

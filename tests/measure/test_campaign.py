@@ -1,0 +1,271 @@
+"""Tests of hwcost.measure.campaign: what it measures, what it skips, and what a kill -9 leaves behind."""
+
+import gc
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hwcost.measure import Item, MeasurementError
+from hwcost.measure.campaign import Plan, measure
+from hwcost.measure.clock import Round, quiet_interpreter, take_round
+from hwcost.measure.machine import Disturbance
+from hwcost.measure.materialise import materialise
+from hwcost.measure.store import Store
+from hwcost.runtimes import get_runtime
+
+NETWORKS = Path(__file__).with_name("networks.py")
+_spec = importlib.util.spec_from_file_location("measured_networks", NETWORKS)
+assert _spec is not None
+assert _spec.loader is not None
+networks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(networks)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "m.db", create=True)
+
+
+def visit(seconds: float, *, waited: float = 0.0) -> Round:
+    none = np.zeros(1, np.float32)
+    return Round(np.array([seconds], np.float32), none, np.zeros((1, 0), np.float32), Disturbance(0, 0, waited), 1.0)
+
+
+# -- what is measured ---------------------------------------------------------------------------------
+
+
+def test_every_network_gets_its_rounds_and_each_kernel_its_time(store: Store) -> None:
+    found = measure(list(networks.items(3)), store=store, rounds=3)
+    assert [n.name for n in found.networks] == ["toy/1", "toy/2", "toy/3"]
+    for network in found.networks:
+        assert network.timing.rounds + sum("disturbed" in f for f in network.timing.flags) >= 3
+        assert [m.kernel.kind for m in network.kernels] == ["conv2d", "batch_norm", "relu", "linear"]
+        assert all(m.timing.latency > 0 for m in network.kernels)
+        assert network.timing.latency <= network.timing.median <= network.timing.p95
+
+
+def test_the_environment_is_that_of_this_machine(store: Store) -> None:
+    place = measure([networks.item(1)], store=store, rounds=2).environment
+    assert (place.runtime, place.threads, place.dtype) == ("torch-eager", 1, "float32")
+    assert place.versions["torch"] == torch.__version__
+    assert place.cpu
+
+
+def test_what_is_complete_is_not_measured_again(store: Store) -> None:
+    first = measure(list(networks.items(2)), store=store, rounds=2)
+    rounds = [n.timing.rounds for n in first.networks]
+    again = measure(list(networks.items(3)), store=store, rounds=2)
+    assert [n.timing.rounds for n in again.networks[:2]] == rounds
+    assert len(again) == 3
+
+
+def test_more_rounds_are_added_to_those_that_are_there(store: Store) -> None:
+    measure([networks.item(1)], store=store, rounds=2)
+    before = [r.whole.tolist() for r in store.rounds(1)["toy/1"]]
+    measure([networks.item(1)], store=store, rounds=6)
+    after = [r.whole.tolist() for r in store.rounds(1)["toy/1"]]
+    assert after[: len(before)] == before
+    assert len(after) >= 6
+
+
+def test_a_network_that_does_not_run_does_not_stop_the_others(store: Store) -> None:
+    def wrong() -> tuple[nn.Module, tuple[Any, ...]]:
+        return nn.Linear(3, 2), (torch.zeros(1, 4),)
+
+    bad = Item(name="bad", family="toy", spec={}, build=wrong)
+    assert [n.name for n in measure([bad, networks.item(1)], store=store, rounds=2).networks] == ["toy/1"]
+    with pytest.raises(MeasurementError, match=r"none of 1 networks could be measured; bad: .*shape"):
+        measure([bad], store=store, rounds=2)
+
+
+def test_a_budget_ends_an_endless_campaign(store: Store) -> None:
+    start = time.monotonic()
+    found = measure(networks.items(10**9), store=store, rounds=2, budget=1.5)
+    assert len(found) >= 1
+    assert time.monotonic() - start < 60  # it ends at all
+
+
+def test_progress_reaches_its_end(store: Store) -> None:
+    said: list[tuple[float, float]] = []
+    measure(
+        list(networks.items(2)), store=store, rounds=2, progress=lambda done, total, note: said.append((done, total))
+    )
+    assert said[-1][0] == said[-1][1] >= 4
+    assert all(a[0] <= b[0] for a, b in pairwise(said))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"threads": 0}, "threads must lie in"),
+        ({"threads": 10_000}, "threads must lie in"),
+        ({"rounds": 1}, "rounds must be at least 2"),
+        ({"budget": 0.0}, "must be above 0"),
+        ({"spread": -1.0}, "must be above 0"),
+        ({"runtime": "abacus"}, "runtime must be one of torch-eager"),
+    ],
+)
+def test_a_campaign_that_cannot_be_is_refused(store: Store, arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        measure([networks.item(1)], store=store, **arguments)
+
+
+# -- when a network is done -----------------------------------------------------------------------------
+
+
+def test_a_network_is_done_after_enough_undisturbed_rounds() -> None:
+    plan = Plan(rounds=3)
+    assert not plan.is_met([visit(1.0)] * 2)
+    assert plan.is_met([visit(1.0)] * 3)
+    assert not plan.is_met([visit(1.0), visit(1.0), visit(1.0, waited=0.5)])
+
+
+def test_a_spread_asked_for_is_waited_for_but_not_for_ever() -> None:
+    plan = Plan(rounds=3, spread=0.01)
+    wild = [visit(s) for s in (1.0, 1.5, 2.0, 2.5, 3.0)]
+    assert plan.is_met([visit(1.0)] * 3)
+    assert not plan.is_met(wild)
+    assert plan.is_met([*wild, visit(4.0)])
+
+
+# -- the clock --------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A session that counts its calls and leaves garbage."""
+
+    network = None
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def run(self) -> None:
+        self.calls.append("run")
+
+    def profile(self) -> Any:
+        self.calls.append("profile")
+        return np.array([1.0, 2.0])
+
+
+def test_a_visit_warms_up_then_runs_then_profiles() -> None:
+    session = Counting()
+    taken = take_round(session, expected=1.0, threads=1)
+    assert session.calls == ["run", *["run"] * len(taken.whole), *["profile"] * len(taken.kernels)]
+    assert len(taken.whole) >= 2
+
+
+def test_short_networks_are_run_more_often_in_a_visit() -> None:
+    long, short = (take_round(Counting(), expected=e, threads=1) for e in (1.0, 1e-4))
+    assert len(short.whole) > len(long.whole)
+
+
+def test_gaps_in_a_profile_are_refused() -> None:
+    session = Counting()
+    session.profile = lambda: np.array([1.0, np.nan])  # type: ignore[method-assign]
+    with pytest.raises(MeasurementError, match="has gaps"):
+        take_round(session, expected=1.0, threads=1)
+
+
+def test_no_garbage_is_collected_while_the_clock_runs() -> None:
+    with quiet_interpreter():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+# -- networks made ready ------------------------------------------------------------------------------------
+
+
+def deep() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    layers = [layer for _ in range(60) for layer in (nn.Conv2d(32, 32, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(*layers), (torch.empty(1, 32, 8, 8, device="meta"),)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_activations_neither_vanish_nor_overflow_in_a_deep_network(device: str) -> None:
+    def build() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+        with torch.device(device):
+            return deep()
+
+    module, inputs = materialise(build)
+    out = module(*inputs)
+    assert not module.training
+    assert out.isfinite().all()
+    assert 1e-6 < float(out.abs().max()) < 1e6
+
+
+def test_normalisation_keeps_its_statistics() -> None:
+    module, _ = materialise(lambda: (nn.Sequential(nn.BatchNorm2d(4), nn.LayerNorm(4)), ()))
+    assert module[0].running_var.eq(1).all()
+    assert module[0].running_mean.eq(0).all()
+    assert module[1].weight.eq(1).all()
+
+
+def test_a_session_runs_the_module_that_was_built() -> None:
+    module, inputs = materialise(networks.item(3).build)
+    session = get_runtime("torch-eager").prepare(module, inputs, threads=1)
+    with torch.inference_mode():
+        assert torch.equal(session.run(), module(*inputs))
+
+
+# -- a campaign that is killed ----------------------------------------------------------------------------
+
+
+def start(url: Path, count: int, rounds: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(NETWORKS), str(url), str(count), str(rounds)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+def stored(url: Path) -> list[tuple[int, int]]:
+    """(network, round) of every round in the store; opening it is part of the test."""
+    store = Store.open(url)
+    rows = [
+        (number, i)
+        for number, rounds in enumerate(store.rounds(1).values(), start=1)
+        for i, taken in enumerate(rounds)
+        if len(taken.whole)
+    ]
+    store.close()
+    return rows
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no kill -9")
+def test_kill_9_loses_nothing_that_was_reported_and_repeats_nothing(tmp_path: Path) -> None:
+    kills = int(os.environ.get("HWCOST_TEST_KILLS", "3"))
+    count, rounds, rng = 12 * kills, 4, random.Random(0)
+    url, reported = tmp_path / "m.db", list[tuple[int, int]]()
+    for _ in range(kills):
+        process = start(url, count, rounds)
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.4))
+        process.kill()
+        lines = [first, *process.stdout.read().splitlines()]
+        process.wait()
+        reported += [(int(a), int(b)) for a, b in (line.split() for line in lines if len(line.split()) == 2)]
+        assert set(reported) <= set(stored(url))
+    last = start(url, count, rounds)
+    out, _ = last.communicate()
+    lines = out.splitlines()
+    assert lines[-1] == "end"
+    reported += [(int(a), int(b)) for a, b in (line.split() for line in lines[:-1])]
+    assert max(Counter(reported).values()) == 1
+    assert set(reported) <= set(stored(url))
+    assert {network for network, _ in stored(url)} == set(range(1, count + 1))
+    assert min(Counter(network for network, _ in stored(url)).values()) >= rounds
