@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import hwcost
 from hwcost.estimate import relative_error
+from hwcost.lookup import Lookup, Term
 from hwcost.tablefile import TableError, read, write
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["LatencyTable", "TableError", "TableEstimate"]
 
 Progress = Callable[[int, int], None]
-_CHUNK = 1 << 16  # architectures looked up at once: index arrays of a chunk stay in cache
 _BATCH = 256  # blocks traced before their kernels are predicted together
 
 
@@ -71,6 +71,13 @@ class Place:
     name: str
     decisions: tuple[int, ...]  # positions in the space's order
     rows: NDArray[np.int32]  # flat over the choices, last decision fastest; -1: nothing stands there
+
+    def row(self, choices: NDArray[np.integer], sizes: Sequence[int]) -> int:
+        """The row of what stands here in one architecture; -1 for nothing."""
+        flat = 0
+        for d in self.decisions:
+            flat = flat * sizes[d] + int(choices[d])
+        return int(self.rows[flat])
 
 
 class LatencyTable:
@@ -134,13 +141,14 @@ class LatencyTable:
         Raises:
             TableError: another number of decisions, or a choice that does not exist.
         """
-        array = self._checked(choices)
-        total = np.full(len(array), float(self.meta["fixed_s"]))
-        for start in range(0, len(array), _CHUNK):
-            chunk = array[start : start + _CHUNK]
-            for place, strides, times in self._factors:
-                total[start : start + _CHUNK] += times[chunk[:, place.decisions] @ strides]
-        return total
+        array = np.asarray(choices)
+        try:
+            if array.ndim == 1 and len(array) == len(self.choices) and (array >= 0).all():
+                return np.array([self._lookup.one(array.tolist())])
+            return self._lookup.many(self._shaped(array))
+        except IndexError:
+            self._refuse(self._shaped(array))
+            raise
 
     def estimate(self, architecture: Mapping[str, Any] | Sequence[int], inputs: Any = None) -> TableEstimate:
         """Latency of one architecture, with interval; so that a table serves as a model.
@@ -150,8 +158,9 @@ class LatencyTable:
             inputs: ignored; the space fixes them.
         """
         choices = self._indices(architecture) if isinstance(architecture, Mapping) else np.asarray(architecture)
-        array = self._checked(choices)[0]
-        index = [int(place.rows[array[list(place.decisions)] @ strides]) for place, strides, _ in self._factors]
+        array = self._shaped(choices)
+        self._refuse(array)
+        index = [place.row(array[0], self.choices) for place in self.places]
         rows = self.frame.iloc[[i for i in index if i >= 0]]
         times = rows["latency_s"].to_numpy()
         kernels = float(times.sum())
@@ -195,17 +204,26 @@ class LatencyTable:
     # -- inside -----------------------------------------------------------------------------------
 
     @cached_property
-    def _factors(self) -> list[tuple[Place, NDArray[np.int64], NDArray[np.float64]]]:
-        """For each place: strides of its flat index, and its times with 0 where nothing stands."""
-        times = np.append(self.frame["latency_s"].to_numpy(dtype=float), 0.0)
-        return [
-            (place, _strides([self.choices[d] for d in place.decisions]), times[place.rows]) for place in self.places
-        ]
+    def _lookup(self) -> Lookup:
+        times = np.append(self.frame["latency_s"].to_numpy(dtype=float), 0.0)  # row -1: nothing stands there
+        terms = []
+        for place in self.places:
+            order = np.argsort(place.decisions)
+            values = times[place.rows].reshape([self.choices[d] for d in place.decisions]).transpose(order)
+            terms.append(Term(tuple(sorted(place.decisions)), values))
+        return Lookup(terms, self.choices, float(self.meta["fixed_s"]))
 
-    def _checked(self, choices: ArrayLike) -> NDArray[np.int64]:
+    def _shaped(self, choices: ArrayLike) -> NDArray[np.integer]:
         array = np.atleast_2d(np.asarray(choices))
-        if array.ndim != 2 or array.shape[1] != len(self.choices):
-            raise TableError(f"choices must have the shape [n, {len(self.choices)}], but got {np.shape(choices)}")
+        if array.ndim != 2 or array.shape[1] != len(self.choices) or array.dtype.kind not in "iu":
+            raise TableError(
+                f"choices must be integers of the shape [n, {len(self.choices)}], "
+                f"but got {array.dtype} of {np.shape(choices)}"
+            )
+        return array
+
+    def _refuse(self, array: NDArray[np.integer]) -> None:
+        """Raise for the first choice that does not exist, if there is one."""
         limits = np.array(self.choices)
         wrong = np.argwhere((array < 0) | (array >= limits))
         if len(wrong):
@@ -215,7 +233,6 @@ class LatencyTable:
                 f"the choice of {name!r} must lie in 0..{limits[decision] - 1}, "
                 f"but row {row} has {array[row, decision]}"
             )
-        return array.astype(np.int64, copy=False)
 
     def _indices(self, params: Mapping[str, Any]) -> NDArray[np.int64]:
         names = [d["name"] for d in self.meta["decisions"]]
@@ -231,10 +248,6 @@ class LatencyTable:
                 raise TableError(f"{d['name']!r} must be one of {d['choices']}, but got {value!r}")
             index.append(d["choices"].index(value))
         return np.array(index)
-
-
-def _strides(sizes: Sequence[int]) -> NDArray[np.int64]:
-    return np.array([math.prod(sizes[i + 1 :]) for i in range(len(sizes))], dtype=np.int64)
 
 
 def _place(space: Any, site: Any, blocks: dict[str, Any]) -> Place:

@@ -111,7 +111,7 @@ def test_saving_and_loading_gives_the_same_table(table: LatencyTable, tmp_path: 
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ([[0, 0, 0]], r"must have the shape \[n, 4\]"),
+        ([[0, 0, 0]], r"must be integers of the shape \[n, 4\]"),
         ([[0, 3, 0, 0]], r"'first' must lie in 0..2, but row 0 has 3"),
         ([[0, 0, 0, 0], [0, 0, -1, 0]], r"'second' must lie in 0..1, but row 1 has -1"),
     ],
