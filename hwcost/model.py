@@ -68,7 +68,7 @@ class CostModel:
         self.measurements = measurements
         self.settings = settings or Settings()
         self._runtime = get_runtime(runtime)
-        self._fitted = fitted
+        self.fitted = fitted
         self._known: dict[tuple[Kernel, int], _Known] = {}
 
     # -- making one -----------------------------------------------------------------------------
@@ -147,17 +147,17 @@ class CostModel:
     @property
     def held_out(self) -> Accuracy | None:
         """Accuracy on networks held out of the fit (five folds by network); None for the roofline alone."""
-        return self._fitted.held_out
+        return self.fitted.held_out
 
     @property
     def overhead(self) -> tuple[float, float, float]:
         """(scale, per_call (s), fixed (s)) of eq. (1)."""
-        return self._fitted.overhead
+        return self.fitted.overhead
 
     @property
     def interval(self) -> dict[str, float]:
         """What makes an interval of errors: `common` error, `z`, stated `confidence`."""
-        return {"common": self._fitted.common, "z": self._fitted.z, "confidence": CONFIDENCE}
+        return {"common": self.fitted.common, "z": self.fitted.z, "confidence": CONFIDENCE}
 
     @cached_property
     def digest(self) -> str:
@@ -262,25 +262,25 @@ class CostModel:
         if not self.is_fitted:
             n = len(data.kinds)
             return Prediction(data.roofline, np.zeros(n), np.zeros(n, dtype=bool))
-        return self._fitted.residual.predict(data, self._fitted.sigma)
+        return self.fitted.residual.predict(data, self.fitted.sigma)
 
     def _compose(self, network: Network) -> Estimate:
-        scale, per_call, fixed = self._fitted.overhead
+        scale, per_call, fixed = self.fitted.overhead
         kernels = tuple(self._kernel(p, scale) for p in network.kernels)
         overhead = per_call * network.calls + fixed
         latency = sum(k.latency for k in kernels) + overhead
-        spread = float(np.exp(self._fitted.z * relative_error(kernels, self._fitted.common)))
+        spread = float(np.exp(self.fitted.z * relative_error(kernels, self.fitted.common)))
         notes = () if self.is_fitted else ("the roofline alone: a lower bound, not a prediction",)
         return Estimate(
             latency=latency, low=latency / spread if self.is_fitted else latency, high=latency * spread,
-            confidence=CONFIDENCE, overhead=overhead, kernels=kernels, common=self._fitted.common,
-            z=self._fitted.z, notes=notes,
+            confidence=CONFIDENCE, overhead=overhead, kernels=kernels, common=self.fitted.common,
+            z=self.fitted.z, notes=notes,
         )  # fmt: skip
 
     def _kernel(self, placed: Placed, scale: float) -> KernelEstimate:
         known = self._known[_key(placed)]
         kernel, latency = placed.kernel, known.latency * scale
-        spread = float(np.exp(self._fitted.z * np.hypot(known.sigma, self._fitted.common)))
+        spread = float(np.exp(self.fitted.z * np.hypot(known.sigma, self.fitted.common)))
         return KernelEstimate(
             name=kernel.name, kind=kernel.kind, module=placed.module, latency=latency,
             low=latency / spread if self.is_fitted else latency, high=latency * spread, roofline=known.roofline,

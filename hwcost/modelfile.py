@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import hwcost
+from hwcost import fitcache
 from hwcost.device import Device, DeviceError
 from hwcost.measure import MeasurementError
 from hwcost.measure.tables import SCHEMAS, from_tables, to_tables
 from hwcost.model import CostModel, ModelError
-from hwcost.residual import Settings
+from hwcost.residual import Settings, Target
 
 FORMAT = 1
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
@@ -69,14 +70,15 @@ def load(path: Path) -> CostModel:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"no model file {path}; make one with `hwcost fit -o {path}`") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} is no model file ({error}); make one with `hwcost fit`") from error
-    return _from_members(members, path)
+    return _from_members(members, content, path)
 
 
-def _from_members(members: dict[str, bytes], path: Path) -> CostModel:
+def _from_members(members: dict[str, bytes], content: bytes, path: Path) -> CostModel:
     try:
         head: dict[str, Any] = json.loads(members["model.json"])
         if head["format"] > FORMAT:
@@ -87,7 +89,14 @@ def _from_members(members: dict[str, bytes], path: Path) -> CostModel:
         if not head["fitted"]:
             return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
         tables = {name: pq.read_table(io.BytesIO(members[f"{name}.parquet"])) for name in SCHEMAS}
-        return CostModel.fit(from_tables(tables), device=device, settings=Settings(**head["settings"]))
+        measurements, settings = from_tables(tables), Settings(**head["settings"])
+        fitted = fitcache.recall(content)
+        if fitted is not None:
+            target = Target(device, head["threads"], head["dtype"])
+            return CostModel(target, head["runtime"], fitted, measurements, settings)
+        model = CostModel.fit(measurements, device=device, settings=settings)
+        fitcache.remember(content, model.fitted)
+        return model
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
     except (DeviceError, MeasurementError) as error:

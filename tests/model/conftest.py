@@ -8,6 +8,7 @@ network takes its kernels' time, 4 us for each call and 30 us besides; the clock
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +85,12 @@ def simulate(networks: int, seed: int, widths: tuple[int, ...] = (48, 60, 64, 10
 
 def timing(seconds: float) -> Timing:
     return Timing(latency=seconds, median=seconds * 1.02, p95=seconds * 1.1, spread=2 * CLOCK, rounds=5)
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads fits that an earlier run left on this machine."""
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -166,3 +166,23 @@ def _lowered(measurements: Measurements) -> list:  # type: ignore[type-arg]
         Network(tuple(Placed(m.kernel, m.module, m.distance) for m in n.kernels), n.calls, "torch-eager")
         for n in measurements.networks
     ]
+
+
+def test_loading_again_does_not_fit_again(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "cache"))
+    model.save(tmp_path / "m.hwcost")
+    first = CostModel.load(tmp_path / "m.hwcost")
+    monkeypatch.setattr(CostModel, "fit", lambda *_, **__: pytest.fail("it was fitted again"))
+    second = CostModel.load(tmp_path / "m.hwcost")
+    assert model.measurements is not None
+    network = _lowered(model.measurements)[0]
+    assert second.estimate(network).latency == first.estimate(network).latency == model.estimate(network).latency
+
+
+def test_a_damaged_cache_is_not_used(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "cache"))
+    model.save(tmp_path / "m.hwcost")
+    CostModel.load(tmp_path / "m.hwcost")
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_bytes(b"damaged")
+    assert CostModel.load(tmp_path / "m.hwcost").digest == model.digest

@@ -1,0 +1,69 @@
+"""Fits remembered on this machine, so that loading a model again does not fit it again.
+
+The key is a hash of the model file's bytes and of the versions that a fit depends on. The cache is
+this user's own folder and is never part of a model file: what a user is given holds data alone, and
+a cache that is lost, damaged or of another user is simply not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import joblib
+
+import hwcost
+
+if TYPE_CHECKING:
+    from hwcost.fitting import Fitted
+
+
+def folder() -> Path:
+    """Where fits are kept: $HWCOST_CACHE, or hwcost in the user's cache folder."""
+    if "HWCOST_CACHE" in os.environ:
+        return Path(os.environ["HWCOST_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwcost"
+
+
+def key(content: bytes) -> str:
+    """Identity of a fit: the data and everything that turns data into a fit."""
+    versions = [
+        hwcost.__version__,
+        platform.python_version(),
+        *(version(p) for p in ("scikit-learn", "numpy", "scipy")),
+    ]
+    return hashlib.sha256(content + "\0".join(versions).encode()).hexdigest()
+
+
+def recall(content: bytes) -> Fitted | None:
+    """The fit of a model file's bytes, if this user has made it before."""
+    from hwcost.fitting import Fitted
+
+    path = folder() / f"{key(content)}.joblib"
+    try:
+        if path.stat().st_uid != _user():
+            return None
+        found = joblib.load(path)
+    except Exception:  # whatever is wrong with a cache, the answer is to fit again
+        return None
+    return found if isinstance(found, Fitted) else None
+
+
+def remember(content: bytes, fitted: Fitted) -> None:
+    """Keep a fit; where the folder cannot be written it is not kept."""
+    path = folder() / f"{key(content)}.joblib"
+    try:
+        folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        joblib.dump(fitted, partial)
+        partial.replace(path)
+    except OSError:
+        return
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
