@@ -41,6 +41,15 @@ _BATCH = 256  # blocks traced before their kernels are predicted together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableBlock:
+    """A block of an architecture, from its row (s)."""
+
+    latency: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableEstimate:
     """Latency of one architecture from a table (s); serves wherever an `Estimate` does."""
 
@@ -50,8 +59,12 @@ class TableEstimate:
     confidence: float
     support: float
     memory_share: float
+    macs: float
     flops: float
     bytes: float
+    params: float
+    peak_memory: float  # byte: all weights, and the activations of the hungriest block
+    blocks: Mapping[str, TableBlock]  # by place
 
     @property
     def bound(self) -> str:
@@ -160,17 +173,20 @@ class LatencyTable:
         choices = self._indices(architecture) if isinstance(architecture, Mapping) else np.asarray(architecture)
         array = self._shaped(choices)
         self._refuse(array)
-        index = [place.row(array[0], self.choices) for place in self.places]
-        rows = self.frame.iloc[[i for i in index if i >= 0]]
+        stands = {p.name: row for p in self.places if (row := p.row(array[0], self.choices)) >= 0}
+        rows = self.frame.iloc[list(stands.values())]
         times = rows["latency_s"].to_numpy()
         kernels = float(times.sum())
         spread = math.exp(self.meta["z"] * self._error(rows, kernels))
         latency = kernels + float(self.meta["fixed_s"])
+        own = zip(stands, times, rows["low_s"], rows["high_s"], strict=True)
         return TableEstimate(
             latency=latency, low=latency / spread, high=latency * spread, confidence=self.meta["confidence"],
             support=float((rows["support"] * times).sum() / kernels),
             memory_share=float((rows["memory_share"] * times).sum() / kernels),
-            flops=float(rows["flops"].sum()), bytes=float(rows["bytes"].sum()),
+            **{what: float(rows[what].sum()) for what in ("macs", "flops", "bytes", "params")},
+            peak_memory=float(rows["weight_bytes"].sum() + (rows["peak_memory"] - rows["weight_bytes"]).max()),
+            blocks={name: TableBlock(latency=float(t), low=float(lo), high=float(hi)) for name, t, lo, hi in own},
         )  # fmt: skip
 
     def _error(self, rows: pd.DataFrame, total: float) -> float:
@@ -281,7 +297,8 @@ def _price(blocks: Sequence[Any], model: CostModel) -> list[dict[str, Any]]:
             "high_s": latency * estimate.high / estimate.latency,
             "sigma": relative_error(estimate.kernels, 0.0),
             "macs": graph.cost.macs, "flops": graph.cost.flops, "bytes": graph.cost.bytes, "params": graph.params,
-            "peak_memory": graph.peak_memory, "bound": estimate.bound, "memory_share": estimate.memory_share,
+            "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
+            "bound": estimate.bound, "memory_share": estimate.memory_share,
             "support": estimate.support, "coverage": _coverage(estimate.support), "kernels": len(estimate.kernels),
         })  # fmt: skip
     return rows

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from torch import nn
 
+import hwcost
 from hwcost import CostModel, Device, LatencyTable
 from hwcost.measure import Measurements
 from hwcost.search.spaces.base import Block, Decision, Params, Site, Space
@@ -77,6 +78,19 @@ def test_the_sum_of_the_blocks_is_the_estimate_of_the_built_network(table: Laten
         built = model.estimate(SPACE.build(params), SPACE.inputs(params))
         assert table.estimate(params).latency == pytest.approx(built.latency, rel=1e-9)
         assert table.latency(SPACE.choices(params))[0] == pytest.approx(built.latency, rel=1e-9)
+
+
+def test_the_other_quantities_are_those_of_the_built_network_too(table: LatencyTable, model: CostModel) -> None:
+    for params in SPACE:
+        graph, found = hwcost.trace(SPACE.build(params), SPACE.inputs(params)), table.estimate(params)
+        assert (found.macs, found.flops, found.bytes, found.params) == (
+            graph.cost.macs, graph.cost.flops, graph.cost.bytes, graph.params,
+        )  # fmt: skip
+        assert found.peak_memory == pytest.approx(graph.peak_memory, rel=0.2)
+        blocks = model.estimate(graph).blocks
+        assert list(found.blocks) == list(blocks)
+        for name, block in found.blocks.items():
+            assert block.latency < blocks[name].latency  # a block of the network bears its part of the fixed overhead
 
 
 def test_intervals_are_close_to_those_of_the_built_network(table: LatencyTable, model: CostModel) -> None:
