@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from operator import index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,7 @@ class Cost:
         return NotImplemented
 
     def __mul__(self, times: int) -> Cost:
-        return Cost(**{f.name: getattr(self, f.name) * times for f in fields(Cost)})
+        whole = index(times)  # half a cost is no cost: counts are whole
+        return Cost(**{f.name: getattr(self, f.name) * whole for f in fields(Cost)})
 
     __rmul__ = __mul__

@@ -52,12 +52,12 @@ class Kernel:
     @property
     def cost(self) -> Cost:
         """Work and traffic; tensors that stay inside cause none."""
-        return kernel_cost(self)
+        return sum((cost_of(op)[0] for op in self.ops), Cost())
 
     @property
     def digest(self) -> str:
         """Identity of the description: equal kernels have equal digests on every machine."""
-        return kernel_digest(self)
+        return _digest(self)
 
     def to_json(self) -> str:
         """Canonical JSON: the same kernel always gives the same text."""
@@ -74,21 +74,15 @@ class Kernel:
             return cls(tuple(_op_in(op) for op in json.loads(text)))
         except KernelError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise KernelError(
                 f"a kernel is a JSON list of ops with kind, inputs and outputs, but got {text[:80]!r} ({error})"
             ) from error
 
 
 @lru_cache(maxsize=200_000)
-def kernel_cost(kernel: Kernel) -> Cost:
-    """Cost of a kernel, remembered."""
-    return sum((cost_of(op)[0] for op in kernel.ops), Cost())
-
-
-@lru_cache(maxsize=200_000)
-def kernel_digest(kernel: Kernel) -> str:
-    """First 20 hex digits of the SHA-256 of the canonical JSON."""
+def _digest(kernel: Kernel) -> str:
+    """First 20 hex digits of the SHA-256 of the canonical JSON, remembered."""
     return hashlib.sha256(kernel.to_json().encode()).hexdigest()[:20]
 
 
@@ -99,7 +93,7 @@ def _op_out(op: OpSpec) -> dict[str, Any]:
         "out": [_tensor_out(t) for t in op.outputs],
     }
     if op.params:
-        out["params"] = dict(op.params)
+        out["params"] = {name: _param_out(value) for name, value in op.params}
     return out
 
 
@@ -121,7 +115,23 @@ def _op_in(data: Mapping[str, Any]) -> OpSpec:
 
 
 def _tensors(data: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(**{**t, "shape": tuple(t["shape"])}) for t in data)
+    return tuple(_tensor_in(t) for t in data)
+
+
+def _tensor_in(data: Mapping[str, Any]) -> TensorSpec:
+    spec = TensorSpec(**{**data, "shape": tuple(data["shape"])})
+    if not all(type(n) is int and n >= 0 for n in (*spec.shape, spec.elements)):
+        raise KernelError(f"a shape must hold whole numbers from 0 on, but got {data['shape']!r} for {spec.name!r}")
+    if not all(type(flag) is bool for flag in (spec.weight, spec.internal, spec.repeat)):
+        raise KernelError(f"weight, internal and repeat must be true or false, but got {dict(data)!r}")
+    return spec
+
+
+def _param_out(value: Param) -> Any:
+    """1.0 is written as 1: the two are equal, so the kernels are, and so must be the text."""
+    if isinstance(value, tuple):
+        return [_param_out(v) for v in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _param(value: Any) -> Param:

@@ -1,0 +1,154 @@
+"""Tests of hwcost.kernel: a description is complete, canonical, and read back with care."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwcost.graph import ITEMSIZE, OpSpec, TensorSpec
+from hwcost.kernel import Kernel, KernelError
+from hwcost.rules import cost_of
+
+
+def tensor(name: str, *shape: int, **flags: Any) -> TensorSpec:
+    return TensorSpec(name, shape, **flags)
+
+
+CONV = OpSpec(
+    "conv2d",
+    (tensor("input", 1, 8, 10, 10), tensor("weight", 16, 8, 3, 3, weight=True)),
+    (tensor("output", 1, 16, 8, 8),),
+    (("dilation", (1, 1)), ("groups", 1), ("padding", (0, 0)), ("stride", (1, 1))),
+)
+RELU = OpSpec("relu", (tensor("self", 1, 16, 8, 8),), (tensor("output", 1, 16, 8, 8),))
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+scalars = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | names
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=6)
+tensors = st.builds(
+    TensorSpec,
+    name=names,
+    shape=st.lists(st.integers(0, 512), max_size=4).map(tuple),
+    dtype=st.sampled_from(sorted(ITEMSIZE)),
+    weight=st.booleans(),
+    internal=st.booleans(),
+    repeat=st.booleans(),
+    layout=st.sampled_from(["contiguous", "channels_last", "strided"]),
+    elements=st.integers(0, 2**40),
+)
+parameters = st.dictionaries(names, values, max_size=4).map(lambda d: tuple(sorted(d.items())))
+ops = st.builds(
+    OpSpec, kind=names, inputs=st.lists(tensors).map(tuple), outputs=st.lists(tensors).map(tuple), params=parameters
+)
+kernels = st.lists(ops, min_size=1, max_size=3).map(lambda found: Kernel(tuple(found)))
+
+
+@given(kernels)
+def test_a_kernel_is_its_text(kernel: Kernel) -> None:
+    again = Kernel.from_json(kernel.to_json())
+    assert again == kernel
+    assert again.to_json() == kernel.to_json()
+    assert again.digest == kernel.digest
+
+
+@given(kernels, kernels)
+def test_digests_tell_kernels_apart(a: Kernel, b: Kernel) -> None:
+    assert (a.digest == b.digest) is (a == b)
+
+
+def test_the_order_in_which_a_file_was_written_does_not_matter() -> None:
+    kernel = Kernel((CONV,))
+    turned = json.dumps([dict(reversed(op.items())) for op in json.loads(kernel.to_json())], indent=2)
+    assert Kernel.from_json(turned).digest == kernel.digest
+
+
+def test_a_whole_float_is_the_same_parameter_as_the_integer() -> None:
+    # 1.0 == 1, so the kernels are equal, and equal kernels have equal digests.
+    whole, broken = (Kernel((OpSpec("add", (), (), (("alpha", v),)),)) for v in (1, 1.0))
+    assert whole == broken
+    assert whole.to_json() == broken.to_json()
+
+
+def test_the_text_is_the_form_of_files_that_exist() -> None:
+    # Measurements hold this text, so a change of it makes every older file strange.
+    assert Kernel((RELU,)).to_json() == (
+        '[{"in":[{"name":"self","shape":[1,16,8,8]}],"kind":"relu","out":[{"name":"output","shape":[1,16,8,8]}]}]'
+    )
+    assert Kernel((RELU,)).digest == "71e6c4285ee7ae313c07"  # sha256 of that text, by sha256sum
+
+
+def test_what_a_kernel_says_of_itself() -> None:
+    fused = Kernel((CONV, RELU))
+    assert fused.name == "conv2d+relu"
+    assert fused.kind == "conv2d"
+    assert fused.dtype == "float32"
+    assert Kernel((RELU, CONV)).kind == "conv2d"  # the op with most macs
+    assert Kernel((RELU,)).kind == "relu"
+    index = OpSpec("argmax", (tensor("self", 4, dtype="bfloat16"),), (tensor("output", dtype="int64"),))
+    assert Kernel((index,)).dtype == "bfloat16"
+
+
+def test_fusion_keeps_the_work_and_saves_the_traffic_between() -> None:
+    alone = Kernel((CONV,)).cost + Kernel((RELU,)).cost
+    middle = tensor("output", 1, 16, 8, 8, internal=True)
+    first = OpSpec(CONV.kind, CONV.inputs, (middle,), CONV.params)
+    second = OpSpec(RELU.kind, (tensor("self", 1, 16, 8, 8, internal=True),), RELU.outputs)
+    fused = Kernel((first, second)).cost
+    assert fused.flops == alone.flops
+    # The map between the two, 16 x 8 x 8 values of 4 byte, is neither written nor read.
+    assert alone.bytes - fused.bytes == 2 * 16 * 8 * 8 * 4
+
+
+def test_a_kernel_that_was_met_before_its_rule_is_counted_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import hwcost.rules
+
+    monkeypatch.setattr(hwcost.rules, "_RULES", dict(hwcost.rules._RULES))
+    kernel = Kernel((OpSpec("test_kernel.late", (), (tensor("output", 5),)),))
+    assert kernel.cost.macs == 0
+    hwcost.rules.rule("test_kernel.late")(lambda op: hwcost.rules.Work(macs=7))
+    try:
+        assert kernel.cost.macs == 7
+    finally:
+        cost_of.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        "5",
+        "null",
+        '"conv2d"',
+        "[5]",
+        '[{"kind": "relu"}]',
+        '[{"kind": "relu", "in": 5, "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self"}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": [2], "dtype": "float33"}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": [2], "colour": "red"}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": [-2]}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": [2.5]}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": ["a"]}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": "ab"}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": [2], "weight": "no"}], "out": []}]',
+        '[{"kind": "relu", "in": [{"name": "self", "shape": [2], "elements": 0.5}], "out": []}]',
+        '[{"kind": "relu", "in": [], "out": [], "params": 3}]',
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_kernel(text: str) -> None:
+    with pytest.raises(KernelError) as error:
+        Kernel.from_json(text)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_a_kernel_holds_an_op() -> None:
+    with pytest.raises(KernelError, match="at least one op"):
+        Kernel(())
