@@ -111,7 +111,8 @@ def roofline(
     from hwcost.report.html import save_figure
     from hwcost.report.rooflines import roofline_figure
 
-    save_figure(roofline_figure(here, estimates, threads=threads, dtype=dtype), output, f"Roofline of {here.name}")
+    figure = roofline_figure(here, estimates, threads=threads, dtype=dtype)
+    save_figure(figure, output, f"Roofline of {here.name}", _notes(estimates, runtime, threads))
     if as_json:
         return print_json({"path": str(output), "device": here.name, "networks": _placed(estimates)})
     from hwcost.report.text import describe_path
@@ -129,6 +130,22 @@ def _bounded(
     specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
     model = CostModel.analytic(device, runtime=runtime, threads=threads, dtype=dtype)
     return model.estimate(build_target(target, arguments), tuple(spec.tensor() for spec in specs))
+
+
+def _notes(estimates: dict[str, Estimate], runtime: str, threads: int) -> list[str]:
+    """What the reader must know to read the figure."""
+    from hwcost.report.columns import percent
+    from hwcost.report.rooflines import without_arithmetic
+
+    notes = [
+        f"Kernels as {runtime} runs them, on {threads} thread{'s' if threads > 1 else ''}. Times are the roofline's, a lower "
+        "bound: every point stands on the ceiling that binds it, and its area is its share of its network's time."
+    ]
+    for name, estimate in estimates.items():
+        kernels, share = without_arithmetic(estimate)
+        if kernels:
+            notes.append(f"{name}: {kernels} kernels without arithmetic ({percent(share)} of the time) are not shown.")
+    return notes
 
 
 def _placed(estimates: dict[str, Estimate]) -> list[dict[str, Any]]:

@@ -106,21 +106,21 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
-    """A progress bar on standard error; call the result with (done, total, note)."""
+    """A progress bar on standard error; call the result with (done, total, note). It pulses until then."""
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=1, note="")
+        task = bar.add_task(title, total=None, note="")
 
         def move(done: float, total: float, note: str = "") -> None:
             bar.update(task, completed=done, total=total, note=note)
@@ -221,6 +221,12 @@ ModelOption = Annotated[
 RuntimeOption = Annotated[
     str, typer.Option("--runtime", metavar="NAME", help="torch-eager, torch-compile or onnxruntime.")
 ]
+RuntimeOfModelOption = Annotated[
+    str | None, typer.Option("--runtime", metavar="NAME", help="Must be the model's; chooses a shipped one.")
+]
+ThreadsOfModelOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Must be the model's; chooses a shipped one.")
+]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads the network runs on.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="Dtype whose compute ceiling counts.")]
 StoreOption = Annotated[
@@ -235,13 +241,19 @@ def load_device(name: str) -> Device:
     return Device.load(name)
 
 
-def load_model(name: str, *, runtime: str = "torch-eager", threads: int = 1) -> CostModel:
-    """A cost model's file, or the shipped one for `default`."""
+def load_model(name: str, *, runtime: str | None = None, threads: int | None = None) -> CostModel:
+    """A cost model's file, or the shipped one for `default` (by default that of torch-eager on one thread).
+
+    Raises:
+        UsageError: the model is of another runtime or thread count than what was asked for.
+    """
     from hwcost.model import CostModel
 
-    if name != "default":
-        return CostModel.load(name)
-    return CostModel.load(shipped_model(runtime, threads))
+    model = CostModel.load(shipped_model(runtime or "torch-eager", threads or 1) if name == "default" else name)
+    for option, asked, has in (("runtime", runtime, model.runtime), ("threads", threads, model.threads)):
+        if asked is not None and asked != has:
+            raise UsageError(f"model {name} is of {option} {has}, but --{option} {asked} was asked; leave it out")
+    return model
 
 
 def shipped_model(runtime: str, threads: int) -> Path:

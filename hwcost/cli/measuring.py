@@ -122,25 +122,12 @@ def _items(
     if bool(targets) == bool(space):
         raise UsageError("measure takes either TARGETs with --input, or --space")
     if targets:
-        return [_target_item(target, inputs, kwargs) for target in targets]
+        from hwcost.cli.targets import target_item
+
+        return [target_item(target, inputs, kwargs) for target in targets]
     if samples is None and not limited:
         raise UsageError('a space needs --samples N or --time, as in --time "10 min"')
     return _drawn(space, samples, seed)
-
-
-def _target_item(target: str, inputs: list[str], kwargs: str) -> Item:
-    from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs
-    from hwcost.measure import Item
-
-    specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
-    build_target(target, arguments)  # a target that cannot be built is told before anything runs
-    given = f"({kwargs})" if arguments else ""
-    return Item(
-        name=f"{target}{given}@{','.join(map(str, specs))}",
-        family=target,
-        spec={"target": target, "kwargs": arguments, "input": [str(spec) for spec in specs]},
-        build=lambda: (build_target(target, arguments), tuple(spec.tensor("cpu") for spec in specs)),
-    )
 
 
 def _drawn(name: str, samples: int | None, seed: int) -> Iterable[Item]:
@@ -149,8 +136,14 @@ def _drawn(name: str, samples: int | None, seed: int) -> Iterable[Item]:
     from hwcost.measure.items import sampled_items
     from hwcost.search.spaces import get_space
 
-    drawn = sampled_items(get_space(name), seed=seed)
+    drawn = sampled_items(_designed() if name == "designed" else get_space(name), seed=seed)
     return drawn if samples is None else list(islice(drawn, samples))
+
+
+def _designed() -> Any:
+    from hwcost.measure.designed import DesignedSpace
+
+    return DesignedSpace()
 
 
 def _campaign(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from hwcost.measure import Item
+
 _SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(\w+))?\Z")
 
 
@@ -109,6 +111,25 @@ def build_target(target: str, kwargs: Mapping[str, Any] | None = None) -> nn.Mod
     if not isinstance(module, nn.Module):
         raise UsageError(f"target {target} must return an nn.Module, but returned {type(module).__name__}")
     return module.eval()
+
+
+def target_item(target: str, inputs: Sequence[str], kwargs: str) -> Item:
+    """TARGET as a network to be measured, after making sure that it can be built.
+
+    Raises:
+        UsageError: it cannot, or an option cannot be read.
+    """
+    from hwcost.measure import Item
+
+    specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
+    build_target(target, arguments)
+    given = f"({kwargs})" if arguments else ""
+    return Item(
+        name=f"{target}{given}@{','.join(map(str, specs))}",
+        family=target,
+        spec={"target": target, "kwargs": arguments, "input": [str(spec) for spec in specs]},
+        build=lambda: (build_target(target, arguments), tuple(spec.tensor("cpu") for spec in specs)),
+    )
 
 
 def _find(target: str) -> Any:

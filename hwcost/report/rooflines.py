@@ -48,15 +48,15 @@ def roofline_figure(
     peak = device.peak(dtype, threads)
     ridge = device.ridge(dtype, threads)
     intensities = [ridge / 8, ridge * 8, *(p.kernel.cost.intensity for p in shown)]
-    room = min(intensities) / 4  # for the names of the memory ceilings, left of every point
-    x = log_axis([room, *intensities], "flop/byte", "arithmetic intensity")
+    room = (min(intensities) / 4, max(intensities) * 4)  # for the names of the ceilings, beside every point
+    x = log_axis(room, "flop/byte", "arithmetic intensity")
     fig = figure(height=540)
     ends = tuple(10**e for e in x["range"])
     lines = [*_ceilings(device, dtype, threads)]
     for line in lines:
         _draw(fig, line, ends, peak, lines)
     for group, color in zip(_groups(shown), PALETTE, strict=False):
-        fig.add_trace(_points(group, [p for p in shown if p.group == group], color))
+        fig.add_trace(_points(group, [p for p in shown if p.group == group], color, several=len(networks) > 1))
     lowest = [line.value * ends[0] for line in lines if not line.compute]
     y = log_axis(
         [*(p.rate for p in shown), *(1.3 * line.value for line in lines if line.compute), *lowest],
@@ -107,10 +107,17 @@ def _groups(points: Sequence[Point]) -> list[str]:
     return sorted(time, key=lambda g: (g == "other", -time[g]))
 
 
-def _points(group: str, points: Sequence[Point], color: str) -> go.Scatter:
+def _legend(group: str, points: Sequence[Point], several: bool) -> str:
+    """A kind with its share of the time, or a network with its time."""
+    if several:
+        return f"{group} ({quantity(sum(p.time for p in points), 'second')})"
+    return f"{group} ({percent(sum(p.share for p in points), 0)} of time)"
+
+
+def _points(group: str, points: Sequence[Point], color: str, *, several: bool) -> go.Scatter:
     return go.Scatter(
         x=[p.kernel.cost.intensity for p in points], y=[p.rate for p in points], mode="markers",
-        name=f"{group} ({percent(sum(p.share for p in points), 0)} of time)",
+        name=_legend(group, points, several),
         marker={"color": color, "size": [7 + 46 * math.sqrt(p.share) for p in points], "opacity": 0.72,
                 "line": {"width": 1, "color": "rgba(255,255,255,0.6)"}},
         text=[_hover(p) for p in points], hovertemplate="%{text}<extra></extra>",

@@ -17,14 +17,14 @@ from hwcost.report.columns import column, percent
 
 def device_table(devices: Iterable[Device]) -> Table:
     """One line a device, whole device, float32: what it can do at best."""
-    table = _table("device", "kind", "cores>", "float32>", "DRAM>", "ridge>", "source", "description")
+    table = _table("device<", "kind<", "cores>", "float32>", "DRAM>", "ridge>", "ceilings")
     for device in devices:
         rate = [c for c in device.compute if c.dtype == "float32"]
         measured = any(c.is_measured for c in (*rate, *device.memory))
         table.add_row(
             device.name, device.kind, str(device.cores), units.format(device.peak(), "flop/s"),
             units.format(device.bandwidth(), "byte/s"), units.format(device.ridge(), "flop/byte"),
-            "measured" if measured else "data sheet", device.description,
+            "measured" if measured else "paper",
         )  # fmt: skip
     return table
 
@@ -66,19 +66,14 @@ def block_table(estimate: Estimate, depth: int = 2) -> Table:
 
 def comparison_table(rows: Sequence[Comparison]) -> Table:
     """Predicted against measured, one line a network; what the interval missed stands out."""
-    head, predicted = column("predicted", [r.predicted for r in rows], "second")
-    table = _table("network", f"{head}>", "interval>", "measured>", "error>", "clock>", "inside")
-    for row, value in zip(rows, predicted, strict=True):
+    times = [t for r in rows for t in (r.predicted, r.low, r.high, r.measured)]
+    head, texts = column("predicted", times, "second")
+    table = _table("network", f"{head}>", "low>", "high>", "measured>", "error>", "clock>", "inside")
+    for i, row in enumerate(rows):
         inside = row.low <= row.measured <= row.high
-        table.add_row(
-            row.target,
-            value,
-            f"{units.format(row.low, 'second')} to {units.format(row.high, 'second')}",
-            units.format(row.measured, "second"),
-            Text(f"{100 * row.error:+.1f} %", style="" if inside else "bold yellow"),
-            f"±{percent(row.spread)}",
-            "yes" if inside else "no",
-        )
+        error = Text(f"{100 * row.error:+.1f} %", style="" if inside else "bold yellow")
+        times_of_row = texts[4 * i : 4 * i + 4]
+        table.add_row(row.target, *times_of_row, error, f"±{percent(row.spread)}", "yes" if inside else "no")
     return table
 
 
@@ -99,9 +94,14 @@ def describe_path(path: Path) -> str:
 
 
 def _table(*columns: str) -> Table:
-    """A plain table; a column that ends in ">" is aligned to the right."""
+    """A plain table. A mark at the end of a name: ">" aligns right, "<" left; both keep the cells whole."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
-        right = name.endswith(">")
-        table.add_column(name.rstrip(">"), justify="right" if right else "left", no_wrap=right)
+        mark = name[-1] if name[-1] in "<>" else ""
+        table.add_column(
+            name.removesuffix(mark),
+            justify="right" if mark == ">" else "left",
+            no_wrap=bool(mark),
+            overflow="fold",
+        )
     return table

@@ -1,0 +1,242 @@
+"""Verbs that make, check and use cost models: fit, evaluate, table."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwcost.cli.common import (
+    DeviceOption,
+    JsonFlag,
+    KwargsOption,
+    ModelOption,
+    RuntimeOfModelOption,
+    StoreOption,
+    ThreadsOfModelOption,
+    UsageError,
+    console,
+    examples,
+    load_device,
+    load_model,
+    print_json,
+    progress,
+    say,
+    writable,
+)
+
+if TYPE_CHECKING:
+    from hwcost.accuracy import Accuracy
+    from hwcost.measure import Measurements
+    from hwcost.model import CostModel
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    app.command(
+        epilog=examples(
+            "hwcost fit --store here.db --device here.toml -o here.hwcost",
+            "hwcost fit --store more.db --device here.toml --prior here.hwcost -o better.hwcost",
+        )
+    )(fit)
+    app.command(
+        epilog=examples(
+            "hwcost evaluate here.hwcost nets.py:small nets.py:large --input 1x3x224x224",
+            "hwcost evaluate here.hwcost --store other-networks.db",
+        )
+    )(evaluate)
+    app.command(epilog=examples("hwcost table --space tiny-cnn --model here.hwcost -o tiny-cnn.parquet"))(table)
+
+
+# -- fit ----------------------------------------------------------------------------------------
+
+
+def fit(
+    store: StoreOption,
+    device: DeviceOption,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model file to write.")],
+    runtime: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the measurements; default: the newest.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the measurements; default: the newest.")] = None,
+    prior: Annotated[str, typer.Option(metavar="MODEL", help="A model on top of whose data to fit.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Fit a cost model on measurements, and print its accuracy on networks held out of the fit."""
+    from hwcost.measure.store import Store
+    from hwcost.model import CostModel
+
+    here = load_device(device)
+    earlier = _data_of(prior) if prior else None
+    writable(output)
+    measurements = Store.open(store).measurements(runtime, threads)
+    if earlier is not None:
+        measurements = earlier + measurements
+    start = time.monotonic()
+    with progress(f"fitting on {len(measurements)} networks") as bar:
+        model = CostModel.fit(measurements, device=here)
+        bar(1, 1)
+    seconds = time.monotonic() - start
+    model.save(output)
+    if as_json:
+        return print_json(_fitted(model, measurements, output, seconds))
+    _show_fit(model, measurements, output)
+
+
+def _data_of(prior: str) -> Measurements:
+    model = load_model(prior)
+    if model.measurements is None:
+        raise UsageError(f"prior {prior} has no measurements to build on; leave --prior out")
+    return model.measurements
+
+
+def _fitted(model: CostModel, measurements: Measurements, path: Path, seconds: float) -> dict[str, Any]:
+    held_out = model.held_out
+    return {
+        "path": str(path), "device": model.device.name, "runtime": model.runtime, "threads": model.threads,
+        "networks": len(measurements), "kernels": sum(len(n.kernels) for n in measurements.networks),
+        "seconds": seconds, "held_out": _figures(held_out) if held_out is not None else None,
+    }  # fmt: skip
+
+
+def _show_fit(model: CostModel, measurements: Measurements, path: Path) -> None:
+    from hwcost.report.text import accuracy_lines, describe_path
+
+    out = console()
+    kernels = sum(len(n.kernels) for n in measurements.networks)
+    out.print(
+        f"[bold]{model.device.name}[/bold], {model.runtime}, {model.threads} thread(s): {kernels} kernels measured"
+    )
+    if model.held_out is not None:
+        out.print(accuracy_lines(model.held_out, "networks held out of the fit"), soft_wrap=True)
+    out.print(f"wrote {describe_path(path)}")
+
+
+def _figures(accuracy: Accuracy) -> dict[str, Any]:
+    return {
+        "within_5": accuracy.within(0.05), "within_10": accuracy.within(0.10), "mape": accuracy.mape,
+        "spearman": accuracy.spearman, "coverage_of_interval": accuracy.coverage_of_interval, "clock": accuracy.clock,
+    }  # fmt: skip
+
+
+# -- evaluate -----------------------------------------------------------------------------------
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="A model file, or `default`.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET]...", help="package.module:callable or path/file.py:callable."),
+    ] = None,
+    input: Annotated[  # noqa: A002 - the option's name
+        list[str] | None, typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224; repeat for more inputs.")
+    ] = None,
+    kwargs: KwargsOption = "",
+    store: Annotated[str, typer.Option(metavar="URL", help="Networks that were measured before.")] = "",
+    runtime: RuntimeOfModelOption = None,
+    threads: ThreadsOfModelOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare predicted with measured latency: of TARGETs, measured now, or of a store's networks."""
+    if bool(targets) == bool(store):
+        raise UsageError("evaluate takes either TARGETs with --input, or --store")
+    loaded = load_model(model, runtime=runtime, threads=threads)
+    accuracy = _of_store(loaded, store) if store else _of_targets(loaded, targets or [], input or [], kwargs)
+    if as_json:
+        return print_json({"networks": [_row(n) for n in accuracy.networks]} | _figures(accuracy))
+    from hwcost.report.text import accuracy_lines, comparison_table
+
+    out = console()
+    out.print(comparison_table(accuracy.networks))
+    out.print(accuracy_lines(accuracy, "networks" if len(accuracy.networks) > 1 else "network"), soft_wrap=True)
+
+
+def _of_store(model: CostModel, url: str) -> Accuracy:
+    from hwcost.measure.store import Store
+
+    measurements = Store.open(url).measurements(model.runtime, model.threads)
+    if model.measurements is not None:
+        known = {n.name for n in model.measurements.networks}
+        seen = sum(n.name in known for n in measurements.networks)
+        if seen:
+            say(f"{seen} of {len(measurements)} networks were in the fit of this model: their figures flatter it")
+        _warn_of_differences(model.measurements, measurements)
+    return model.evaluate(measurements)
+
+
+def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs: str) -> Accuracy:
+    """Predicted from the trace alone, before anything runs; then measured, interleaved."""
+    from tempfile import TemporaryDirectory
+
+    from hwcost.accuracy import Accuracy, Comparison
+    from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs, target_item
+    from hwcost.measure.campaign import measure
+    from hwcost.measure.store import Store
+
+    specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
+    items = [target_item(target, inputs, kwargs) for target in targets]
+    predicted = model.estimate_many([(build_target(t, arguments), tuple(s.tensor() for s in specs)) for t in targets])
+    with TemporaryDirectory() as folder, progress("measuring") as bar:
+        store = Store.open(Path(folder) / "evaluate.db", create=True)
+        found = measure(items, runtime=model.runtime, threads=model.threads, store=store, progress=bar)
+        store.close()
+    if model.measurements is not None:
+        _warn_of_differences(model.measurements, found)
+    timings = {n.name: n.timing for n in found.networks}
+    pairs = [(i, e, timings[i.name]) for i, e in zip(items, predicted, strict=True)]
+    return Accuracy(
+        tuple(
+            Comparison(
+                target=i.family, predicted=e.latency, low=e.low, high=e.high, measured=t.latency, spread=t.spread
+            )
+            for i, e, t in pairs
+        )
+    )
+
+
+def _warn_of_differences(fitted: Measurements, now: Measurements) -> None:
+    differences = fitted.environment.differences(now.environment)
+    if differences:
+        said = "; ".join(f"{key} was {then!r}, is {here!r}" for key, (then, here) in differences.items())
+        say(f"the model was measured in another environment: {said}")
+
+
+def _row(row: Any) -> dict[str, Any]:
+    return {
+        "target": row.target, "predicted_s": row.predicted, "low_s": row.low, "high_s": row.high,
+        "measured_s": row.measured, "spread": row.spread,
+    }  # fmt: skip
+
+
+# -- table --------------------------------------------------------------------------------------
+
+
+def table(
+    space: Annotated[str, typer.Option("--space", metavar="NAME", help="A search space.")],
+    model: ModelOption,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The Parquet file to write.")],
+    runtime: RuntimeOfModelOption = None,
+    threads: ThreadsOfModelOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the offline latency table of a search space: every block with its latency and interval."""
+    from hwcost.search.spaces import get_space
+
+    chosen = get_space(space)
+    writable(output)
+    loaded = load_model(model, runtime=runtime, threads=threads)
+
+    from hwcost.table import LatencyTable
+
+    start = time.monotonic()
+    with progress(f"pricing the blocks of {space}") as bar:
+        made = LatencyTable.build(chosen, loaded, progress=bar)
+    made.save(output)
+    seconds = time.monotonic() - start
+    if as_json:
+        return print_json({"rows": len(made), "seconds": seconds, "path": str(output)})
+    from hwcost.report.text import describe_path
+
+    console().print(f"{len(made)} blocks of {space} in {seconds:.1f} s: wrote {describe_path(output)}")
