@@ -50,7 +50,7 @@ class _Rows:
     calls: Array  # [networks]
 
 
-def fit(measurements: Measurements, target: Target, settings: Settings) -> Fitted:
+def fit(measurements: Measurements, target: Target, settings: Settings, prior: Residual | None = None) -> Fitted:
     """Cross-validate, then fit on everything."""
     rows = _rows(measurements, target)
     folds = _folds(len(rows.total), settings.seed)
@@ -58,14 +58,14 @@ def fit(measurements: Measurements, target: Target, settings: Settings) -> Fitte
     predicted = np.zeros_like(rows.total)
     for fold in range(FOLDS):
         train = folds != fold
-        residual, overhead = _fit_on(rows, train, settings)
+        residual, overhead = _fit_on(rows, train, settings, prior)
         times = residual.predict(rows.data).latency[rows.kernel]
         test_rows = ~train[rows.network]
         predicted_row[test_rows] = overhead[0] * times[test_rows]
         predicted[~train] = _compose(times, rows, overhead)[~train]
     sigma = _errors_by_kind(rows, predicted_row)
     common, z = _interval(rows, predicted_row, predicted, sigma)
-    residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings)
+    residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings, prior)
     held_out = _account(measurements, rows, predicted_row, predicted, sigma, common, z)
     return Fitted(residual, sigma, overhead, common, z, held_out)
 
@@ -96,7 +96,9 @@ def _folds(n: int, seed: int) -> Ints:
     return folds
 
 
-def _fit_on(rows: _Rows, train: NDArray[np.bool_], settings: Settings) -> tuple[Residual, Overhead]:
+def _fit_on(
+    rows: _Rows, train: NDArray[np.bool_], settings: Settings, prior: Residual | None
+) -> tuple[Residual, Overhead]:
     """Residual on the kernels of the training networks, overhead on the networks themselves."""
     use = train[rows.network]
     kernel, latency = rows.kernel[use], rows.latency[use]
@@ -106,7 +108,7 @@ def _fit_on(rows: _Rows, train: NDArray[np.bool_], settings: Settings) -> tuple[
     share = np.bincount(kernel, latency / rows.total[rows.network[use]], n)
     known = np.flatnonzero(seen)
     weight = np.sqrt(share[known])
-    residual = Residual(settings).fit(_take(rows.data, known), np.exp(mean_log[known]), weight / weight.mean())
+    residual = Residual(settings, prior).fit(_take(rows.data, known), np.exp(mean_log[known]), weight / weight.mean())
     times = residual.predict(rows.data).latency[rows.kernel]
     sums = np.bincount(rows.network, times, len(rows.total)).astype(float)
     return residual, _fit_overhead(sums[train], rows.calls[train], rows.total[train])

@@ -62,8 +62,10 @@ class CostModel:
         fitted: Fitted,
         measurements: Measurements | None = None,
         settings: Settings | None = None,
+        prior: CostModel | None = None,
     ) -> None:
         self.target = target
+        self.prior = prior
         self.runtime = runtime
         self.measurements = measurements
         self.settings = settings or Settings()
@@ -91,6 +93,7 @@ class CostModel:
         runtime: str | None = None,
         threads: int | None = None,
         settings: Settings | None = None,
+        prior: CostModel | None = None,
     ) -> CostModel:
         """Learn from measured networks and their kernels.
 
@@ -99,6 +102,8 @@ class CostModel:
             device: where they were taken; its ceilings normalise every kernel.
             runtime, threads: must be those of the measurements where given.
             settings: of the trees.
+            prior: a fitted model of another machine, runtime or thread count, whose data say what is
+                not measured here.
 
         Raises:
             ModelError: too few networks, or measurements of another runtime or thread count.
@@ -120,12 +125,15 @@ class CostModel:
             )
         target = Target(_device(device), environment.threads, environment.dtype)
         chosen = settings or Settings()
-        return cls(target, environment.runtime, fit(measurements, target, chosen), measurements, chosen)
+        if prior is not None and not prior.is_fitted:
+            raise ModelError("a prior must be a fitted model, but got the roofline alone; leave the prior out")
+        fitted = fit(measurements, target, chosen, prior.fitted.residual if prior else None)
+        return cls(target, environment.runtime, fitted, measurements, chosen, prior)
 
     def merge(self, more: Measurements) -> CostModel:
         """A new model fitted on this one's measurements and `more`, of the same environment."""
         both = self.measurements + more if self.measurements is not None else more
-        return CostModel.fit(both, device=self.target.device, settings=self.settings)
+        return CostModel.fit(both, device=self.target.device, settings=self.settings, prior=self.prior)
 
     # -- what it says -----------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from hwcost.model import CostModel, ModelError
 from hwcost.residual import Settings, Target
 
 FORMAT = 1
+_PRIOR = "prior.hwcost"  # a model file in the model file
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
 
 
@@ -41,6 +42,8 @@ def to_bytes(model: CostModel) -> bytes:
         if model.measurements is not None:
             for name, table in to_tables(model.measurements).items():
                 _put(archive, f"{name}.parquet", _parquet(table))
+        if model.prior is not None:
+            _put(archive, _PRIOR, to_bytes(model.prior))
     return buffer.getvalue()
 
 
@@ -68,11 +71,19 @@ def _parquet(table: pa.Table) -> bytes:
 def load(path: Path) -> CostModel:
     """Read a model file and fit it."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"no model file {path}; make one with `hwcost fit -o {path}`") from error
+    except OSError as error:
+        raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
+    return from_bytes(content, path)
+
+
+def from_bytes(content: bytes, path: Path) -> CostModel:
+    """A model from a file's bytes; `path` names it in errors."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} is no model file ({error}); make one with `hwcost fit`") from error
     return _from_members(members, content, path)
@@ -90,11 +101,12 @@ def _from_members(members: dict[str, bytes], content: bytes, path: Path) -> Cost
             return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
         tables = {name: pq.read_table(io.BytesIO(members[f"{name}.parquet"])) for name in SCHEMAS}
         measurements, settings = from_tables(tables), Settings(**head["settings"])
+        prior = from_bytes(members[_PRIOR], path) if _PRIOR in members else None
         fitted = fitcache.recall(content)
         if fitted is not None:
             target = Target(device, head["threads"], head["dtype"])
-            return CostModel(target, head["runtime"], fitted, measurements, settings)
-        model = CostModel.fit(measurements, device=device, settings=settings)
+            return CostModel(target, head["runtime"], fitted, measurements, settings, prior)
+        model = CostModel.fit(measurements, device=device, settings=settings, prior=prior)
         fitcache.remember(content, model.fitted)
         return model
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:

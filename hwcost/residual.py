@@ -2,8 +2,11 @@
 
     t = (t0 + launch) * exp(r(x))                                          (1)
 
-t0 is the roofline time with memory levels, `launch` the time of a kernel that does next to nothing
-on this runtime, r gradient-boosted trees on the kernel's description x, normalised by the device.
+and, where measurements of another machine are given as prior knowledge, its residual comes first:
+t = (t0 + launch) * exp(r_prior(x)) * exp(r(x)). t0 is the roofline time with memory levels, `launch`
+the time of a kernel that does next to nothing on this runtime, r gradient-boosted trees on the
+kernel's description x, normalised by the device.
+
 Trees do not extrapolate: where x lies outside what was measured, r is the median of the kind (or of
 everything measured), and the error that is stated grows to the spread of that median.
 
@@ -178,8 +181,9 @@ class Settings:
 class Residual:
     """Gradient boosting on log(t / (t0 + launch)), eq. (1)."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, prior: Residual | None = None) -> None:
         self.settings = settings or Settings()
+        self.prior = prior
         self.launch = 0.0
         self._vocabulary: dict[str, int] = {}
         self._medians: dict[str, float] = {}
@@ -191,7 +195,7 @@ class Residual:
     def fit(self, data: Columns, latency: Array, weight: Array) -> Residual:
         """Fit on measured kernels; `latency` in seconds, `weight` their importance."""
         self.launch = _launch_time(data.roofline, latency)
-        target = np.log(latency / (data.roofline + self.launch))
+        target = np.log(latency) - self._base(data)
         kinds, counts = np.unique(data.kinds, return_counts=True)
         self._vocabulary = {str(k): i for i, k in enumerate(kinds)}
         for kind, count in zip(kinds, counts, strict=True):
@@ -226,17 +230,30 @@ class Residual:
         n = len(data.kinds)
         if self._trees is None or not n:
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), np.zeros(n, dtype=bool))
-        supported = self._supported(data)
-        fallback = np.array([self._medians.get(k, self._median) for k in data.kinds])
-        with _threads(n):
-            r = np.where(supported, self._trees.predict(self._coded(data)), fallback)
+        own = self._supported(data)
+        supported = own if self.prior is None else own | self.prior._supported(data)
         measured = np.array([(sigma or {}).get(k, self._sigmas.get(k, UNSEEN_SIGMA)) for k in data.kinds])
         outside = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
         return Prediction(
-            (data.roofline + self.launch) * np.exp(r),
+            np.exp(self._base(data) + self._correction(data, own)),
             np.where(supported, measured, np.maximum(outside, measured)),
             supported,
         )
+
+    def _base(self, data: Columns) -> Array:
+        """Log of what is known before these measurements: roofline, launch, and the prior's residual."""
+        base = np.log(data.roofline + self.launch)
+        if self.prior is not None:
+            base = base + self.prior._correction(data, self.prior._supported(data))
+        return np.asarray(base)
+
+    def _correction(self, data: Columns, supported: NDArray[np.bool_]) -> Array:
+        """r(x): the trees inside the measured range, the median of the kind outside."""
+        fallback = np.array([self._medians.get(k, self._median) for k in data.kinds])
+        if self._trees is None:
+            return fallback
+        with _threads(len(data.kinds)):
+            return np.where(supported, self._trees.predict(self._coded(data)), fallback)
 
     def _coded(self, data: Columns) -> Array:
         features = data.features.copy()

@@ -8,6 +8,7 @@ network takes its kernels' time, 4 us for each call and 30 us besides; the clock
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,12 @@ def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def device() -> Device:
     return Device.from_toml(DEVICE)
+
+
+@pytest.fixture(scope="session")
+def simulate_networks() -> Callable[..., Measurements]:
+    """`simulate`, for tests that need machines measured otherwise."""
+    return simulate
 
 
 @pytest.fixture(scope="session")

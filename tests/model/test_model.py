@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,3 +187,22 @@ def test_a_damaged_cache_is_not_used(model: CostModel, tmp_path: Path, monkeypat
     for kept in (tmp_path / "cache").iterdir():
         kept.write_bytes(b"damaged")
     assert CostModel.load(tmp_path / "m.hwcost").digest == model.digest
+
+
+def test_a_prior_says_what_was_not_measured_here(
+    model: CostModel, device: Device, simulate_networks: Callable[..., Measurements], tmp_path: Path
+) -> None:
+    """Twelve networks of a few widths, on top of a model that knows all widths, predict the others."""
+    few = simulate_networks(12, seed=5, widths=(64, 100, 128))
+    others = simulate_networks(40, seed=6)
+    alone = CostModel.fit(few, device=device)
+    helped = CostModel.fit(few, device=device, prior=model)
+    assert helped.evaluate(others).mape < 0.5 * alone.evaluate(others).mape
+    helped.save(tmp_path / "m.hwcost")
+    again = CostModel.load(tmp_path / "m.hwcost")
+    assert again.evaluate(others).mape == helped.evaluate(others).mape
+
+
+def test_the_roofline_alone_is_no_prior(measurements: Measurements, device: Device) -> None:
+    with pytest.raises(ModelError, match="a prior must be a fitted model"):
+        CostModel.fit(measurements, device=device, prior=CostModel.analytic(device))
