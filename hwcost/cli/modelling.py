@@ -69,27 +69,18 @@ def fit(
     from hwcost.model import CostModel
 
     here = load_device(device)
-    earlier = _data_of(prior) if prior else None
+    earlier = load_model(prior, runtime=runtime or "torch-eager", threads=threads or 1) if prior else None
     writable(output)
     measurements = Store.open(store).measurements(runtime, threads)
-    if earlier is not None:
-        measurements = earlier + measurements
     start = time.monotonic()
     with progress(f"fitting on {len(measurements)} networks") as bar:
-        model = CostModel.fit(measurements, device=here)
+        model = CostModel.fit(measurements, device=here, prior=earlier)
         bar(1, 1)
     seconds = time.monotonic() - start
     model.save(output)
     if as_json:
         return print_json(_fitted(model, measurements, output, seconds))
     _show_fit(model, measurements, output)
-
-
-def _data_of(prior: str) -> Measurements:
-    model = load_model(prior)
-    if model.measurements is None:
-        raise UsageError(f"prior {prior} has no measurements to build on; leave --prior out")
-    return model.measurements
 
 
 def _fitted(model: CostModel, measurements: Measurements, path: Path, seconds: float) -> dict[str, Any]:
