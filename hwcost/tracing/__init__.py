@@ -1,0 +1,270 @@
+"""From an nn.Module and example inputs to a Graph.
+
+The forward runs once on tensors without data (`hwcost.tracing.recorder`). Nothing is computed and the module
+is not touched: its attributes, mode, hooks and the random state are put back, also when it raises.
+"""
+
+from __future__ import annotations
+
+import gc
+import operator
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.utils import _pytree as pytree
+
+from hwcost.graph import Graph
+from hwcost.tracing.forms import FormError
+from hwcost.tracing.recorder import Recorder
+from hwcost.tracing.shadow import NeedsValue
+
+_HERE = str(Path(__file__).parents[1])
+
+
+class TraceError(ValueError):
+    """A forward that could not be followed: the op, the module and the next step."""
+
+
+class UnknownOp(TraceError):
+    """An op without a cost rule, met under ``strict=True``."""
+
+
+def trace(
+    module: nn.Module | Callable[..., Any],
+    inputs: Sequence[Any] | torch.Tensor,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    training: bool = False,
+    strict: bool = False,
+) -> Graph:
+    """Follow one forward of `module` without computing anything.
+
+    Values that follow from constants, parameters or small integer inputs are known to the forward.
+    If it asks for others, and module and inputs are real, it is computed after all, and
+    `Graph.notes` says so. A size that depends on values (boxes that survive, elements that are nonzero) is
+    taken at its largest, and `Graph.notes` says so.
+
+    Args:
+        module: an nn.Module on any device, meta included, or a function; it is unchanged after.
+        inputs: positional arguments; tensors, on meta or not, give shape and dtype (batch included).
+        kwargs: keyword arguments.
+        training: count in training mode (batch statistics, dropout); False counts an inference.
+            Peak memory is that of a forward without gradients in both.
+        strict: raise for an op without a rule instead of reporting it as uncounted.
+
+    Returns:
+        The graph: ops in the order of their calls, costs, parameters, peak memory, blocks.
+
+    Raises:
+        TraceError: the forward raised, or needs values that nothing determines.
+        UnknownOp: under `strict`.
+
+    Example:
+        >>> import torch, hwcost
+        >>> graph = hwcost.trace(torch.nn.Linear(64, 128), torch.empty(2, 64))
+        >>> graph.cost.macs, graph.params, graph.status
+        (16384, 8320, 'complete')
+    """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    args = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+    tree = (args, dict(kwargs or {}))
+    try:
+        graph = _follow(module, tree, training=training)
+    except NeedsValue as error:
+        graph = _compute(module, tree, error, training=training)
+    if strict and graph.uncounted:
+        raise UnknownOp(_unknown(graph.uncounted))
+    return graph
+
+
+def _follow(module: Any, tree: Any, *, training: bool, values: bool = False) -> Graph:
+    """One attempt.
+
+    Raises:
+        NeedsValue: the forward asked for an unknown value.
+        TraceError: it raised anything else.
+    """
+    places = _walk(module) if isinstance(module, nn.Module) else {}
+    recorder = Recorder(device=_device(places, tree), values=values)
+    with _untouched(places, training=training):
+        recorder.add_weights(places)
+        with recorder.watching():
+            args, keywords = recorder.shadow_inputs(tree)
+            try:
+                output = module(*args, **keywords)
+            except NeedsValue:
+                raise
+            except Exception as error:
+                raise TraceError(_explain(error, recorder, places)) from error
+        return recorder.graph(output)
+
+
+def _compute(module: Any, tree: Any, error: NeedsValue, *, training: bool) -> Graph:
+    """The second attempt: with every value, where module and inputs have values."""
+    tensors = [t for t in pytree.tree_leaves(tree) if isinstance(t, torch.Tensor)]
+    if isinstance(module, nn.Module):
+        tensors += [*module.parameters(), *module.buffers()]
+    try:
+        if any(t.is_meta for t in tensors):
+            raise error
+        graph = _follow(module, tree, training=training, values=True)
+    except NeedsValue as again:
+        raise TraceError(
+            f"{again}; give the value as a number, or give module and inputs with data so that it can be computed"
+        ) from error
+    note = f"computed with the values of the example inputs: {error}"
+    return replace(graph, notes=(note, *graph.notes))
+
+
+def _walk(root: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its first path, parents before children, as `named_modules` has them."""
+    places: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+
+    def visit(module: nn.Module, path: str) -> None:
+        seen.add(id(module))
+        places[path] = module
+        prefix = f"{path}." if path else ""
+        for name, child in module._modules.items():
+            if child is not None and id(child) not in seen:
+                visit(child, prefix + name)
+
+    visit(root, "")
+    return places
+
+
+def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
+    """The device that tensors of the trace claim to be on: that of the weights, or of the inputs, if real."""
+    for module in places.values():
+        for tensor in module._parameters.values():
+            if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+                raise TraceError(
+                    f"{type(module).__name__} has parameters without a shape yet; run the module once, then trace it"
+                )
+            if tensor is not None and not tensor.is_meta:
+                return tensor.device
+    leaves = (t for t in pytree.tree_leaves(tree) if isinstance(t, torch.Tensor) and not t.is_meta)
+    return next((t.device for t in leaves), torch.device("cpu"))
+
+
+# -- leaving no trace ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[None]:
+    """Put everything back that a forward may change; no garbage is collected meanwhile."""
+    saved = [_snapshot(m) for m in places.values()]
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    numpy_random = getattr(sys.modules.get("numpy"), "random", None)
+    numpy_state = numpy_random.get_state() if numpy_random else None
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for m in places.values():
+            m.__dict__["training"] = training
+        yield
+    finally:
+        for attributes, contents, containers in saved:
+            _put_back(attributes, contents, containers)
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        if numpy_random:
+            numpy_random.set_state(numpy_state)
+        if collecting:
+            gc.enable()
+
+
+_Saved = tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]
+_CONTAINERS = (dict, list, set)
+
+
+def _snapshot(module: nn.Module) -> _Saved:
+    """A module's attributes, and what is in those that are containers."""
+    attributes = module.__dict__
+    inside = [(v, v.copy()) for v in attributes.values() if isinstance(v, _CONTAINERS)]
+    return attributes, attributes.copy(), inside
+
+
+def _put_back(attributes: dict[str, Any], contents: dict[str, Any], containers: list[tuple[Any, Any]]) -> None:
+    if not _same(attributes, contents):
+        attributes.clear()
+        attributes.update(contents)
+    for container, content in containers:
+        if (container or content) and not _same(container, content):
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(content)
+
+
+def _same(now: Any, then: Any) -> bool:
+    """Whether two containers hold the very same objects, in order (tensors must not be compared by ==)."""
+    if len(now) != len(then):
+        return False
+    if isinstance(now, dict):
+        return list(now) == list(then) and all(map(operator.is_, now.values(), then.values()))
+    if isinstance(now, list):
+        return all(map(operator.is_, now, then))
+    return set(map(id, now)) == set(map(id, then))
+
+
+# -- what went wrong -------------------------------------------------------------------------------
+
+
+def _unknown(uncounted: tuple[tuple[str, int, str], ...]) -> str:
+    name, calls, module = uncounted[0]
+    space, kind = name.split(".")[:2]
+    more = f", and for {len(uncounted) - 1} other ops" if len(uncounted) > 1 else ""
+    kind = kind.rstrip("_") if space == "aten" else f"{space}.{kind.rstrip('_')}"
+    return (
+        f"no cost rule for {name} ({calls} call{'s' * (calls > 1)}, first in {module or 'the root module'}){more}. "
+        f"Add one with @hwcost.rule({kind!r}), or trace without strict=True to go on with its bytes alone."
+    )
+
+
+def _explain(error: Exception, recorder: Recorder, places: Mapping[str, nn.Module]) -> str:
+    """One line: what failed, where, and what to do."""
+    frames = list(_frames(error.__traceback__))
+    where = _module_of(frames, places) or "the root module"
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    inside = [f for f in frames if f.f_code.co_filename.startswith(_HERE)]
+    op = recorder.last_op
+    if "CUDA" in text or "cuda" in text:
+        return f"{where} needs a GPU ({text}). Move its device choice out of forward, or trace it where it has one."
+    dispatched = any(f.f_code.co_name == "__torch_dispatch__" for f in inside)
+    if dispatched and (isinstance(error, FormError) or frames[-1] not in inside or _in_op(frames)):
+        return f"{op} in {where} refused its arguments: {text}. Check the shape and dtype of the inputs."
+    if frames[-1] in inside[1:]:
+        return f"hwcost itself failed at {op} in {where} ({type(error).__name__}: {text}). Please report it."
+    return (
+        f"the forward of {where} raised {type(error).__name__} after {op}: {text}. "
+        "Check that it runs on such inputs in eager mode."
+    )
+
+
+def _in_op(frames: list[Any]) -> bool:
+    """Whether the last frame of ours is the one that calls the op itself."""
+    return frames[-1].f_code.co_name in ("run", "_really", "_on_zeros", "_write")
+
+
+def _frames(traceback: TracebackType | None) -> Iterator[Any]:
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def _module_of(frames: list[Any], places: Mapping[str, nn.Module]) -> str:
+    """Path of the innermost module whose method was running."""
+    paths = {id(m): path for path, m in places.items()}
+    for frame in reversed(frames):
+        path = paths.get(id(frame.f_locals.get("self")))
+        if path is not None:
+            return path
+    return ""

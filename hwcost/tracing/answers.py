@@ -1,0 +1,235 @@
+"""What the first call of a signature teaches: its description, its cost and the forms of its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hwcost.cost import Cost
+from hwcost.graph import OpSpec, State, TensorSpec
+from hwcost.rules import cost_of
+from hwcost.tracing.calls import Call, bind, call_of
+from hwcost.tracing.forms import Form, contiguous, layout, predict
+from hwcost.tracing.probing import Probe, real_form
+from hwcost.tracing.shadow import Weight, memory_of
+
+DTYPES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+_VIEW = "a view: no data moves"
+
+
+@dataclass(slots=True)
+class Out:
+    """One tensor of a result: what to make, and whose memory it shares (-1: its own)."""
+
+    form: Form
+    tag: int
+    shares: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class Results:
+    """The tensors of a result; `container` is its type where it has several."""
+
+    outs: tuple[Out | None, ...] = ()
+    container: type | None = None
+    note: str = ""
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known of a signature."""
+
+    call: Call
+    spec: OpSpec
+    cost: Cost
+    state: State
+    reason: str
+    results: Results
+    mutated: tuple[int, ...]  # positions among the tensor arguments
+    size: int  # elements of the results
+    lasting: bool  # the same at every call of the signature
+
+
+class Tags:
+    """Numbers for forms and roles, and the specs of tensors that have them."""
+
+    def __init__(self) -> None:
+        self.forms: list[Form] = []
+        self._numbers: dict[tuple[Form, bool], int] = {}
+        self._specs: dict[Any, TensorSpec] = {}
+
+    def tag(self, form: Form, *, weight: bool) -> int:
+        """The number of a form and a role."""
+        found = self._numbers.get((form, weight))
+        if found is None:
+            found = self._numbers[form, weight] = len(self.forms)
+            self.forms.append(form)
+        return found
+
+    def spec(self, name: str, tag: int, *, weight: bool = False, repeat: bool = False) -> TensorSpec:
+        """The spec of a tensor argument or result."""
+        key = name, tag, weight, repeat
+        spec = self._specs.get(key)
+        if spec is None:
+            shape, stride, dtype = form = self.forms[tag]
+            distinct = 1
+            for size, step in zip(shape, stride, strict=True):
+                distinct *= size if step or size == 0 else 1
+            elements = min(distinct, span(form))
+            spec = TensorSpec(name, shape, DTYPES[dtype], weight, False, repeat, _layout_name(form), elements)
+            self._specs[key] = spec
+        return spec
+
+
+def span(form: Form) -> int:
+    """Elements from the first to the last, gaps included."""
+    if 0 in form.shape:
+        return 0
+    return 1 + sum((size - 1) * step for size, step in zip(form.shape, form.stride, strict=True))
+
+
+def numel(form: Form) -> int:
+    """Elements that the shape spans."""
+    out = 1
+    for size in form.shape:
+        out *= size
+    return out
+
+
+def _layout_name(form: Form) -> str:
+    known = layout(form)
+    if known:
+        return "contiguous" if known == "c" else "channels_last"
+    keep = [(size, step) for size, step in zip(form.shape, form.stride, strict=True) if size != 1]
+    if 0 in form.shape or tuple(step for _, step in keep) == contiguous(tuple(size for size, _ in keep)):
+        return "contiguous"  # axes of size 1 leave the strides open
+    if len(form.shape) != 4:
+        return "strided"
+    meta = torch.empty_strided(form.shape, form.stride, device="meta")
+    return "channels_last" if meta.is_contiguous(memory_format=torch.channels_last) else "strided"
+
+
+class Learner:
+    """Finds out what a signature's first call does. `really` computes on known values."""
+
+    def __init__(self, tags: Tags, really: Callable[[Any, Any, Any], Any]) -> None:
+        self._tags, self._really = tags, really
+
+    def learn(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], *, known: bool) -> Entry:
+        """The entry of a call; `tensors` stand for its tensor arguments, in order."""
+        call = call_of(func)
+        held = Held(tensors)
+        names, params = bind(call, args, kwargs)
+        mutated = tuple(i for i, name in enumerate(names) if name in call.mutated)
+        if call.mutated:
+            self._check_write(call, func, held.replace(args), held.replace_all(kwargs), tensors)
+            results = Results()
+        elif call.reads_values:
+            results = Results()
+        else:
+            results = self._results(call, func, args, kwargs, tensors, held, known)
+        return self._entry(call, tensors, names, params, results, mutated, known)
+
+    def _entry(
+        self, call: Call, tensors: list[Any], names: list[str], params: Any,
+        results: Results, mutated: tuple[int, ...], known: bool,
+    ) -> Entry:  # fmt: skip
+        numbers = [t.number for t in tensors]
+        inputs = tuple(
+            self._tags.spec(name, t.tag, weight=t.memory.weight, repeat=numbers[i] in numbers[:i])
+            for i, (name, t) in enumerate(zip(names, tensors, strict=True))
+        )
+        made = [o for o in results.outs if o]
+        written = [(o.tag, o.shares >= 0 and tensors[o.shares].memory.weight) for o in made] or [
+            (tensors[i].tag, tensors[i].memory.weight) for i in mutated
+        ]
+        outputs = tuple(
+            self._tags.spec(f"out{i}" if i else "out", tag, weight=weight) for i, (tag, weight) in enumerate(written)
+        )
+        spec = OpSpec(call.kind, inputs, outputs, params)
+        cost, state, reason = cost_of(spec)
+        if made and all(o.shares >= 0 for o in made):
+            cost, state, reason = Cost(), "free", _VIEW
+        lasting = not (call.sized_by_values and known) and not call.changes_form
+        return Entry(
+            call, spec, cost, state, reason, results, mutated, sum(numel(o.form) for o in made), lasting
+        )  # fmt: skip
+
+    def _results(
+        self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], held: Held, known: bool
+    ) -> Results:
+        """Forms of the results: from the shapes, from the values, or from torch."""
+        forms = self._tags.forms
+        as_forms = held.mapped(lambda t: forms[t.tag])
+        form = predict(call.name, as_forms.replace(args), as_forms.replace_all(kwargs))
+        if form is not None:
+            out = Out(form, self._tags.tag(form, weight=False), -1, numel(form) * form.dtype.itemsize)
+            return Results((out,))
+        if known and call.sized_by_values:
+            return self._read_off(self._really(func, args, kwargs), [t.known for t in tensors], tensors)
+        probe = Probe(call, func, lambda t: forms[t.tag])
+        result, stood = probe.run(held.replace(args), held.replace_all(kwargs))
+        results = self._read_off(result, [probe.stand_in(t) for t in tensors] if stood else [], tensors)
+        results.note = probe.note
+        return results
+
+    def _read_off(self, result: Any, sources: list[Any], tensors: list[Any]) -> Results:
+        """Forms of a result that torch made from `sources`, which stood for `tensors`."""
+        homes: dict[int, int] = {}
+        for i, source in enumerate(sources):
+            if source is not None:
+                homes.setdefault(memory_of(source)[0], i)
+        several = isinstance(result, (list, tuple))
+        outs: list[Out | None] = []
+        for tensor in result if several else (result,):
+            if not isinstance(tensor, torch.Tensor):
+                outs.append(None)
+                continue
+            form, (identity, size) = real_form(tensor), memory_of(tensor)
+            shares = homes.get(identity, -1)
+            weight = shares >= 0 and tensors[shares].memory.weight
+            outs.append(Out(form, self._tags.tag(form, weight=weight), shares, size))
+        return Results(tuple(outs), (list if isinstance(result, list) else tuple) if several else None)
+
+    def _check_write(self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any]) -> None:
+        """Let torch refuse the arguments of an in-place op where their shapes are not plainly right."""
+        forms = [self._tags.forms[t.tag] for t in tensors]
+        if call.changes_form or all(f.shape in (forms[0].shape, ()) for f in forms):
+            return
+        try:
+            Probe(call, func, lambda t: self._tags.forms[t.tag]).run(args, kwargs)
+        except NotImplementedError:
+            return
+
+
+class Held:
+    """Replaces the tensors of an argument list by what stands for them, in order."""
+
+    def __init__(self, things: list[Any]) -> None:
+        self._by_id = {id(t.tensor if isinstance(t, Weight) else t): t for t in things}
+
+    def mapped(self, change: Callable[[Any], Any]) -> Held:
+        """The same with each thing changed."""
+        other = Held([])
+        other._by_id = {key: change(t) for key, t in self._by_id.items()}
+        return other
+
+    def replace(self, args: Any) -> list[Any]:
+        """A list of arguments."""
+        out: list[Any] = []
+        for arg in args:
+            if isinstance(arg, torch.Tensor):
+                out.append(self._by_id[id(arg)])
+            elif isinstance(arg, (list, tuple)):
+                out.append(type(arg)(self.replace(arg)))
+            else:
+                out.append(arg)
+        return out
+
+    def replace_all(self, kwargs: Any) -> dict[str, Any]:
+        """Keyword arguments."""
+        return {name: self.replace((value,))[0] for name, value in kwargs.items()}

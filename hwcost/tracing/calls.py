@@ -1,0 +1,107 @@
+"""Facts about an operator overload that a trace needs at every call, read from its schema once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from hwcost.graph import Param
+
+_PLACE = ("device", "layout", "pin_memory", "generator", "non_blocking")  # where and how, not what
+_READERS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose")
+_RANDOM = (
+    "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "uniform", "bernoulli",
+    "multinomial", "exponential", "random", "native_dropout", "cauchy", "log_normal", "geometric", "poisson",
+)  # fmt: skip
+_SIZED_BY_VALUES = (
+    "nonzero", "nonzero_numpy", "argwhere", "masked_select", "unique", "_unique", "_unique2", "unique_dim",
+    "unique_consecutive", "bincount", "torchvision.nms", "repeat_interleave", "_pack_padded_sequence",
+    "_pad_packed_sequence", "histc", "one_hot",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is known of an overload before any call."""
+
+    name: str  # "aten.conv2d.default"
+    kind: str  # "conv2d": no overload, no in-place mark
+    arguments: tuple[str, ...]
+    defaults: Mapping[str, Param]
+    mutated: tuple[str, ...]  # arguments that it writes into
+    returns: int
+    changes_form: bool  # an in-place view, such as squeeze_
+    reads_values: bool  # answers with a number
+    sized_by_values: bool
+    random: bool
+
+
+@cache
+def call_of(func: Any) -> Call:
+    """The facts of `func`, an OpOverload."""
+    schema = func._schema
+    kind = _kind(schema.name)
+    arguments = schema.arguments
+    mutated = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
+    plain = {a.name: _plain(a.default_value) for a in arguments if a.has_default_value()}
+    seeing = "where" if str(func) == "aten.where.default" else ""
+    return Call(
+        name=str(func),
+        kind=kind,
+        arguments=tuple(a.name for a in arguments),
+        defaults=plain,
+        mutated=mutated,
+        returns=len(schema.returns),
+        changes_form=torch.Tag.inplace_view in func.tags,
+        reads_values=kind in _READERS,
+        sized_by_values=kind in _SIZED_BY_VALUES or bool(seeing),
+        random=kind in _RANDOM,
+    )
+
+
+def _kind(name: str) -> str:
+    """The aten name without in-place mark; ops of another library keep its name before it."""
+    space, _, base = name.partition("::")
+    base = base[:-1] if base.endswith("_") and not base.endswith("__") else base
+    return base if space == "aten" else f"{space}.{base}"
+
+
+def bind(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[str], tuple[tuple[str, Param], ...]]:
+    """Names of the tensor arguments, one each, and the other arguments that differ from their default."""
+    named: list[str] = []
+    params: list[tuple[str, Param]] = []
+    for name, value in (*zip(call.arguments, args, strict=False), *kwargs.items()):
+        if isinstance(value, torch.ScriptObject):  # the packed parameters of a quantised layer
+            packed = value.unpack() if hasattr(value, "unpack") else ()
+            named += [each for each, t in zip(("weight", "bias"), packed, strict=False) if isinstance(t, torch.Tensor)]
+            params += _settings(value)
+        elif tensors := _count_tensors((value,)):
+            named += [name] * tensors
+        elif name not in _PLACE and not (name in call.defaults and call.defaults[name] == _plain(value)):
+            params.append((name, _plain(value)))
+    return named, tuple(sorted(params, key=lambda p: p[0]))
+
+
+def _settings(packed: Any) -> list[tuple[str, Param]]:
+    """Stride, padding, dilation and groups of a packed convolution."""
+    return [
+        (name, _plain(getattr(packed, name)()))
+        for name in ("stride", "padding", "dilation", "groups")
+        if hasattr(packed, name)
+    ]
+
+
+def _count_tensors(args: Sequence[Any]) -> int:
+    return sum(isinstance(a, torch.Tensor) or (isinstance(a, (list, tuple)) and _count_tensors(a)) for a in args)
+
+
+def _plain(value: Any) -> Param:
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(v) for v in value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value).removeprefix("torch.")

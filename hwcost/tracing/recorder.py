@@ -1,0 +1,335 @@
+"""The dispatch mode that writes the graph. Knows no op's cost.
+
+Every tensor of a traced forward is a `Shadow`: it has a form and the device of the module, but no
+data. Every operator call arrives here whole (under inference mode composite ops are not taken
+apart), is written down, and is answered with new shadows. A signature met before in the same trace
+is answered from memory, so repeated blocks cost next to nothing.
+
+Lives: all views of one storage hold one `Memory`; it dies when they do, in the user's own code.
+Known values: what follows from constants, parameters and integer inputs alone, and is small, is
+computed beside its shadow, because networks read such values (`int(table.max())`, `mask.all()`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hwcost.graph import Graph, Life, Op
+from hwcost.tracing.answers import DTYPES, Entry, Learner, Tags, span
+from hwcost.tracing.shadow import Memory, NeedsValue, Shadow, Weight, form_of, make_shadow, memory_of
+
+KNOWN_LIMIT = 1 << 16  # elements; larger values are not computed
+_NUMBERS = (int, float, bool, complex)
+_CPU = torch.device("cpu")
+
+
+class Recorder(TorchDispatchMode):
+    """Follows one forward. With `values` everything is computed beside its shadow."""
+
+    def __init__(self, *, device: torch.device, values: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._at: tuple[Any, list[Any]] | None = None  # the last op and its tensors
+        self._notes: dict[str, None] = {}
+        self._device, self._values = device, values
+        self._limit = float("inf") if values else KNOWN_LIMIT
+        self._paths: dict[int, str] = {}
+        self._stack: list[str] = [""]
+        self._ops: list[Op] = []
+        self._dead: list[Life] = []
+        self._memo: dict[Any, Entry] = {}
+        self._tags = Tags()
+        self._learner = Learner(self._tags, self._really)
+        self._weights: dict[int, Weight | Shadow] = {}  # by id of the real tensor
+        self._packed: dict[int, list[torch.Tensor]] = {}  # tensors inside a packed object, by its id
+        self._keep: list[Any] = []  # so that these ids stay valid
+        self._memories: dict[int, Memory] = {}  # of weights, by identity of the storage
+        self._numbers = 0
+        self._params = 0
+        self._inputs: list[Shadow] = []
+
+    # -- set-up -----------------------------------------------------------------------------------
+
+    def add_weights(self, places: Mapping[str, nn.Module]) -> None:
+        """Register modules, parameters and buffers; those on meta are replaced by shadows of the device.
+
+        The caller puts the modules back as they were.
+        """
+        for path, module in places.items():
+            self._paths[id(module)] = path
+            holders: tuple[tuple[dict[str, Any], bool], ...] = ((module._parameters, True), (module._buffers, False))
+            for holder, is_parameter in holders:
+                for name, tensor in holder.items():
+                    if tensor is None:
+                        continue
+                    if is_parameter and id(tensor) not in self._weights:
+                        self._params += tensor.numel()
+                    found = self._weight(tensor)
+                    if isinstance(found, Shadow):
+                        found._is_param = is_parameter
+                        holder[name] = found
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inference mode, the hooks that tell which module is running, and this mode."""
+        hooks = nn.modules.module
+        names, where = self._paths, self._stack
+
+        def enter(module: nn.Module, _: Any) -> None:
+            where.append(names.get(id(module), where[-1]))
+
+        def leave(*_: Any) -> None:
+            where.pop()
+
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if names:
+                stack.callback(hooks.register_module_forward_pre_hook(enter).remove)
+                stack.callback(hooks.register_module_forward_hook(leave, always_call=True).remove)
+            stack.enter_context(self)
+            yield
+
+    def shadow_inputs(self, tree: Any) -> Any:
+        """The inputs as shadows; small integer tensors keep their values."""
+        leaves, layout = pytree.tree_flatten(tree)
+        made: dict[int, Shadow] = {}
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, torch.Tensor):
+                if id(leaf) not in made:
+                    made[id(leaf)] = self._input(leaf)
+                leaves[i] = made[id(leaf)]
+        self._inputs = list(made.values())
+        return pytree.tree_unflatten(leaves, layout)
+
+    def _input(self, tensor: torch.Tensor) -> Shadow:
+        form = form_of(tensor)
+        readable = not tensor.is_meta and (self._values or not tensor.is_floating_point())
+        with torch._C._DisableTorchDispatch():
+            known = tensor.detach().clone() if readable and tensor.numel() <= self._limit else None
+        memory = Memory(span(form) * form.dtype.itemsize, -1, self._dead, self._ops)
+        return make_shadow(form, self._device, memory, self._number(), self._tags.tag(form, weight=False), known)
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers - 1
+
+    def _weight(self, tensor: torch.Tensor) -> Weight | Shadow:
+        """What stands for a real tensor: made once."""
+        found = self._weights.get(id(tensor))
+        if found is None:
+            identity, size = memory_of(tensor)
+            memory = self._memories.get(identity)
+            if memory is None:
+                memory = self._memories[identity] = Memory(size, -1, self._dead, self._ops, weight=True)
+                memory.normal = not tensor.is_inference()
+            form = form_of(tensor)
+            tag, number = self._tags.tag(form, weight=True), self._number()
+            if tensor.is_meta:
+                found = make_shadow(form, self._device, memory, number, tag)
+            else:
+                known = tensor.detach() if tensor.numel() <= self._limit else None
+                own = known.clone() if known is not None and self._values else known
+                found = Weight(tensor, memory, number, tag, own)
+            self._weights[id(tensor)] = found
+            self._keep.append(tensor)
+        return found
+
+    def _unpack(self, packed: Any) -> list[torch.Tensor]:
+        """Weight and bias inside the packed parameters of a quantised layer."""
+        found = self._packed.get(id(packed))
+        if found is None:
+            inside = packed.unpack() if hasattr(packed, "unpack") else ()
+            found = self._packed[id(packed)] = [t for t in inside if isinstance(t, torch.Tensor)]
+            self._keep.append(packed)
+            self._params += sum(t.numel() for t in found)
+        return found
+
+    # -- every call ---------------------------------------------------------------------------------
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors: list[Any] = []
+        signature: list[Any] = [func]
+        self._at = func, tensors
+        self._scan(args, signature, tensors)
+        if kwargs:
+            for name, value in kwargs.items():
+                signature.append(name)
+                self._scan((value,), signature, tensors)
+        reads = tuple([t.number for t in tensors])
+        if len(set(reads)) < len(reads):
+            signature.append(tuple([reads.index(r) for r in reads]))
+        key = tuple(signature)
+        known = True
+        for t in tensors:
+            if t.known is None or not t.memory.valid:
+                known = False
+                break
+        entry = self._memo.get(key)
+        if entry is None:
+            entry = self._learner.learn(func, args, kwargs or {}, tensors, known=known)
+            if entry.lasting:
+                self._memo[key] = entry
+        if entry.results.note:
+            self._notes[f"{entry.call.name} in {self._stack[-1] or 'the root module'}: {entry.results.note}"] = None
+        if entry.call.reads_values:
+            return self._read(entry, func, args, kwargs, reads, known=known)
+        if entry.call.mutated:
+            return self._write(entry, func, args, kwargs, tensors, reads, known=known)
+        return self._make(entry, func, args, kwargs, tensors, reads, known=known)
+
+    def _scan(self, args: Any, signature: list[Any], tensors: list[Any]) -> None:
+        """Add arguments to a signature: tensors by tag, numbers with their type (1, 1.0 and True are equal)."""
+        for arg in args:
+            kind = type(arg)
+            if kind is Shadow:
+                signature.append(arg.tag)
+                tensors.append(arg)
+            elif kind is list or kind is tuple:
+                signature.append(len(arg))
+                self._scan(arg, signature, tensors)
+            elif isinstance(arg, torch.Tensor):
+                held = self._weights.get(id(arg)) or self._weight(arg)
+                signature.append(held.tag)
+                tensors.append(held)
+            elif kind in _NUMBERS:
+                signature.append(kind)
+                signature.append(arg)
+            elif kind is torch.ScriptObject:
+                signature.append(id(arg))
+                self._scan(self._unpack(arg), signature, tensors)
+            else:
+                signature.append(arg)
+
+    def _make(
+        self,
+        entry: Entry,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        tensors: list[Any],
+        reads: tuple[int, ...],
+        *,
+        known: bool,
+    ) -> Any:
+        """An op that returns new tensors, or views."""
+        outs: list[Any] = []
+        for out in entry.results.outs:
+            if out is None:
+                outs.append(None)
+                continue
+            if out.shares < 0:
+                memory = Memory(out.bytes, len(self._ops), self._dead, self._ops)
+            else:
+                memory = tensors[out.shares].memory
+            if memory.normal:  # a view of a tensor that inference mode did not make must be normal too
+                with torch.inference_mode(False):
+                    outs.append(make_shadow(out.form, self._device, memory, self._number(), out.tag))
+            else:
+                outs.append(make_shadow(out.form, self._device, memory, self._number(), out.tag))
+        self._append(entry, reads, outs)
+        if known and entry.size <= self._limit and (self._values or not entry.call.random):
+            real = self._really(func, args, kwargs)
+            for shadow, value in zip(outs, real if isinstance(real, (list, tuple)) else (real,), strict=False):
+                if shadow is not None and isinstance(value, torch.Tensor):
+                    shadow.known = value
+        container = entry.results.container
+        return outs[0] if container is None else container(outs)
+
+    def _append(self, entry: Entry, reads: tuple[int, ...], outs: list[Any]) -> None:
+        writes = tuple([o.number for o in outs if o is not None])
+        self._ops.append(
+            Op(entry.call.name, entry.spec, self._stack[-1], reads, writes, entry.cost, entry.state, entry.reason)
+        )
+
+    def _read(self, entry: Entry, func: Any, args: Any, kwargs: Any, reads: tuple[int, ...], *, known: bool) -> Any:
+        """An op that answers with a number."""
+        where = self._stack[-1] or "the root module"
+        if not known:
+            raise NeedsValue(f"{entry.call.name} in {where} reads a value that shapes alone do not determine")
+        if not self._values:
+            self._notes[f"{where} reads values, which follow from constants, parameters or integer inputs"] = None
+        self._append(entry, reads, [])
+        return self._really(func, args, kwargs)
+
+    def _write(
+        self,
+        entry: Entry,
+        func: Any,
+        args: Any,
+        kwargs: Any,
+        tensors: list[Any],
+        reads: tuple[int, ...],
+        *,
+        known: bool,
+    ) -> Any:
+        """An op that writes into its arguments; what it returns are these."""
+        mutated = [tensors[i] for i in entry.mutated]
+        if entry.call.changes_form:
+            with torch._C._DisableTorchDispatch():
+                func(*args, **(kwargs or {}))
+            for t in mutated:
+                t.tag = self._tags.tag(form_of(t), weight=t.memory.weight)
+        owned = self._values or not (entry.call.random or any(t.memory.weight for t in mutated))
+        if known and owned:
+            self._really(func, args, kwargs)
+        elif entry.call.kind != "detach":  # detach_ is written with a mark, but writes nothing
+            for t in mutated:
+                t.memory.valid = False
+        self._append(entry, reads, mutated)
+        given = [t.tensor if isinstance(t, Weight) else t for t in mutated]
+        if entry.call.returns == 0:
+            return None
+        return given[0] if entry.call.returns == 1 else tuple(given[: entry.call.returns])
+
+    # -- known values ---------------------------------------------------------------------------------
+
+    def _really(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Compute, on known values."""
+        keywords = {name: self._known((value,))[0] for name, value in (kwargs or {}).items()}
+        return func(*self._known(args), **keywords)
+
+    def _known(self, args: Any) -> list[Any]:
+        out: list[Any] = []
+        for arg in args:
+            if isinstance(arg, torch.Tensor):
+                out.append((arg if isinstance(arg, Shadow) else self._weight(arg)).known)
+            elif isinstance(arg, (list, tuple)):
+                out.append(type(arg)(self._known(arg)))
+            else:
+                out.append(_CPU if isinstance(arg, torch.device) else arg)
+        return out
+
+    # -- the result -------------------------------------------------------------------------------------
+
+    @property
+    def last_op(self) -> str:
+        """Name of the last op, with the shapes of its tensors."""
+        if self._at is None:
+            return "the start"
+        func, tensors = self._at
+        forms = [self._tags.forms[t.tag] for t in tensors]
+        return f"{func}({', '.join(f'{list(f.shape)} {DTYPES[f.dtype]}' for f in forms)})"
+
+    def graph(self, output: Any) -> Graph:
+        """What was recorded."""
+        end = max(len(self._ops) - 1, 0)
+        outputs = [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
+        held = [t if isinstance(t, Shadow) else self._weights.get(id(t)) for t in outputs]
+        alive = {id(t.memory): t.memory for t in (*held, *self._inputs) if t is not None and not t.memory.weight}
+        lives = [*self._dead, *(Life(m.bytes, m.born, end) for m in alive.values())]
+        return Graph(
+            ops=tuple(self._ops),
+            inputs=tuple(self._tags.spec("input", t.tag) for t in self._inputs),
+            input_values=tuple(t.number for t in self._inputs),
+            output_values=tuple(-1 if t is None else t.number for t in held),
+            params=self._params,
+            weight_bytes=sum(m.bytes for m in self._memories.values()),
+            lives=tuple(lives),
+            notes=tuple(self._notes),
+        )
