@@ -146,8 +146,13 @@ class Space(ABC):
         return tuple(block for block in found if block is not None)
 
     def build(self, params: Mapping[str, Value]) -> nn.Module:
-        """The network. Under ``with torch.device("meta")`` it costs no memory and no initialisation."""
-        return self.assemble([(b.name, b.build()) for b in self.blocks(params)])
+        """The network, which knows its `input_shape`.
+
+        Under ``with torch.device("meta")`` it costs no memory and no initialisation.
+        """
+        network = self.assemble([(b.name, b.build()) for b in self.blocks(params)])
+        network.input_shape = self.input_shape(dict(params))  # type: ignore[assignment]
+        return network
 
     def assemble(self, parts: Sequence[tuple[str, nn.Module]]) -> nn.Module:
         """Wire the blocks' modules: here one after the other, nested by the dots in their names."""

@@ -26,7 +26,8 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, c, h, w] -> [n, c, h, w]."""
-        return x * self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+        gate: torch.Tensor = self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+        return x * gate
 
 
 class Residual(nn.Module):

@@ -99,7 +99,7 @@ def _build_stem() -> nn.Module:
 
 
 def build_block(c_in: int, c_out: int, kernel: int, expansion: int, conv: str, se: bool, stride: int) -> nn.Module:
-    """One inverted bottleneck, fused where `conv` is "ordinary": [n, c_in, h, w] -> [n, c_out, h / stride, w / stride]."""
+    """An inverted bottleneck, fused where `conv` is "ordinary": [n, c_in, h, w] -> [n, c_out, h/stride, w/stride]."""
     hidden = c_in * expansion
     body: list[nn.Module] = []
     if conv == "depthwise":

@@ -1,0 +1,122 @@
+"""Architectures that a sampler has looked at, and may propose: within the budget, never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from hwcost.search.objective import Judgement, LatencyObjective, ObjectiveError
+from hwcost.search.probe import Choose, Probe, draw, fixed_or_random, random_choice
+
+_DESCENT = 25  # generations of a descent towards the budget where random architectures miss it
+_PARENTS = 10
+
+
+class NothingFits(ObjectiveError):
+    """No architecture that was looked at is within the budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An architecture as a trial would have it."""
+
+    params: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+    judgement: Judgement
+
+    @property
+    def worst(self) -> float:
+        """Its largest excess over a limit."""
+        return max(self.judgement.excess.values(), default=-1.0)
+
+
+@dataclass
+class Pool:
+    """Feasible architectures by key, found by looking at random ones and at neighbours of good ones."""
+
+    objective: LatencyObjective
+    feasible: dict[str, Candidate] = field(default_factory=dict)
+    looked_at: int = 0
+    infeasible: int = 0
+    nearest: Candidate | None = None  # the least infeasible one
+
+    @property
+    def feasible_share(self) -> float:
+        """Of the random architectures looked at by `fill`."""
+        return 1.0 - self.infeasible / self.looked_at if self.looked_at else 1.0
+
+    def look(self, choose: Choose) -> Candidate:
+        """Build and judge one architecture; a feasible one joins the pool."""
+        probe = Probe(choose)
+        architecture = self.objective.build(probe)
+        candidate = Candidate(probe.params, probe.distributions, self.objective.judge(architecture, probe.params))
+        if candidate.judgement.feasible:
+            self.feasible.setdefault(candidate.judgement.key, candidate)
+        elif self.nearest is None or candidate.worst < self.nearest.worst:
+            self.nearest = candidate
+        return candidate
+
+    def fill(self, rng: np.random.Generator, wanted: int, looks: int) -> None:
+        """Look at random architectures until `wanted` are feasible, or `looks` are made.
+
+        Raises:
+            NothingFits: none is feasible, and a descent from the nearest ones found none either.
+        """
+        misses: list[Candidate] = []
+        while self.looked_at < looks and len(self.feasible) < wanted:
+            candidate = self.look(random_choice(rng))
+            self.looked_at += 1
+            if not candidate.judgement.feasible:
+                self.infeasible += 1
+                misses = sorted([*misses, candidate], key=lambda c: c.worst)[:_PARENTS]
+        if not self.feasible:
+            self._descend(misses, rng)
+
+    def _descend(self, parents: list[Candidate], rng: np.random.Generator) -> None:
+        """From the nearest misses, step by step towards the budget."""
+        for _ in range(_DESCENT):
+            children = [self.look(mutation) for parent in parents for mutation in _mutations(parent, rng, 8)]
+            if self.feasible:
+                return
+            by_key = {c.judgement.key: c for c in [*parents, *children]}
+            parents = sorted(by_key.values(), key=lambda c: c.worst)[:_PARENTS]
+        assert self.nearest is not None
+        limit, excess = max(self.nearest.judgement.excess.items(), key=lambda item: item[1])
+        raise NothingFits(
+            f"no architecture is within the budget: 0 of {self.looked_at} random ones (feasible share 0 %), and the "
+            f"nearest that a descent found has {limit} at {1 + excess:.3g} times its limit; raise the budget"
+        )
+
+    def grow(self, around: list[Candidate], rng: np.random.Generator, each: int) -> None:
+        """Look at neighbours, one or two steps away, of each given architecture."""
+        for candidate in around:
+            for mutation in _mutations(candidate, rng, each):
+                self.look(mutation)
+
+
+def _mutations(parent: Candidate, rng: np.random.Generator, count: int) -> Iterator[Choose]:
+    """Ways to choose that differ from the parent in one parameter, or in two."""
+    names = list(parent.params)
+    for i in range(count if names else 0):
+        changed = rng.choice(names, size=min(1 + i % 2, len(names)), replace=False)
+        params = dict(parent.params)
+        for name in changed:
+            params[name] = another(parent.distributions[name], params[name], rng)
+        yield fixed_or_random(params, rng)
+
+
+def another(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:
+    """A value of the distribution other than `value`, where there is one."""
+    if isinstance(distribution, CategoricalDistribution):
+        others = [c for c in distribution.choices if c != value]
+        return others[int(rng.integers(len(others)))] if others else value
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    for _ in range(20):
+        new = draw(distribution, rng)
+        if new != value:
+            return new
+    return value

@@ -1,0 +1,85 @@
+"""Parameter sets as vectors, for any define-by-run space: categorical, ordered, conditional.
+
+Three views of an architecture:
+
+1. *places*: one group of columns for each parameter, such that half the L1 distance of two rows is the sum of
+   the parameters' distances: 1 for different categories; for ordered values the mean of that and of their
+   distance in rank (in scale, for numbers); 1 where only one of the two has the parameter.
+2. *counts*: parameters that share one list of choices (the edges of a cell, the kernel sizes of all stages) are
+   interchangeable to a first approximation: how often each choice was made, whatever the place.
+3. *cost*: the logarithm of what the cost model says; free to know, and related to accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+Array = NDArray[np.float64]
+Point = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The three views of n architectures."""
+
+    places: Array  # [n, columns]
+    counts: Array  # [n, values]
+    cost: Array  # [n, 1]
+
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> Views:
+        return Views(self.places[rows], self.counts[rows], self.cost[rows])
+
+
+def encode(points: Sequence[Point], costs: Sequence[float], distributions: Mapping[str, BaseDistribution]) -> Views:
+    """The views of `points`; `distributions` of every parameter that any of them has; costs above 0."""
+    blocks = [
+        _columns([p.get(name) for p in points], [name in p for p in points], d) for name, d in distributions.items()
+    ]
+    places = np.hstack(blocks) if blocks else np.zeros((len(points), 0))
+    logs = np.log(np.asarray(costs, dtype=float))[:, None]
+    spread = float(logs.std())
+    return Views(places, _counts(points, distributions), (logs - logs.mean()) / (spread if spread > 0 else 1.0))
+
+
+def _columns(values: Sequence[Any], present: Sequence[bool], distribution: BaseDistribution) -> Array:
+    if isinstance(distribution, CategoricalDistribution):
+        return _categorical(values, present, distribution)
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    low, high = float(distribution.low), float(distribution.high)
+    scale = math.log if distribution.log else float
+    width = scale(high) - scale(low) or 1.0
+    column = [(scale(float(v)) - scale(low)) / width if p else 0.5 for v, p in zip(values, present, strict=True)]
+    return np.column_stack([2.0 * np.asarray(column), np.asarray(present, dtype=float)])
+
+
+def _categorical(values: Sequence[Any], present: Sequence[bool], distribution: CategoricalDistribution) -> Array:
+    choices = distribution.choices
+    index = [choices.index(v) if p else -1 for v, p in zip(values, present, strict=True)]
+    one_hot = np.zeros((len(values), len(choices) + 1))  # the last column: absent
+    one_hot[np.arange(len(values)), index] = 1.0
+    if len(choices) < 3 or not all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in choices):
+        return one_hot
+    rank = np.argsort(np.argsort(np.asarray(choices, dtype=float)))
+    ranks = np.append(rank / (len(choices) - 1), 0.5)[index]
+    return np.column_stack([0.5 * one_hot, ranks])
+
+
+def _counts(points: Sequence[Point], distributions: Mapping[str, BaseDistribution]) -> Array:
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, d in distributions.items():
+        if isinstance(d, CategoricalDistribution):
+            groups.setdefault(tuple(map(repr, d.choices)), []).append(name)
+    columns = [
+        [sum(repr(p.get(name)) == choice for name in names if name in p) for p in points]
+        for choices, names in groups.items()
+        if len(names) > 1
+        for choice in choices
+    ]
+    return np.asarray(columns, dtype=float).T.reshape(len(points), len(columns))

@@ -1,0 +1,151 @@
+"""Budgets: what an architecture may cost, in which quantity, on which device, in which block.
+
+A budget names a quantity, and a limit in text with a unit, or in SI:
+
+    "5 ms"                                         latency
+    {"latency": "5 ms", "peak_memory": "2 MB"}     several quantities
+    {"phone": "20 ms", "server": "2 ms"}           several devices, by the names of the models
+    {"phone": {"latency": "20 ms", "params": 5e6}} both
+    {"blocks.stages.0": "1 ms"}                    the latency of one block
+
+A limit on latency may ask for a margin: with an estimate t in [low, high] that covers the truth with
+probability c, and an error of log t taken as normal, the probability to be within T is
+
+    P(truth <= T) = Phi( ln(T / t) / s ),   s = ln(high / t) / z,   Phi(z) = (1 + c) / 2,        (1)
+
+so P >= p means t * exp(s * Phi^-1(p)) <= T. p = 0.5 takes the point estimate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from hwcost import units
+
+if TYPE_CHECKING:
+    from hwcost.graph import Graph
+
+Amount = str | float
+Budget = Amount | Mapping[str, Amount | Mapping[str, Amount]] | None
+
+_DIMENSIONS: Mapping[str, units.Dimension | None] = {
+    "latency": "second",
+    "peak_memory": "byte",
+    "bytes": "byte",
+    "flops": "flop",
+    "macs": "mac",
+    "params": None,  # a plain number
+    "energy": None,  # relative: see `energy_proxy`
+}
+QUANTITIES = tuple(_DIMENSIONS)
+_BLOCK = "blocks."
+PICOJOULE_PER_FLOP, PICOJOULE_PER_BYTE = 4.6, 160.0  # M. Horowitz, ISSCC 2014: 45 nm, fp32 multiply-add 4.6 pJ
+# (two flop), DRAM 1.3 to 2.6 nJ per 64 bit; the lower bound, per byte.
+
+
+class BudgetError(ValueError):
+    """A budget that cannot be meant: the rule, the value, the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One ceiling: `quantity` (or a block's latency) on `device` at most `most` (SI)."""
+
+    key: str  # how the study calls it
+    device: str
+    quantity: str
+    most: float
+
+    def excess(self, value: float) -> float:
+        """How far `value` is over the limit, relative to it: feasible iff <= 0, as Optuna's constraints are."""
+        return value / self.most - 1.0
+
+
+def parse_budget(budget: Budget, devices: tuple[str, ...]) -> tuple[Limit, ...]:
+    """Every limit of a budget, for models of these names.
+
+    Raises:
+        BudgetError: an unknown quantity or device, a limit that is not above 0.
+        units.UnitError: a text without number or unit.
+    """
+    if budget is None:
+        return ()
+    named: list[tuple[str, str, Amount]] = []
+    for key, value in (budget if isinstance(budget, Mapping) else {"latency": budget}).items():
+        if key in devices and isinstance(value, Mapping):
+            named += [(key, quantity, amount) for quantity, amount in value.items()]
+        elif isinstance(value, Mapping):
+            raise BudgetError(f"budget of {key!r}: no model has that name; the models are {', '.join(devices)}")
+        elif key in devices:
+            named.append((key, "latency", value))
+        else:
+            named += [(device, key, value) for device in devices]
+    return tuple(_limit(device, quantity, amount, len(devices) > 1) for device, quantity, amount in named)
+
+
+def _limit(device: str, quantity: str, amount: Amount, several: bool) -> Limit:
+    if quantity not in QUANTITIES and not quantity.startswith(_BLOCK):
+        raise BudgetError(
+            f"no quantity or model {quantity!r} to budget; choose from {', '.join(QUANTITIES)}, blocks.NAME, {device}"
+        )
+    dimension = "second" if quantity.startswith(_BLOCK) else _DIMENSIONS[quantity]
+    most = units.parse(amount, dimension) if dimension else _number(quantity, amount)
+    if most <= 0:
+        raise BudgetError(f"a budget must be above 0, but got {quantity} = {amount!r}")
+    return Limit(f"{quantity}@{device}" if several else quantity, device, quantity, most)
+
+
+def _number(quantity: str, amount: Amount) -> float:
+    try:
+        return float(amount)
+    except ValueError:
+        raise BudgetError(f"a budget of {quantity} is a plain number, but got {amount!r}") from None
+
+
+def upper(estimate: Any, confidence: float, latency: float | None = None, high: float | None = None) -> float:
+    """The latency (s) that the truth keeps below with probability `confidence`, eq. (1)."""
+    t = float(estimate.latency if latency is None else latency)
+    top = float(estimate.high if high is None else high)
+    if confidence == 0.5 or t <= 0 or top <= t:
+        return t
+    covered = float(getattr(estimate, "confidence", 0.9))
+    sigma = math.log(top / t) / NormalDist().inv_cdf((1 + covered) / 2)
+    return t * math.exp(sigma * NormalDist().inv_cdf(confidence))
+
+
+def value_of(quantity: str, estimate: Any, confidence: float, graph: Callable[[], Graph]) -> float:
+    """A quantity of an architecture in SI; latencies with the margin of `confidence`.
+
+    `graph` traces the architecture, and is only called for what the estimate does not know.
+
+    Raises:
+        BudgetError: the estimate has no such block.
+    """
+    if quantity == "latency":
+        return upper(estimate, confidence)
+    if quantity.startswith(_BLOCK):
+        name = quantity.removeprefix(_BLOCK)
+        block = getattr(estimate, "blocks", {}).get(name)
+        if block is None:
+            known = ", ".join(getattr(estimate, "blocks", {})) or "none"
+            raise BudgetError(f"budget of block {name!r}: the estimate has no such block; it has {known}")
+        return upper(estimate, confidence, block.latency, block.high)
+    if quantity == "energy":
+        return energy_proxy(graph())
+    own = getattr(estimate, quantity, None)
+    if own is not None:
+        return float(own)
+    source = graph()
+    return float(getattr(source if quantity in ("peak_memory", "params") else source.cost, quantity))
+
+
+def energy_proxy(graph: Graph) -> float:
+    """Energy of an inference (J) if every flop and every byte of compulsory traffic cost what they did at 45 nm.
+
+    Only for comparing architectures: real energy depends on the device, its voltage and its caches.
+    """
+    return 1e-12 * (graph.cost.flops * PICOJOULE_PER_FLOP / 2 + graph.cost.bytes * PICOJOULE_PER_BYTE)

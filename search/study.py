@@ -1,0 +1,261 @@
+"""`run_study`: an Optuna study of an architecture search, resumable, counted in trainings.
+
+    study = run_study(objective, trainings=60, storage="search.db", name="tiny-cnn within 5 ms")
+
+A study that exists under that name is continued until it has `trainings` trainings altogether; what it
+trained is never trained again. Several processes may run the same call against one database at once; with a
+storage that has heartbeats (any SQL database) the trial of a killed worker is taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from hwcost.search.candidates import NothingFits
+from hwcost.search.memory import ATTRIBUTE, attribute_of, is_training
+from hwcost.search.objective import LatencyObjective, ObjectiveError
+from hwcost.search.probe import Probe, random_choice
+from hwcost.search.sampler import ArchitectureSampler, FeasibleSampler
+
+Progress = Callable[..., None]
+_HEARTBEAT, _GRACE = 10, 30  # s
+_LOST_AFTER = 500  # proposals in a row without a training, and without any feasible one ever
+_IDLE_AFTER = 2000  # proposals in a row without a training: nothing new is proposed any more
+_FRUITLESS = 20  # proposals in a row for which the sampler found nothing left to train
+_PROBES = 64  # random architectures that tell which decisions a space has
+
+
+class StudyError(ValueError):
+    """A study that cannot be opened, or that belongs to another search."""
+
+
+def run_study(
+    objective: LatencyObjective,
+    trainings: int = 60,
+    seed: int = 0,
+    storage: str | BaseStorage | None = None,
+    sampler: BaseSampler | None = None,
+    name: str | None = None,
+    *,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> optuna.Study:
+    """Search until the study has `trainings` trainings; proposals that cost none are not counted.
+
+    Args:
+        objective: what to search; sets directions and metric names.
+        trainings: of the whole study, those before a resume included.
+        seed: of the sampler.
+        storage: None for memory; a path or "sqlite:///f.db", "postgresql://...", "journal:///f.log", "grpc://host:port";
+            or an Optuna storage.
+        sampler: None for `ArchitectureSampler`; others than TPE are made to propose feasible architectures only.
+        name: of the study; None makes one from the objective's form and metric.
+        n_jobs: threads that train at the same time.
+        progress: called with (trainings done, trainings wanted, note).
+
+    Raises:
+        StudyError: the storage cannot be opened, or the study was made for another space, budget or form.
+        NothingFits: no architecture is within the budget.
+        ObjectiveError: from the objective; the study's finished trials stay.
+    """
+    if trainings < 1 or n_jobs < 1:
+        raise StudyError(f"trainings and n_jobs must be at least 1, but got {trainings} and {n_jobs}")
+    warnings.filterwarnings("ignore", category=ExperimentalWarning, module=__name__)  # metric names, heartbeats
+    study = open_study(objective, seed=seed, storage=storage, sampler=sampler, name=name)
+    verbosity = optuna.logging.get_verbosity()
+    if progress:  # a bar and a log of every trial do not go together
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    worker = _Worker(study, objective, trainings, progress or (lambda *_: None))
+    try:
+        if n_jobs == 1:
+            worker.run()
+        else:
+            with ThreadPoolExecutor(n_jobs) as threads:
+                for done in [threads.submit(worker.run) for _ in range(n_jobs)]:
+                    done.result()
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return study
+
+
+def open_study(
+    objective: LatencyObjective,
+    *,
+    seed: int = 0,
+    storage: str | BaseStorage | None = None,
+    sampler: BaseSampler | None = None,
+    name: str | None = None,
+) -> optuna.Study:
+    """The study of an objective, made or found; see `run_study`."""
+    study = _create(objective, _sampler(objective, sampler, seed), open_storage(storage), name)
+    found, wanted = study.user_attrs.get(ATTRIBUTE), describe(objective)
+    if found is None:
+        if study.get_trials(deepcopy=False):
+            raise StudyError(f"study {study.study_name!r} has trials that were not made by hwcost; use another name")
+        study.set_user_attr(ATTRIBUTE, wanted)
+        study.set_metric_names(objective.metric_names)
+    elif found != wanted:
+        what = next(k for k in wanted if found.get(k) != wanted[k])
+        raise StudyError(
+            f"study {study.study_name!r} was made with {what} {_short(found.get(what))}, but this search has "
+            f"{_short(wanted[what])}; use another name or storage"
+        )
+    return study
+
+
+def _create(
+    objective: LatencyObjective, sampler: BaseSampler, storage: BaseStorage | None, name: str | None
+) -> optuna.Study:
+    name = name or f"hwcost {objective.form} {objective.metric}"
+    study = optuna.create_study(
+        study_name=name, storage=storage, sampler=sampler, directions=objective.directions, load_if_exists=True
+    )
+    directions = [d.name.lower() for d in study.directions]
+    if directions != objective.directions:
+        raise StudyError(
+            f"study {name!r} has directions {directions}, but form {objective.form!r} needs {objective.directions}; "
+            "use another name or storage"
+        )
+    return study
+
+
+def _sampler(objective: LatencyObjective, sampler: BaseSampler | None, seed: int) -> BaseSampler:
+    if sampler is None:
+        return ArchitectureSampler(objective, seed=seed)
+    if isinstance(sampler, (TPESampler, ArchitectureSampler, FeasibleSampler)) or objective.is_penalty:
+        return sampler
+    return FeasibleSampler(sampler, objective, seed=seed)
+
+
+def open_storage(storage: str | BaseStorage | None) -> BaseStorage | None:
+    """A storage by URL or path; see `run_study`.
+
+    Raises:
+        StudyError: it cannot be opened.
+    """
+    if storage is None or isinstance(storage, BaseStorage):
+        return storage
+    scheme, _, rest = storage.partition("://")
+    try:
+        if not rest:
+            return _sql(f"sqlite:///{storage}")
+        if scheme == "journal":
+            from optuna.storages.journal import JournalFileBackend, JournalStorage
+
+            return JournalStorage(JournalFileBackend(rest.removeprefix("/") if rest.startswith("//") else rest))
+        if scheme == "grpc":
+            from optuna.storages import GrpcStorageProxy
+
+            host, _, port = rest.partition(":")
+            proxy = GrpcStorageProxy(host=host, port=int(port or 13000))
+            proxy.wait_server_ready(timeout=10)
+            return proxy
+        return _sql(storage)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StudyError(f"study storage {storage!r} cannot be opened: {reason}") from error
+
+
+def _sql(url: str) -> BaseStorage:
+    return optuna.storages.RDBStorage(
+        url,
+        heartbeat_interval=_HEARTBEAT,
+        grace_period=_GRACE,
+        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),
+        engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {},
+    )
+
+
+def describe(objective: LatencyObjective) -> dict[str, Any]:
+    """What must stay the same between resumes: the decisions, budget, form; as JSON."""
+    rng = np.random.default_rng(0)
+    decisions: dict[str, Any] = {}
+    for _ in range(_PROBES):
+        probe = Probe(random_choice(rng))
+        objective.build(probe)
+        decisions |= {name: json.loads(distribution_to_json(d)) for name, d in probe.distributions.items()}
+    described = {
+        "space": {name: decisions[name] for name in sorted(decisions)},
+        "form": objective.form,
+        "metric": f"{objective.metric}, {objective.direction}d",
+        "budget": {limit.key: limit.most for limit in objective.limits},
+        "confidence": objective.confidence,
+        "against": objective.against,
+        "across": dict(objective.across) if isinstance(objective.across, Mapping) else objective.across,
+        "weight": objective.weight,
+    }
+    return dict(json.loads(json.dumps(described)))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 160 else text[:150] + "..."
+
+
+class _Worker:
+    """One process's or thread's part of a study."""
+
+    def __init__(self, study: optuna.Study, objective: LatencyObjective, trainings: int, progress: Progress) -> None:
+        self._study, self._objective, self._wanted, self._progress = study, objective, trainings, progress
+        self._beats = optuna.storages._heartbeat.is_heartbeat_enabled(study._storage)
+        self._reported = -1
+
+    def run(self) -> None:
+        """Propose and train until the study has enough trainings, or nothing new is proposed."""
+        idle, before = 0, -1
+        while True:
+            done, busy = self._count()
+            self._report(done)
+            if done >= self._wanted:
+                return
+            if done + busy >= self._wanted:  # others are training the last ones; take up what they leave
+                self._wait()
+                continue
+            idle = idle + 1 if done == before else 0
+            before = done
+            if self._is_over(idle, done):
+                return
+            self._study.optimize(self._objective, n_trials=1)
+
+    def _count(self) -> tuple[int, int]:
+        """Trainings done, and trainings under way whose worker would be missed if it died."""
+        trials = self._study.get_trials(deepcopy=False)
+        running = (t for t in trials if t.state == TrialState.RUNNING) if self._beats else iter(())
+        busy = sum(attribute_of(t).get("state") in ("claimed", "training") for t in running)
+        return sum(is_training(t) for t in trials), busy
+
+    def _report(self, done: int) -> None:
+        if done != self._reported:
+            self._reported = done
+            self._progress(min(done, self._wanted), self._wanted, "trainings")
+
+    def _wait(self) -> None:
+        time.sleep(0.2)
+        optuna.storages.fail_stale_trials(self._study)
+
+    def _is_over(self, idle: int, done: int) -> bool:
+        if idle == _LOST_AFTER and done == 0:
+            trials = self._study.get_trials(deepcopy=False)
+            if not any(attribute_of(t).get("state") not in (None, "rejected") for t in trials):
+                raise NothingFits(
+                    f"none of {len(trials)} proposed architectures is within the budget (feasible share 0 %); raise it"
+                )
+        sampler = self._study.sampler
+        exhausted = isinstance(sampler, ArchitectureSampler) and sampler.fruitless >= _FRUITLESS
+        return exhausted or idle >= _IDLE_AFTER
+
+
+__all__ = ["NothingFits", "ObjectiveError", "StudyError", "describe", "open_storage", "open_study", "run_study"]
