@@ -138,8 +138,9 @@ def _notes(estimates: dict[str, Estimate], runtime: str, threads: int) -> list[s
     from hwcost.report.rooflines import without_arithmetic
 
     notes = [
-        f"Kernels as {runtime} runs them, on {threads} thread{'s' if threads > 1 else ''}. Times are the roofline's, a lower "
-        "bound: every point stands on the ceiling that binds it, and its area is its share of its network's time."
+        f"Kernels as {runtime} runs them, on {threads} thread{'s' if threads > 1 else ''}. "
+        "Times are the roofline's, a lower bound: every point stands on the ceiling that binds it, "
+        "and its area is its share of its network's time."
     ]
     for name, estimate in estimates.items():
         kernels, share = without_arithmetic(estimate)

@@ -69,9 +69,9 @@ def fit(
     from hwcost.model import CostModel
 
     here = load_device(device)
-    earlier = load_model(prior, runtime=runtime or "torch-eager", threads=threads or 1) if prior else None
     writable(output)
     measurements = Store.open(store).measurements(runtime, threads)
+    earlier = _prior(prior, measurements) if prior else None
     start = time.monotonic()
     with progress(f"fitting on {len(measurements)} networks") as bar:
         model = CostModel.fit(measurements, device=here, prior=earlier)
@@ -81,6 +81,13 @@ def fit(
     if as_json:
         return print_json(_fitted(model, measurements, output, seconds))
     _show_fit(model, measurements, output)
+
+
+def _prior(name: str, measurements: Measurements) -> CostModel:
+    """Any fitted model will do; `default` is the shipped one of the measurements' own runtime and threads."""
+    if name != "default":
+        return load_model(name)
+    return load_model(name, runtime=measurements.environment.runtime, threads=measurements.environment.threads)
 
 
 def _fitted(model: CostModel, measurements: Measurements, path: Path, seconds: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -92,25 +93,27 @@ def parse_kwargs(text: str) -> dict[str, Any]:
 
 
 def build_target(target: str, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
-    """Import TARGET and call it; the module is in eval mode.
+    """Import TARGET and call it; the module is in eval mode. What its code prints goes to standard error.
 
     Raises:
         UsageError: it cannot be imported, raises, or gives no nn.Module; one line says which and why.
     """
     from torch import nn
 
-    builder = _find(target)
-    if isinstance(builder, nn.Module):
-        return builder.eval()
-    arguments = dict(kwargs or {})
-    try:
-        module = builder(**arguments)
-    except Exception as error:
-        call = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
-        raise UsageError(f"target {target}: calling it with ({call}) raised {_brief(error)}") from error
+    with redirect_stdout(sys.stderr):
+        builder = _find(target)
+        module = builder if isinstance(builder, nn.Module) else _call(builder, target, dict(kwargs or {}))
     if not isinstance(module, nn.Module):
         raise UsageError(f"target {target} must return an nn.Module, but returned {type(module).__name__}")
     return module.eval()
+
+
+def _call(builder: Any, target: str, arguments: Mapping[str, Any]) -> Any:
+    try:
+        return builder(**arguments)
+    except Exception as error:
+        call = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+        raise UsageError(f"target {target}: calling it with ({call}) raised {_brief(error)}") from error
 
 
 def target_item(target: str, inputs: Sequence[str], kwargs: str) -> Item:

@@ -45,9 +45,8 @@ def escape(text: str) -> str:
 def document(title: str, body: str) -> str:
     """The whole file around a body."""
     shell = (files("hwcost") / "report" / "page.html").read_text(encoding="utf-8")
-    for slot, content in (("title", escape(title)), ("body", body), ("plotly", get_plotlyjs())):
-        shell = shell.replace("{{" + slot + "}}", content, 1)
-    return shell
+    slots = {"title": escape(title), "body": body, "plotly": get_plotlyjs()}
+    return re.sub(r"\{\{(title|body|plotly)\}\}", lambda slot: slots[slot[1]], shell)
 
 
 def figure_html(figure: go.Figure) -> str:

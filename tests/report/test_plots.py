@@ -1,0 +1,146 @@
+"""Tests of the figures: what stands where, and that every number on them comes from the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from hwcost.cost import Cost
+from hwcost.report.plots import error_figure, front_figure, kinds_figure, predicted_figure
+from hwcost.report.rooflines import placed, roofline_figure, without_arithmetic
+
+
+def traces(figure):
+    return {t.name: t for t in figure.data}
+
+
+# -- the front ------------------------------------------------------------------------------------------
+
+
+def test_trained_and_rejected_are_apart(result):
+    front = traces(front_figure(result))
+    trained = [c for c in result.candidates if c.state == "trained"]
+    rejected = [c for c in result.candidates if c.state == "rejected"]
+    assert list(front[f"trained ({len(trained)})"].x) == [c.latency for c in trained]
+    strip = front[f"rejected before training ({len(rejected)})"]
+    assert list(strip.x) == [c.latency for c in rejected]
+    assert strip.yaxis == "y2"  # they have no accuracy, so no place beside those that have
+
+
+def test_intervals_are_horizontal_bars(result):
+    trained = next(t for t in front_figure(result).data if t.name.startswith("trained"))
+    first = next(c for c in result.candidates if c.state == "trained")
+    assert trained.x[0] + trained.error_x.array[0] == pytest.approx(first.high)
+    assert trained.x[0] - trained.error_x.arrayminus[0] == pytest.approx(first.low)
+
+
+def test_the_front_rises_and_the_measured_stand_beside(result):
+    front = traces(front_figure(result))
+    assert list(front["front found"].x) == sorted(front["front found"].x)
+    assert list(front["measured"].x) == [w.measured for w in result.winners]
+
+
+@pytest.mark.parametrize("budget", [26e-3, 9.0])
+def test_the_budget_is_marked_where_it_is(make, budget):
+    """A line is placed by value, its name on a logarithmic axis by the logarithm."""
+    figure = front_figure(make(budget=budget))
+    assert figure.layout.xaxis.type == "log"
+    assert figure.layout.shapes[0].x0 == budget
+    assert figure.layout.annotations[0].x == pytest.approx(math.log10(budget))
+
+
+def test_a_short_range_of_latencies_is_linear_from_zero(make, result):
+    near = tuple(c for c in result.candidates if 10e-3 < c.latency < 40e-3)
+    figure = front_figure(make(candidates=near))
+    assert figure.layout.xaxis.type == "linear"
+    assert figure.layout.xaxis.range[0] == 0
+    assert figure.layout.annotations[0].x == result.budget
+
+
+def test_no_rejected_candidates_no_trace_of_them(make, result):
+    kept = tuple(c for c in result.candidates if c.state != "rejected")
+    assert not [t for t in front_figure(make(candidates=kept)).data if "rejected" in t.name]
+
+
+# -- predicted against measured ---------------------------------------------------------------------------
+
+
+def test_predicted_against_measured(result):
+    rows = result.held_out.networks
+    points = traces(predicted_figure(rows, ()))["60 networks held out of the fit"]
+    assert (points.x[7], points.y[7]) == (rows[7].measured, rows[7].predicted)
+    assert points.y[7] + points.error_y.array[7] == pytest.approx(rows[7].high)
+
+
+def test_errors_in_percent_with_the_ends_of_the_interval(result):
+    rows = result.held_out.networks
+    points = traces(error_figure(rows, ()))["60 networks held out of the fit"]
+    assert points.y[3] == pytest.approx(100 * (rows[3].predicted / rows[3].measured - 1))
+    assert points.y[3] + points.error_y.array[3] == pytest.approx(100 * (rows[3].high / rows[3].measured - 1))
+    low, high = error_figure(rows, ()).layout.yaxis.range
+    assert all(low < y < high for y in points.y)  # no network is cut off
+
+
+# -- where the time goes ------------------------------------------------------------------------------------
+
+
+def test_bars_add_up_to_the_predicted_latency(result):
+    figure = kinds_figure(result.winners)
+    for i, name in enumerate(figure.data[0].y):
+        winner = next(w for w in result.winners if w.name == name)
+        assert sum(t.x[i] for t in figure.data) == pytest.approx(winner.estimate.latency)
+
+
+# -- the roofline ---------------------------------------------------------------------------------------------
+
+
+def test_no_point_stands_above_the_roof_it_was_made_under(result):
+    for point in placed("net", result.best.estimate, by_kind=True):
+        roof = min(140e9, 14e9 * point.kernel.cost.intensity)
+        assert point.rate <= roof * (1 + 1e-9)
+
+
+def test_equal_kernels_are_one_point_and_keep_their_time(result):
+    estimate = result.best.estimate
+    twice = dataclasses.replace(estimate, kernels=estimate.kernels * 2)
+    once, points = placed("n", estimate, by_kind=True), placed("n", twice, by_kind=True)
+    assert len(points) == len(once)
+    assert sum(p.time for p in points) == pytest.approx(2 * sum(k.latency for k in estimate.kernels))
+    assert sum(p.share for p in points) == pytest.approx(1)
+    assert [p.rate for p in points] == pytest.approx([p.rate for p in once])
+
+
+def test_ceilings_are_drawn_measured_and_on_paper(result):
+    figure = roofline_figure(result.device, {"a": result.best.estimate}, threads=1)
+    names = [a.text for a in figure.layout.annotations]
+    assert names == ["float32 140 GFLOP/s", "float32 on paper 262 GFLOP/s", "DRAM 14 GB/s", "L2 95 GB/s"]
+    lines = [t for t in figure.data if t.mode == "lines"]
+    assert [t.line.dash for t in lines] == ["solid", "dot", "solid", "solid"]
+    dram = lines[2]
+    assert dram.x[1] == pytest.approx(140e9 / 14e9)  # it ends at the ridge point
+    assert dram.y[1] == pytest.approx(140e9)
+
+
+def test_several_networks_have_a_colour_each(result):
+    nets = {w.name: w.estimate for w in result.winners[:2]}
+    figure = roofline_figure(result.device, nets, threads=1)
+    points = [t for t in figure.data if t.mode == "markers"]
+    assert {t.name.split(" (")[0] for t in points} == set(nets)
+    assert len({t.marker.color for t in points}) == 2
+
+
+def test_kernels_without_arithmetic_are_counted_not_drawn(result):
+    estimate = result.best.estimate
+    bare = [k for k in estimate.kernels if k.cost.flops == 0]
+    assert without_arithmetic(estimate)[0] == len(bare) == 9  # one concatenation a block
+    figure = roofline_figure(result.device, {"a": estimate}, threads=1)
+    assert all(math.isfinite(y) and y > 0 for t in figure.data if t.mode == "markers" for y in t.y)
+
+
+def test_a_network_without_any_arithmetic_still_has_a_roofline(result):
+    copy = dataclasses.replace(result.best.estimate.kernels[0], cost=Cost(bytes_written=8))
+    only = dataclasses.replace(result.best.estimate, kernels=(copy,))
+    figure = roofline_figure(result.device, {"a": only}, threads=1)
+    assert not [t for t in figure.data if t.mode == "markers"]
