@@ -34,8 +34,13 @@ def space_item(space: Sampled, params: Mapping[str, Any]) -> Item:
         name=f"{space.name}/{hashlib.sha256(text.encode()).hexdigest()[:12]}",
         family=space.name,
         spec={"space": space.name, "params": dict(params)},
-        build=lambda: (space.build(params), space.inputs(params)),
+        build=lambda: _built(space, params),
     )
+
+
+def _built(space: Sampled, params: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    both = getattr(space, "network", None)  # where it is cheaper to make both at once
+    return both(params) if both else (space.build(params), space.inputs(params))
 
 
 def sampled_items(space: Sampled, *, seed: int = 0) -> Iterator[Item]:

@@ -22,18 +22,22 @@ _RANDOM_INITS = (
     "kaiming_normal_", "orthogonal_",
 )  # fmt: skip
 _POOL = 1 << 20  # numbers
+_STEP = 7919  # numbers between the weights of one layer and the next
 
 
 def materialise(build: Callable[[], tuple[Any, tuple[Any, ...]]]) -> tuple[nn.Module, tuple[Any, ...]]:
     """Build a network with weights and inputs on the CPU, in inference mode; meta tensors are filled."""
     with _without_random_init():
         module, inputs = build()
-    if any(t.is_meta for t in (*module.parameters(), *module.buffers())):
+    was_meta = any(t.is_meta for t in (*module.parameters(), *module.buffers()))
+    if was_meta:
         module = module.to_empty(device="cpu")
         _fill_buffers(module)
     with torch.no_grad():
-        for parameter in module.parameters():
-            _fill(parameter)
+        for number, (name, parameter) in enumerate(module.named_parameters()):
+            if was_meta and parameter.dim() < 2:
+                parameter.fill_(0.01 if name.endswith("bias") else 1.0)
+            _fill(parameter, number)
     module.eval().requires_grad_(requires_grad=False)
     return module, tuple(_input(x) for x in inputs)
 
@@ -57,20 +61,21 @@ def _pool() -> torch.Tensor:
     return torch.randn(_POOL, generator=torch.Generator().manual_seed(0))
 
 
-def _normal(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
-    wanted = math.prod(shape)
-    pool = _pool()
-    numbers = pool[:wanted] if wanted <= _POOL else pool.repeat(-(-wanted // _POOL))[:wanted]
+def _normal(shape: torch.Size, dtype: torch.dtype, number: int = 0) -> torch.Tensor:
+    """Normal numbers, others for each `number`: equal weights would be stored once by some runtimes."""
+    wanted, start = math.prod(shape), number * _STEP % _POOL
+    pool = _pool().roll(-start) if wanted > _POOL - start else _pool()[start:]
+    numbers = pool[:wanted] if wanted <= len(pool) else pool.repeat(-(-wanted // len(pool)))[:wanted]
     return numbers.reshape(shape).to(dtype)
 
 
-def _fill(parameter: nn.Parameter) -> None:
+def _fill(parameter: nn.Parameter, number: int) -> None:
     """Matrices and filters keep the variance of their input; vectors that were left empty become 1."""
     if not parameter.is_floating_point():
         return
     if parameter.dim() >= 2:
         fan_in = math.prod(parameter.shape[1:])
-        parameter.copy_(_normal(parameter.shape, parameter.dtype)).mul_(math.sqrt(1.5 / max(fan_in, 1)))
+        parameter.copy_(_normal(parameter.shape, parameter.dtype, number)).mul_(math.sqrt(1.5 / max(fan_in, 1)))
     elif not bool(torch.isfinite(parameter).all()) or bool((parameter.abs() > 1).any()):
         parameter.fill_(1.0)
     else:

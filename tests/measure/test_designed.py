@@ -1,0 +1,73 @@
+"""Tests of hwcost.measure.designed: the same seed gives the same network, and the shapes are covered."""
+
+from itertools import islice
+
+import pytest
+import torch
+
+from hwcost import trace
+from hwcost.graph import Graph
+from hwcost.measure import MeasurementError
+from hwcost.measure.designed import DesignedSpace
+from hwcost.measure.items import sampled_items
+from hwcost.measure.materialise import materialise
+
+space = DesignedSpace()
+
+
+@pytest.fixture(scope="module")
+def graphs() -> list[Graph]:
+    return [trace(*item.build()) for item in islice(sampled_items(space, seed=0), 80)]
+
+
+def test_a_network_follows_from_its_parameters() -> None:
+    params = {"seed": 7, "version": 1}
+    first, second = (trace(*space.network(params)) for _ in range(2))
+    assert [op.spec for op in first.ops] == [op.spec for op in second.ops]
+    assert space.inputs(params)[0].shape == space.network(params)[1][0].shape
+
+
+def test_networks_of_other_rules_are_refused() -> None:
+    with pytest.raises(MeasurementError, match="version 99 need the hwcost that drew them"):
+        space.build({"seed": 7, "version": 99})
+
+
+def test_the_same_seed_names_the_same_networks() -> None:
+    first, second = ([i.name for i in islice(sampled_items(space, seed=3), 5)] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 5
+
+
+def test_every_op_has_a_rule(graphs: list[Graph]) -> None:
+    assert [g.uncounted for g in graphs if g.uncounted] == []
+
+
+def test_the_shapes_are_covered(graphs: list[Graph]) -> None:
+    convs = [op.spec for g in graphs for op in g.ops if op.spec.kind == "conv2d"]
+    weights = [w for c in convs if (w := c.input("weight"))]
+    channels = {w.shape[0] for w in weights}
+    assert {w.shape[2] for w in weights} >= {1, 2, 3, 5, 7}
+    assert any(n % 8 for n in channels)
+    assert sum(n % 8 == 0 for n in channels) > len(channels) / 3
+    assert {c.param("stride", (1, 1))[0] for c in convs} >= {1, 2}  # type: ignore[index]
+    assert any(c.param("dilation", (1, 1)) != (1, 1) for c in convs)
+    groups = {c.param("groups", 1) for c in convs}
+    assert len(groups) > 5
+    assert {g.inputs[0].shape[0] for g in graphs} >= {1, 2, 4, 8, 16}
+    assert any(g.inputs[0].shape[-1] == 224 for g in graphs)
+
+
+def test_the_kinds_are_covered(graphs: list[Graph]) -> None:
+    kinds = {op.spec.kind for g in graphs for op in g.ops}
+    assert kinds >= {
+        "conv2d", "conv_transpose2d", "linear", "matmul", "scaled_dot_product_attention", "batch_norm", "layer_norm",
+        "group_norm", "softmax", "relu", "gelu", "silu", "hardswish", "sigmoid", "add", "mul", "cat", "max_pool2d",
+        "avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
+    }  # fmt: skip
+
+
+def test_networks_run_and_give_finite_numbers() -> None:
+    for item in islice(sampled_items(space, seed=1), 6):
+        module, inputs = materialise(item.build)
+        with torch.inference_mode():
+            assert module(*inputs).isfinite().all()
