@@ -112,6 +112,12 @@ class _Stopwatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.names: list[str] = []
         self.seconds: list[float] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: the wrapper that keeps torch.compile out costs microseconds a call, and its first call
+        imports the compiler, which takes seconds and keeps the arguments alive."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         start = time.perf_counter()

@@ -152,6 +152,12 @@ class Recorder(TorchDispatchMode):
 
     # -- every call ---------------------------------------------------------------------------------
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: the wrapper that keeps torch.compile out costs microseconds a call, and its first call
+        imports the compiler, which takes seconds and keeps the arguments alive."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors: list[Any] = []
         signature: list[Any] = [func]
