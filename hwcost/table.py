@@ -174,25 +174,31 @@ class LatencyTable:
         array = self._shaped(choices)
         self._refuse(array)
         stands = {p.name: row for p in self.places if (row := p.row(array[0], self.choices)) >= 0}
-        rows = self.frame.iloc[list(stands.values())]
-        times = rows["latency_s"].to_numpy()
+        rows = np.array(list(stands.values()), dtype=np.intp)
+        column = {name: values[rows] for name, values in self._columns.items()}
+        times = column["latency_s"]
         kernels = float(times.sum())
         spread = math.exp(self.meta["z"] * self._error(rows, kernels))
         latency = kernels + float(self.meta["fixed_s"])
-        own = zip(stands, times, rows["low_s"], rows["high_s"], strict=True)
+        own = zip(stands, times, column["low_s"], column["high_s"], strict=True)
         return TableEstimate(
             latency=latency, low=latency / spread, high=latency * spread, confidence=self.meta["confidence"],
-            support=float((rows["support"] * times).sum() / kernels),
-            memory_share=float((rows["memory_share"] * times).sum() / kernels),
-            **{what: float(rows[what].sum()) for what in ("macs", "flops", "bytes", "params")},
-            peak_memory=float(rows["weight_bytes"].sum() + (rows["peak_memory"] - rows["weight_bytes"]).max()),
+            support=float((column["support"] * times).sum() / kernels),
+            memory_share=float((column["memory_share"] * times).sum() / kernels),
+            **{what: float(column[what].sum()) for what in ("macs", "flops", "bytes", "params")},
+            peak_memory=float(column["weight_bytes"].sum() + (column["peak_memory"] - column["weight_bytes"]).max()),
             blocks={name: TableBlock(latency=float(t), low=float(lo), high=float(hi)) for name, t, lo, hi in own},
         )  # fmt: skip
 
-    def _error(self, rows: pd.DataFrame, total: float) -> float:
+    def _error(self, rows: NDArray[np.intp], total: float) -> float:
         """Standard error of the log of the sum; a block that stands twice errs twice the same way."""
-        own = (rows["latency_s"] * rows["sigma"]).groupby(rows.index).sum()
-        return math.hypot(self.meta["common"], float(np.sqrt((own**2).sum())) / total)
+        own = np.bincount(rows, weights=(self._columns["latency_s"] * self._columns["sigma"])[rows])
+        return math.hypot(self.meta["common"], math.sqrt(float((own**2).sum())) / total)
+
+    @cached_property
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        """The numbers of the rows as arrays: a search asks for one architecture at a time, and pandas is slow there."""
+        return {str(c): self.frame[c].to_numpy(dtype=float) for c in self.frame.select_dtypes("number")}
 
     # -- files ------------------------------------------------------------------------------------
 
