@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from typing import TypeVar
 
@@ -20,7 +20,8 @@ from hwcost.cost import Cost
 from hwcost.graph import ITEMSIZE, OpSpec, State, TensorSpec
 
 FAMILIES = (
-    "convolution", "matmul", "attention", "normalisation", "pointwise", "pooling", "indexing", "recurrent", "free",
+    "convolution", "matmul", "attention", "normalisation", "pointwise", "pooling", "indexing", "recurrent", "fourier",
+    "vision", "free",
 )  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def known_kinds() -> tuple[tuple[str, ...], Mapping[str, str]]:
     return tuple(sorted(_RULES)), dict(_FREE)
 
 
-@cache
+@lru_cache(maxsize=200_000)
 def cost_of(op: OpSpec) -> tuple[Cost, State, str]:
     """Cost of a described op, its state, and the reason where it is free or unknown."""
     _load()

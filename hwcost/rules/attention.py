@@ -29,22 +29,29 @@ def scaled_dot_product_attention(op: OpSpec) -> Work:
     return Work(macs=scores * (query.shape[-1] + value.shape[-1]), other_flops=scores * (SOFTMAX_FLOPS + extra))
 
 
-# [b, L, e] = _native_multi_head_attention([b, L, e], key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias)
+# [b, L, e] = _native_multi_head_attention([b, L, e], key, value, embed_dim, num_head, qkv_weight, qkv_bias,
+#                                          proj_weight, proj_bias, mask?)
 @rule("_native_multi_head_attention")
 def native_multi_head_attention(op: OpSpec) -> Work:
     """The fused fast path of nn.MultiheadAttention: three projections, attention, output projection."""
     query = op.input("query") or op.inputs[0]
     key = op.input("key") or query
-    return _multi_head(query.shape, key.shape, int(op.param("num_head", 1)))  # type: ignore[arg-type]
+    return _multi_head(query.shape, key.shape, heads(op, "num_head"))
 
 
-def _multi_head(query: tuple[int, ...], key: tuple[int, ...], heads: int) -> Work:
+def heads(op: OpSpec, name: str) -> int:
+    """The number of heads, a parameter of the op."""
+    value = op.param(name, 1)
+    return value if isinstance(value, int) else 1
+
+
+def _multi_head(query: tuple[int, ...], key: tuple[int, ...], n_heads: int) -> Work:
     batch, length, width = query
     source = key[1]
     projections = batch * width * width * (2 * length + 2 * source)
-    scores = batch * heads * length * source
+    scores = batch * n_heads * length * source
     bias = batch * width * (2 * length + 2 * source)
-    return Work(macs=projections + 2 * scores * (width // heads), other_flops=bias + scores * (SOFTMAX_FLOPS + 1))
+    return Work(macs=projections + 2 * scores * (width // n_heads), other_flops=bias + scores * (SOFTMAX_FLOPS + 1))
 
 
 # [b, L, e] = _transformer_encoder_layer_fwd([b, L, e], embed_dim, num_heads, ..., ffn_weight_1, ...)
@@ -52,10 +59,8 @@ def _multi_head(query: tuple[int, ...], key: tuple[int, ...], heads: int) -> Wor
 def transformer_encoder_layer(op: OpSpec) -> Work:
     """The fused fast path of nn.TransformerEncoderLayer: attention, two norms, two linears."""
     src = op.inputs[0].shape
-    heads = int(op.param("num_heads", 1))  # type: ignore[call-overload]
-    attention = _multi_head(src, src, heads)
-    first = op.input("ffn_weight_1")
-    assert first is not None
+    attention = _multi_head(src, src, heads(op, "num_heads"))
+    first = op.input("ffn_weight_1") or op.inputs[-4]
     tokens, width, hidden = src[0] * src[1], src[2], first.shape[0]
     bias_and_activation = tokens * (2 * hidden + width)
     norms_and_residuals = 2 * tokens * width * (8 + 1)

@@ -17,7 +17,9 @@ from hwcost.rules import Work, rule
 # [b, o, *out] = convolution(input, weight, bias?, transposed=False)
 @rule(
     "conv1d", "conv2d", "conv3d", "convolution", "_convolution", "mkldnn_convolution", "_slow_conv2d_forward",
-    "conv_depthwise3d", "_conv_depthwise2d", "slow_conv3d", "thnn_conv2d",
+    "conv_depthwise3d", "_conv_depthwise2d", "slow_conv3d", "thnn_conv2d", "quantized.conv1d", "quantized.conv2d",
+    "quantized.conv3d", "quantized.conv1d_relu", "quantized.conv2d_relu", "quantized.conv3d_relu",
+    "quantized.conv2d_dynamic",
 )  # fmt: skip
 def convolution(op: OpSpec) -> Work:
     """A convolution, grouped, dilated and strided as its shapes say."""
@@ -41,3 +43,14 @@ def _taps(op: OpSpec) -> int:
 
 def _bias(op: OpSpec) -> int:
     return op.outputs[0].numel if op.input("bias") else 0
+
+
+# [b, o, *out] = deform_conv2d([b, i, *in], [o, i/groups, *kernel], offset, mask?, bias)
+@rule("torchvision.deform_conv2d")
+def deformable(op: OpSpec) -> Work:
+    """A convolution on bilinear samples: four taps, two flop each, per position, input channel and output pixel."""
+    batch, channels = op.inputs[0].shape[:2]
+    weight = op.input("weight") or op.inputs[1]
+    out = op.outputs[0]
+    samples = batch * channels * math.prod(weight.shape[2:]) * math.prod(out.shape[2:])
+    return Work(macs=out.numel * _taps(op), other_flops=8 * samples + _bias(op))

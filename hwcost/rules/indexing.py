@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from hwcost.graph import OpSpec
+from hwcost.graph import OpSpec, Param
 from hwcost.rules import Work, rule
 
 
 @rule(
-    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "clone", "contiguous", "reshape", "flatten", "to", "_to_copy", "pad",
-    "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "_reshape_copy", "repeat", "repeat_interleave",
-    "tile", "roll", "flip", "rot90", "tril", "triu", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
-    "im2col", "col2im", "masked_select", "nonzero", "one_hot", "block_diag", "_pad_circular", "permute_copy", "unfold_copy", "type_as",
-    "meshgrid", "view_copy", "expand_copy", "diag", "diag_embed", "sort", "topk", "unique", "argsort", "searchsorted", "bucketize",
-    "cartesian_prod", "combinations", "tril_indices", "triu_indices", "_unsafe_view", "kthvalue", "upsample_nearest1d",
+    "cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "clone", "contiguous",
+    "reshape", "reshape_as", "flatten", "to", "_to_copy", "type_as", "pad", "constant_pad_nd", "reflection_pad1d",
+    "reflection_pad2d", "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d",
+    "_pad_circular", "_reshape_copy", "repeat", "repeat_interleave", "tile", "roll", "flip", "fliplr", "flipud",
+    "rot90", "tril", "triu", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
+    "im2col", "col2im", "masked_select", "nonzero", "nonzero_numpy", "argwhere", "one_hot", "block_diag",
+    "permute_copy", "unfold_copy", "meshgrid", "view_copy", "expand_copy", "slice_copy", "diag", "diag_embed",
+    "diagflat", "sort", "topk", "msort", "unique", "_unique", "_unique2", "unique_dim", "unique_consecutive", "argsort",
+    "searchsorted", "bucketize", "cartesian_prod", "combinations", "_unsafe_view", "kthvalue", "upsample_nearest1d",
+    "_pack_padded_sequence", "_pad_packed_sequence", "int_repr", "unsqueeze_copy", "transpose_copy",
+    "split_copy", "unbind_copy", "lift", "nested_to_padded_tensor", "max_unpool2d",
+    "fft_fftshift", "fft_ifftshift",
 )  # fmt: skip
 def move(op: OpSpec) -> Work:
     """No arithmetic; what is read and written is the cost (comparisons of sorts are not counted)."""
@@ -44,17 +50,24 @@ def embedding_bag(op: OpSpec) -> Work:
 
 
 # copy_(self, src)        fill_(self, value)        self is written, not read
-@rule("copy", "fill", "zero", "full", "full_like", "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_full", "new_ones",
-      "arange", "linspace", "eye", "rand", "randn", "rand_like", "randn_like", "randint", "normal", "uniform", "bernoulli", "randperm",
-      "logspace", "scalar_tensor", "exponential", "random", "tensor")  # fmt: skip
+@rule(
+    "copy", "fill", "zero", "full", "full_like", "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_full",
+    "new_ones", "arange", "range", "linspace", "logspace", "eye", "rand", "randn", "rand_like", "randn_like", "randint",
+    "randint_like", "normal", "uniform", "bernoulli", "randperm", "scalar_tensor", "exponential", "random", "tensor",
+    "tril_indices", "triu_indices", "hann_window", "hamming_window", "blackman_window", "kaiser_window", "multinomial",
+    "bartlett_window", "log_normal", "cauchy", "geometric", "poisson",
+)  # fmt: skip
 def write(op: OpSpec) -> Work:
     """The old content of `self` is not read."""
     return Work(touched={"self": 0})
 
 
 # scatter(self, dim, index, src)        index_put(self, indices, values)
-@rule("scatter", "scatter_add", "scatter_reduce", "index_put", "index_add", "index_copy", "index_fill", "masked_scatter", "slice_scatter", "select_scatter",
-      "index_put_impl", "_index_put_impl")  # fmt: skip
+@rule(
+    "scatter", "scatter_add", "scatter_reduce", "index_put", "index_add", "index_copy", "index_fill", "masked_scatter",
+    "slice_scatter", "select_scatter", "diagonal_scatter", "index_put_impl", "_index_put_impl", "index_reduce",
+    "fill_diagonal", "put",
+)  # fmt: skip
 def scatter(op: OpSpec) -> Work:
     """Out of place the whole of `self` is copied; one addition per element added."""
     adds = "add" in op.kind or op.param("accumulate") is True
@@ -79,7 +92,11 @@ def resize(op: OpSpec) -> Work:
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(op: OpSpec) -> Work:
     """Bilinear: four taps per output, a multiplication and an addition each."""
-    taps = {0: 4, 1: 1, 2: 16}[int(op.param("interpolation_mode", 0))]  # type: ignore[arg-type]
+    taps = {0: 4, 1: 1, 2: 16}.get(_number(op.param("interpolation_mode", 0)), 4)
     if op.kind.endswith("3d"):
         taps *= 2
     return Work(other_flops=2 * taps * op.outputs[0].numel)
+
+
+def _number(value: Param) -> int:
+    return value if isinstance(value, int) else 0

@@ -10,7 +10,10 @@ from hwcost.rules import Work, rule
 
 
 # [*, n] = linear([*, k], [n, k], [n]?)
-@rule("linear")
+@rule(
+    "linear", "quantized.linear", "quantized.linear_relu", "quantized.linear_dynamic", "quantized.linear_relu_dynamic",
+    "quantized.linear_dynamic_fp16", "quantized.linear_relu_dynamic_fp16", "mkldnn_linear",
+)  # fmt: skip
 def linear(op: OpSpec) -> Work:
     """A fully connected layer; the bias is one addition per output."""
     out = op.outputs[0].numel
@@ -19,7 +22,7 @@ def linear(op: OpSpec) -> Work:
 
 # [m, n] = mm([m, k], [k, n])        [b, m, n] = bmm([b, m, k], [b, k, n])
 # [*, m, n] = matmul([*, m, k], [*, k, n])        [m] = mv([m, k], [k])        [] = dot([k], [k])
-@rule("mm", "bmm", "matmul", "mv", "dot", "vdot", "inner", "__matmul__")
+@rule("mm", "bmm", "matmul", "mv", "dot", "vdot", "inner", "__matmul__", "linalg_matmul", "_int_mm", "linalg_vecdot")
 def product(op: OpSpec) -> Work:
     """Every output element is a dot product over the last axis of the first operand."""
     return Work(macs=op.outputs[0].numel * (op.inputs[0].shape or (1,))[-1])
@@ -87,6 +90,28 @@ def _einsum_indices(equation: str, inputs: tuple[TensorSpec, ...]) -> tuple[dict
         for letter, size in zip(term, tensor.shape, strict=True):
             sizes[letter] = max(size, sizes.get(letter, 1))
     return sizes, terms, result
+
+
+# [n, m] = tensordot([n, *k], [*k, m], dims_self, dims_other)
+@rule("tensordot")
+def tensordot(op: OpSpec) -> Work:
+    """Every output element is a dot product over the contracted axes."""
+    dims = op.param("dims_self", ())
+    contracted = math.prod(op.inputs[0].shape[d] for d in dims if isinstance(d, int)) if isinstance(dims, tuple) else 1
+    return Work(macs=op.outputs[0].numel * contracted)
+
+
+# [*, n*p, m*q] = kron([*, n, m], [*, p, q])        [*, p, r] = cdist([*, p, m], [*, r, m])
+@rule("kron")
+def kron(op: OpSpec) -> Work:
+    """One multiplication per output."""
+    return Work(macs=op.outputs[0].numel)
+
+
+@rule("cdist", "_cdist_forward", "_euclidean_dist")
+def cdist(op: OpSpec) -> Work:
+    """Subtract, square and add per pair and coordinate."""
+    return Work(other_flops=3 * op.outputs[0].numel * op.inputs[0].shape[-1])
 
 
 # [b, o] = bilinear([b, i], [b, j], [o, i, j], [o]?)

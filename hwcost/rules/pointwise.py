@@ -15,19 +15,24 @@ _FLOPS: dict[int, tuple[str, ...]] = {
     1: (
         "add", "sub", "rsub", "mul", "div", "true_divide", "floor_divide", "remainder", "fmod", "neg", "abs", "relu",
         "threshold", "exp", "exp2", "expm1", "log", "log2", "log1p", "log10", "sqrt", "square", "reciprocal", "erf",
-        "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "floor", "ceil", "round", "trunc", "frac",
-        "sign", "sgn", "maximum", "minimum", "fmax", "fmin", "pow", "float_power", "eq", "ne", "lt", "le", "gt", "ge",
-        "where", "logical_and", "logical_or", "logical_not", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_not",
-        "bitwise_xor", "isnan", "isinf", "isfinite", "masked_fill", "nan_to_num", "heaviside", "hypot", "polar",
-        "complex", "conj_physical", "angle", "subtract", "multiply", "divide", "negative", "absolute", "not_equal",
-        "greater", "less", "greater_equal", "less_equal", "__and__", "__or__", "__lshift__", "__rshift__", "bitwise_left_shift",
-        "bitwise_right_shift", "isin", "positive", "lgamma", "digamma", "erfinv", "erfc",
+        "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "arctan2", "sinh", "cosh", "asinh", "acosh", "atanh",
+        "floor", "ceil", "round", "trunc", "fix", "frac", "sign", "sgn", "maximum", "minimum", "fmax", "fmin", "pow",
+        "float_power", "eq", "ne", "lt", "le", "gt", "ge", "where", "logical_and", "logical_or", "logical_not",
+        "logical_xor", "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_xor", "bitwise_left_shift",
+        "bitwise_right_shift", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "__iand__", "__ior__",
+        "isnan", "isinf", "isfinite", "isneginf", "isposinf", "signbit", "masked_fill", "nan_to_num", "heaviside",
+        "hypot", "polar", "complex", "conj_physical", "angle", "subtract", "multiply", "divide", "negative",
+        "absolute", "not_equal", "greater", "less", "greater_equal", "less_equal", "isin", "positive", "lgamma",
+        "digamma", "erfinv", "erfc", "ldexp", "deg2rad", "rad2deg", "gcd", "i0", "special_i0", "special_erf",
     ),
     2: ("leaky_relu", "hardtanh", "relu6", "clamp", "clamp_min", "clamp_max", "clip", "prelu", "_prelu_kernel", "rsqrt",
-        "addcmul", "addcdiv", "hardshrink", "softshrink", "isclose", "squared_relu"),
-    3: ("elu", "celu", "selu", "softplus", "lerp", "softsign", "log_sigmoid", "logit", "quantize_per_tensor", "fake_quantize_per_tensor_affine"),
-    4: ("sigmoid", "tanh", "hardsigmoid", "logsigmoid", "dequantize"),
-    5: ("silu", "swish", "hardswish", "softmax", "_softmax", "log_softmax", "_log_softmax", "softmin", "glu", "mish"),
+        "addcmul", "addcdiv", "hardshrink", "softshrink", "isclose", "squared_relu", "xlogy", "logaddexp", "copysign",
+        "rrelu", "quantize_per_channel"),
+    3: ("elu", "celu", "selu", "softplus", "lerp", "softsign", "log_sigmoid", "logit", "quantize_per_tensor",
+        "quantize_per_tensor_dynamic", "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"),
+    4: ("sigmoid", "tanh", "hardsigmoid", "logsigmoid", "dequantize", "special_expit", "sinc"),
+    5: ("silu", "swish", "hardswish", "softmax", "_softmax", "log_softmax", "_log_softmax", "softmin", "glu", "mish",
+        "_safe_softmax", "special_softmax", "special_log_softmax"),
 }  # fmt: skip
 _GELU = {"none": 5, "tanh": 10}  # x/2 (1 + erf(x/sqrt 2)); the tanh form adds a cubic and its tanh
 
@@ -48,3 +53,21 @@ for _count, _kinds in _FLOPS.items():
 def gelu(op: OpSpec) -> Work:
     """Exact by the error function, or by tanh."""
     return Work(other_flops=_GELU[str(op.param("approximate", "none"))] * op.outputs[0].numel)
+
+
+# [*] = dropout([*], p, train)
+@rule("dropout", "feature_dropout", "alpha_dropout", "native_dropout", "feature_alpha_dropout")
+def dropout(op: OpSpec) -> Work:
+    """The identity in inference; a comparison and a scale per element in training."""
+    return Work(other_flops=2 * op.outputs[0].numel if op.param("train") else 0)
+
+
+# [*] = add_relu([*], [*]) and other elementwise ops of quantised tensors: dequantise, compute, quantise
+@rule(
+    "quantized.add", "quantized.add_relu", "quantized.mul", "quantized.mul_relu", "quantized.cat", "quantized.hardswish",
+    "quantized.sigmoid", "quantized.add_scalar", "quantized.mul_scalar", "quantized.leaky_relu", "quantized.elu",
+    "quantized.batch_norm2d", "quantized.cat_relu", "quantized.softmax", "quantized.prelu", "quantized.relu6",
+)  # fmt: skip
+def quantised(op: OpSpec) -> Work:
+    """One flop per element to leave the integers, one to return, one for the op."""
+    return Work(other_flops=3 * op.outputs[0].numel)

@@ -11,18 +11,16 @@ from hwcost.rules import Work, rule
 # [b, c, *out] = max_pool2d([b, c, *in], kernel_size, stride?, ...)
 @rule(
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "lp_pool2d",
+    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "quantized_max_pool2d",
+    "quantized_max_pool1d",
 )  # fmt: skip
 def pool(op: OpSpec) -> Work:
     """Each output looks at one window."""
     size = op.param("kernel_size", 1)
-    spatial = int("".join(c for c in op.kind.split("_with")[0] if c.isdigit()))
-    window = math.prod(size) if isinstance(size, tuple) and len(size) > 1 else _number(size) ** spatial  # type: ignore[arg-type]
+    axes = int("".join(c for c in op.kind.split("_with")[0] if c.isdigit()))
+    sides = tuple(s for s in size if isinstance(s, int)) if isinstance(size, tuple) else (int(size or 1),)
+    window = math.prod(sides) if len(sides) == axes else sides[0] ** axes
     return Work(other_flops=op.outputs[0].numel * window)
-
-
-def _number(size: object) -> int:
-    return int(size[0] if isinstance(size, tuple) else size)  # type: ignore[call-overload, no-any-return]
 
 
 # [b, c, *out] = adaptive_avg_pool2d([b, c, *in], output_size)
@@ -37,7 +35,8 @@ def adaptive_pool(op: OpSpec) -> Work:
 
 @rule(
     "sum", "mean", "amax", "amin", "max", "min", "prod", "any", "all", "logsumexp", "nansum", "median",
-    "argmax", "argmin", "count_nonzero", "cumsum", "cumprod", "cummax", "nanmean", "aminmax",
+    "argmax", "argmin", "count_nonzero", "cumsum", "cumprod", "cummax", "cummin", "nanmean", "aminmax", "mode",
+    "nanmedian", "trace", "histc", "bincount", "equal", "allclose", "logcumsumexp", "sum_to_size",
 )  # fmt: skip
 def reduction(op: OpSpec) -> Work:
     """[*] = sum([*, n]): one per element read (two operands: one per output)."""

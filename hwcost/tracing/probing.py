@@ -42,9 +42,9 @@ class Probe:
             out = self._on_zeros(args, kwargs)
         return out, True
 
-    def stand_in(self, tensor: Any) -> torch.Tensor:
-        """The tensor that stood for an argument."""
-        return self._made[id(tensor)]
+    def stand_in(self, tensor: Any) -> torch.Tensor | None:
+        """The tensor that stood for an argument; None for one inside a packed object."""
+        return self._made.get(id(tensor))
 
     def _on_zeros(self, args: Any, kwargs: Any) -> Any:
         self._made.clear()
@@ -92,7 +92,8 @@ class Probe:
         return self._keep(arg, lambda: torch.empty_strided(form.shape, form.stride, dtype=form.dtype, device="meta"))
 
     def _mixed(self, arg: Any) -> torch.Tensor:
-        known = arg.known if arg.memory.valid and not arg.memory.weight else None
+        whole = self._form(arg).dtype in (torch.int64, torch.int32)  # lengths, repeats
+        known = arg.known if whole and arg.memory.valid else None
         return self._keep(arg, lambda: known) if known is not None else self._meta(arg)
 
     def _zeros(self, arg: Any) -> torch.Tensor:
