@@ -12,9 +12,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hwcost.cost import Cost
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Scalar = int | float | bool | str | None
 Param = Scalar | tuple["Param", ...]
@@ -169,6 +172,39 @@ class Graph:
             name = block_name(op.module, depth)
             costs[name] = costs.get(name, Cost()) + op.cost
         return costs
+
+    def repeated(self, depth: int = 2) -> tuple[Repeat, ...]:
+        """Blocks that do the same ops on the same shapes, together, in the order of first call."""
+        content: dict[str, list[OpSpec]] = {}
+        for op in self.ops:
+            content.setdefault(block_name(op.module, depth), []).append(op.spec)
+        groups: dict[tuple[OpSpec, ...], list[str]] = {}
+        for name, specs in content.items():
+            groups.setdefault(tuple(specs), []).append(name)
+        costs = self.blocks(depth)
+        return tuple(Repeat(tuple(names), costs[names[0]]) for names in groups.values())
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per op: name, kind, module, state, its cost by part, intensity and output shape."""
+        import pandas as pd
+
+        columns = ("macs", "other_flops", "flops", "bytes_weights", "bytes_activations", "bytes_written", "bytes")
+        rows = [
+            {"op": op.name, "kind": op.spec.kind, "module": op.module, "state": op.state, "reason": op.reason}
+            | {column: getattr(op.cost, column) for column in columns}
+            | {"intensity": op.cost.intensity, "shape": op.spec.outputs[0].shape if op.spec.outputs else ()}
+            for op in self.ops
+        ]
+        names = ["op", "kind", "module", "state", "reason", *columns, "intensity", "shape"]
+        return pd.DataFrame(rows, columns=names)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Blocks that are equal, and the cost of one of them."""
+
+    blocks: tuple[str, ...]
+    cost: Cost
 
 
 def block_name(module: str, depth: int) -> str:

@@ -31,11 +31,13 @@ class Work:
 
     Traffic follows from the tensors themselves; `touched` overrides the number of elements read of
     an input (by argument name) where an op does not read all of it, as an embedding does not.
+    `workspace` is what the op allocates and releases while it runs (byte).
     """
 
     macs: int = 0
     other_flops: int = 0
     touched: Mapping[str, int] = field(default_factory=dict)
+    workspace: int = 0
 
 
 Rule = Callable[[OpSpec], Work]
@@ -117,6 +119,13 @@ def cost_of(op: OpSpec) -> tuple[Cost, State, str]:
         bytes_written=sum(t.bytes for t in op.outputs if not (t.internal or t.repeat)),
     )
     return (cost, "costed", "") if found else (cost, "unknown", f"no cost rule for {op.kind}")
+
+
+def workspace_of(op: OpSpec) -> int:
+    """Bytes that a described op holds besides its inputs and outputs while it runs, where its rule says so."""
+    _load()
+    found = _RULES.get(op.kind)
+    return found(op).workspace if found else 0
 
 
 def _read(op: OpSpec, work: Work, *, weight: bool) -> int:

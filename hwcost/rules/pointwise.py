@@ -64,9 +64,10 @@ def dropout(op: OpSpec) -> Work:
 
 # [*] = add_relu([*], [*]) and other elementwise ops of quantised tensors: dequantise, compute, quantise
 @rule(
-    "quantized.add", "quantized.add_relu", "quantized.mul", "quantized.mul_relu", "quantized.cat", "quantized.hardswish",
-    "quantized.sigmoid", "quantized.add_scalar", "quantized.mul_scalar", "quantized.leaky_relu", "quantized.elu",
-    "quantized.batch_norm2d", "quantized.cat_relu", "quantized.softmax", "quantized.prelu", "quantized.relu6",
+    "quantized.add", "quantized.add_relu", "quantized.mul", "quantized.mul_relu", "quantized.cat",
+    "quantized.hardswish", "quantized.sigmoid", "quantized.add_scalar", "quantized.mul_scalar", "quantized.leaky_relu",
+    "quantized.elu", "quantized.batch_norm2d", "quantized.cat_relu", "quantized.softmax",
+    "quantized.prelu", "quantized.relu6",
 )  # fmt: skip
 def quantised(op: OpSpec) -> Work:
     """One flop per element to leave the integers, one to return, one for the op."""

@@ -20,7 +20,10 @@ def pool(op: OpSpec) -> Work:
     axes = int("".join(c for c in op.kind.split("_with")[0] if c.isdigit()))
     sides = tuple(s for s in size if isinstance(s, int)) if isinstance(size, tuple) else (int(size or 1),)
     window = math.prod(sides) if len(sides) == axes else sides[0] ** axes
-    return Work(other_flops=op.outputs[0].numel * window)
+    out = op.outputs[0]
+    # The maximum is taken with its indices (int64) and copied out, also where nobody asked for them.
+    workspace = out.numel * 8 + out.bytes if op.kind in ("max_pool1d", "max_pool2d", "max_pool3d") else 0
+    return Work(other_flops=out.numel * window, workspace=workspace)
 
 
 # [b, c, *out] = adaptive_avg_pool2d([b, c, *in], output_size)

@@ -7,7 +7,7 @@ additions per gate for the two biases.
 
 from __future__ import annotations
 
-from hwcost.graph import OpSpec
+from hwcost.graph import ITEMSIZE, OpSpec
 from hwcost.rules import Work, rule
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1, "quantized_lstm": 4, "quantized_gru": 3}
@@ -24,7 +24,12 @@ def recurrent(op: OpSpec) -> Work:
     biases = sum(t.numel for t in op.inputs if t.name == "params" and len(t.shape) == 1)
     gates = _GATES[op.kind]
     hidden = sum(t.shape[0] // gates for t in matrices if t.shape[0] % gates == 0) // 2
-    return Work(macs=steps * sum(t.numel for t in matrices), other_flops=steps * (biases + hidden * _GATE_FLOPS[gates]))
+    return Work(
+        macs=steps * sum(t.numel for t in matrices),
+        other_flops=steps * (biases + hidden * _GATE_FLOPS[gates]),
+        workspace=2
+        * max((steps * t.shape[0] * ITEMSIZE[first.dtype] for t in matrices), default=0),  # gates, all steps
+    )
 
 
 # [B, H] = lstm_cell([B, I], hx, w_ih, w_hh, b_ih?, b_hh?)

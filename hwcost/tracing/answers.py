@@ -10,7 +10,7 @@ import torch
 
 from hwcost.cost import Cost
 from hwcost.graph import OpSpec, State, TensorSpec
-from hwcost.rules import cost_of
+from hwcost.rules import cost_of, workspace_of
 from hwcost.tracing.calls import Call, bind, call_of
 from hwcost.tracing.forms import Form, contiguous, layout, predict
 from hwcost.tracing.probing import Probe, real_form
@@ -51,6 +51,7 @@ class Entry:
     results: Results
     mutated: tuple[int, ...]  # positions among the tensor arguments
     size: int  # elements of the results
+    workspace: int  # bytes held while it runs
     lasting: bool  # the same at every call of the signature
 
 
@@ -155,9 +156,8 @@ class Learner:
         if made and all(o.shares >= 0 for o in made):
             cost, state, reason = Cost(), "free", _VIEW
         lasting = not (call.sized_by_values and known) and not call.changes_form
-        return Entry(
-            call, spec, cost, state, reason, results, mutated, sum(numel(o.form) for o in made), lasting
-        )  # fmt: skip
+        size = sum(numel(o.form) for o in made)
+        return Entry(call, spec, cost, state, reason, results, mutated, size, workspace_of(spec), lasting)
 
     def _results(
         self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], held: Held, known: bool

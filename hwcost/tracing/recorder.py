@@ -249,6 +249,8 @@ class Recorder(TorchDispatchMode):
 
     def _append(self, entry: Entry, reads: tuple[int, ...], outs: list[Any]) -> None:
         writes = tuple([o.number for o in outs if o is not None])
+        if entry.workspace:
+            self._dead.append(Life(entry.workspace, len(self._ops), len(self._ops)))
         self._ops.append(
             Op(entry.call.name, entry.spec, self._stack[-1], reads, writes, entry.cost, entry.state, entry.reason)
         )
