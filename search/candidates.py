@@ -91,6 +91,11 @@ class Pool:
             f"nearest that a descent found has {limit} at {1 + excess:.3g} times its limit; raise the budget"
         )
 
+    def explore(self, rng: np.random.Generator, looks: int) -> None:
+        """Look at some more random architectures."""
+        for _ in range(looks):
+            self.look(random_choice(rng))
+
     def grow(self, around: list[Candidate], rng: np.random.Generator, each: int) -> None:
         """Look at neighbours, one or two steps away, of each given architecture."""
         for candidate in around:

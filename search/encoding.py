@@ -37,15 +37,22 @@ class Views:
         return Views(self.places[rows], self.counts[rows], self.cost[rows])
 
 
-def encode(points: Sequence[Point], costs: Sequence[float], distributions: Mapping[str, BaseDistribution]) -> Views:
-    """The views of `points`; `distributions` of every parameter that any of them has; costs above 0."""
-    blocks = [
-        _columns([p.get(name) for p in points], [name in p for p in points], d) for name, d in distributions.items()
-    ]
-    places = np.hstack(blocks) if blocks else np.zeros((len(points), 0))
-    logs = np.log(np.asarray(costs, dtype=float))[:, None]
-    spread = float(logs.std())
-    return Views(places, _counts(points, distributions), (logs - logs.mean()) / (spread if spread > 0 else 1.0))
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes architectures that have parameters of these distributions, and costs (above 0) like these."""
+
+    distributions: Mapping[str, BaseDistribution]
+    costs: Array
+
+    def __call__(self, points: Sequence[Point], costs: Array) -> Views:
+        """The views of `points` that cost `costs`; parameters of other names are ignored."""
+        n = len(points)
+        blocks = [np.zeros((n, 0))]
+        for name, d in self.distributions.items():
+            blocks.append(_columns([p.get(name) for p in points], [name in p for p in points], d))
+        logs = np.log(self.costs)
+        scaled = (np.log(costs) - logs.mean()) / (logs.std() or 1.0)
+        return Views(np.hstack(blocks), _counts(points, self.distributions), scaled[:, None])
 
 
 def _columns(values: Sequence[Any], present: Sequence[bool], distribution: BaseDistribution) -> Array:

@@ -30,15 +30,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hwcost.search import surrogate
 from hwcost.search.candidates import Candidate, Pool
-from hwcost.search.encoding import encode
+from hwcost.search.encoding import Encoder, Views
 from hwcost.search.memory import attribute_of, is_training
 from hwcost.search.objective import LatencyObjective
 from hwcost.search.probe import Probe, draw, fixed_or_random
 
 Array = NDArray[np.float64]
 _LEVELS = 16  # cost levels of eq. (1)
-_PARENTS, _NEIGHBOURS = 4, 12
-_REJECTIONS = 100  # random proposals over the budget before the start is drawn from the pool
+_LOOKS = 60  # random architectures looked at for each proposal
+_PARENTS, _NEIGHBOURS, _CLIMBS = 4, 12, 2
+_REJECTIONS = 100  # random proposals without a training before the start is drawn from the pool
 _TRIES = 50  # of another sampler, before the nearest feasible candidate is taken
 
 
@@ -120,24 +121,49 @@ class ArchitectureSampler(_Proposing):
         """Random at first, then the candidate with most expected improvement."""
         trials = study.get_trials(deepcopy=False)
         trained = [t for t in trials if is_training(t)]
-        if len(trained) < self._first and sum(t.state == TrialState.PRUNED for t in trials) < _REJECTIONS:
+        starting = len(trained) < self._first
+        if starting and len(trials) - len(trained) < _REJECTIONS:
             return None
-        taken = {attribute_of(t).get("key") for t in trials if t.state in (TrialState.COMPLETE, TrialState.RUNNING)}
+        self.pool.explore(rng, _LOOKS)
         self.pool.grow(self._best(trained), rng, _NEIGHBOURS)
-        free = [c for key, c in self.pool.feasible.items() if key not in taken]
+        taken = {attribute_of(t).get("key") for t in trials if t.state in (TrialState.COMPLETE, TrialState.RUNNING)}
+        free = self._free(taken)
         self.fruitless = 0 if free else self.fruitless + 1
         if not free:
             return None
-        if len(trained) < self._first:
+        if starting:
             return free[int(rng.integers(len(free)))]
         running = [t for t in trials if t.state == TrialState.RUNNING and attribute_of(t).get("key")]
-        return free[int(np.argmax(self._acquisition(trained, running, free, rng)))]
+        return self._climb(self._ranking(trained, running, free, rng), free, taken, rng)
+
+    def _free(self, taken: set[Any]) -> list[Candidate]:
+        return [c for key, c in self.pool.feasible.items() if key not in taken]
+
+    def _climb(self, ranking: _Ranking, free: list[Candidate], taken: set[Any], rng: np.random.Generator) -> Candidate:
+        """The candidate that ranks first, after looking at the neighbours of those that do."""
+        scores = ranking(free)
+        for _ in range(_CLIMBS):
+            first = [free[int(i)] for i in np.argsort(-scores, kind="stable")[:_PARENTS]]
+            known = len(self.pool.feasible)
+            self.pool.grow(first, rng, _NEIGHBOURS)
+            new = [c for c in list(self.pool.feasible.values())[known:] if c.judgement.key not in taken]
+            if new:
+                free, scores = [*free, *new], np.concatenate([scores, ranking(new)])
+        return free[int(np.argmax(scores))]
+
+    def _ranking(
+        self, trained: Sequence[FrozenTrial], running: Sequence[FrozenTrial], free: Sequence[Candidate], rng: Any
+    ) -> _Ranking:
+        values = np.array([self._upward(t)[0] for t in trained])
+        device = int(rng.integers(len(self._objective.models)))
+        old, now = [self._candidate(t) for t in trained], [self._candidate(t) for t in running]
+        return _Ranking(self._objective, old, values, now, free, device, self._seed)
 
     def _best(self, trained: Sequence[FrozenTrial]) -> list[Candidate]:
         """The trained architectures whose neighbours are worth looking at: the front, and the best by metric."""
-        values = np.array([self._upward(t) for t in trained]).reshape(len(trained), -1)
-        if not len(values):
+        if not trained:
             return []
+        values = np.array([self._upward(t) for t in trained])
         order = np.argsort(-values[:, 0], kind="stable")
         front = [i for i in order if not (np.all(values >= values[i], 1) & np.any(values > values[i], 1)).any()]
         chosen = dict.fromkeys([*front[:_PARENTS], *order[:_PARENTS].tolist()])
@@ -156,34 +182,48 @@ class ArchitectureSampler(_Proposing):
         signs = [1.0 if d == "maximize" else -1.0 for d in self._objective.directions]
         return [s * v for s, v in zip(signs, trial.values or (), strict=True)]
 
-    def _acquisition(
-        self, trained: Sequence[FrozenTrial], running: Sequence[FrozenTrial], free: Sequence[Candidate], rng: Any
-    ) -> Array:
-        """Expected improvement of each free candidate."""
-        known = [self._candidate(t) for t in [*trained, *running]]
-        everybody = [*known, *free]
+
+class _Ranking:
+    """Expected improvement of candidates, after one fit to what was trained."""
+
+    def __init__(
+        self, objective: LatencyObjective, trained: Sequence[Candidate], values: Array, running: Sequence[Candidate],
+        pool: Sequence[Candidate], device: int, seed: int,
+    ) -> None:  # fmt: skip
+        self._device, self._several = device, len(objective.directions) > 1
+        known = [*trained, *running]
+        everybody = [*known, *pool]
         distributions = {name: d for c in everybody for name, d in c.distributions.items()}
-        device = int(rng.integers(len(self._objective.models)))
-        costs = np.array([list(c.judgement.costs.values())[device] for c in everybody])
-        views = encode([c.params for c in everybody], costs.tolist(), distributions)
-        z = surrogate.warp(np.array([self._upward(t)[0] for t in trained]))
-        believed = np.concatenate([z, np.zeros(len(running))])  # a running trial is believed to be average
-        n = len(known)
-        settings = surrogate.settings(np.random.default_rng(self._seed), len(distributions), views.counts.shape[1])
-        process = surrogate.Surrogate(views[slice(0, n)], believed, settings)
-        mean, deviation = process.predict(views[slice(n, None)])
-        if len(self._objective.directions) == 1:
-            return surrogate.expected_improvement(mean, deviation, float(z.max()))
-        return area_improvement(mean, deviation, costs[n:], z, costs[: len(z)])
+        self._encode = Encoder(distributions, self._costs(everybody))
+        self._levels = np.quantile(self._encode.costs[len(known) :], np.linspace(0, 1, _LEVELS))
+        self._z = surrogate.warp(values)
+        self._paid = self._costs(trained)
+        seen = self._views(known)
+        believed = np.concatenate([self._z, np.zeros(len(running))])  # a running trial is believed to be average
+        settings = surrogate.settings(np.random.default_rng(seed), len(distributions), seen.counts.shape[1])
+        self._process = surrogate.Surrogate(seen, believed, settings)
+
+    def _costs(self, candidates: Sequence[Candidate]) -> Array:
+        return np.array([list(c.judgement.costs.values())[self._device] for c in candidates])
+
+    def _views(self, candidates: Sequence[Candidate]) -> Views:
+        return self._encode([c.params for c in candidates], self._costs(candidates))
+
+    def __call__(self, candidates: Sequence[Candidate]) -> Array:
+        """The acquisition of each candidate."""
+        mean, deviation = self._process.predict(self._views(candidates))
+        if not self._several:
+            return surrogate.expected_improvement(mean, deviation, float(self._z.max()))
+        return area_improvement(mean, deviation, self._costs(candidates), self._z, self._paid, self._levels)
 
 
-def area_improvement(mean: Array, deviation: Array, cost: Array, z: Array, paid: Array) -> Array:
-    """Eq. (1): for candidates of known `cost`, given results `z` of architectures that cost `paid`.
+def area_improvement(mean: Array, deviation: Array, cost: Array, z: Array, paid: Array, levels: Array) -> Array:
+    """Eq. (1) at the given cost levels, for candidates of known `cost`; `z` are results that cost `paid`.
 
-    Cost levels are quantiles of the candidates' costs, so that the scale of the cost does not matter.
+    The levels are quantiles of the candidates' costs, so that the scale of the cost does not matter.
     """
     total = np.zeros_like(mean)
-    for level in np.quantile(cost, np.linspace(0, 1, _LEVELS)):
+    for level in levels:
         reached = z[paid <= level]
         best = float(reached.max()) if len(reached) else float(z.min())
         total += np.where(cost <= level, surrogate.expected_improvement(mean, deviation, best), 0.0)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -73,11 +74,10 @@ def run_study(
     """
     if trainings < 1 or n_jobs < 1:
         raise StudyError(f"trainings and n_jobs must be at least 1, but got {trainings} and {n_jobs}")
-    warnings.filterwarnings("ignore", category=ExperimentalWarning, module=__name__)  # metric names, heartbeats
     study = open_study(objective, seed=seed, storage=storage, sampler=sampler, name=name)
     verbosity = optuna.logging.get_verbosity()
     if progress:  # a bar and a log of every trial do not go together
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
     worker = _Worker(study, objective, trainings, progress or (lambda *_: None))
     try:
         if n_jobs == 1:
@@ -106,7 +106,8 @@ def open_study(
         if study.get_trials(deepcopy=False):
             raise StudyError(f"study {study.study_name!r} has trials that were not made by hwcost; use another name")
         study.set_user_attr(ATTRIBUTE, wanted)
-        study.set_metric_names(objective.metric_names)
+        with _experimental():
+            study.set_metric_names(objective.metric_names)
     elif found != wanted:
         what = next(k for k in wanted if found.get(k) != wanted[k])
         raise StudyError(
@@ -170,13 +171,22 @@ def open_storage(storage: str | BaseStorage | None) -> BaseStorage | None:
 
 
 def _sql(url: str) -> BaseStorage:
-    return optuna.storages.RDBStorage(
-        url,
-        heartbeat_interval=_HEARTBEAT,
-        grace_period=_GRACE,
-        heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),
-        engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {},
-    )
+    with _experimental():
+        return optuna.storages.RDBStorage(
+            url,
+            heartbeat_interval=_HEARTBEAT,
+            grace_period=_GRACE,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),
+            engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {},
+        )
+
+
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Heartbeats and metric names are marked experimental since Optuna 2.6 and 3.2; users need not hear of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def describe(objective: LatencyObjective) -> dict[str, Any]:
@@ -244,7 +254,8 @@ class _Worker:
 
     def _wait(self) -> None:
         time.sleep(0.2)
-        optuna.storages.fail_stale_trials(self._study)
+        with _experimental():
+            optuna.storages.fail_stale_trials(self._study)
 
     def _is_over(self, idle: int, done: int) -> bool:
         if idle == _LOST_AFTER and done == 0:
