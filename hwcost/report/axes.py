@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hwcost.units import Dimension
+from hwcost.units import Dimension, parse
 from hwcost.units import format as quantity
 
 
@@ -23,7 +23,12 @@ def linear_axis(high: float, dimension: Dimension, title: str) -> dict[str, Any]
     step = 10.0 ** math.floor(math.log10(high))
     step = next(step * part for part in (0.1, 0.2, 0.5, 1.0) if high / (step * part) <= 12)
     ticks = [float(f"{i * step:.6g}") for i in range(int(high / step) + 1)]
-    return _labelled(ticks, dimension, title) | {"type": "linear", "range": [0, high]}
+    symbol = quantity(ticks[-1], dimension).split()[1]
+    size = parse(f"1 {symbol}", dimension)
+    return {
+        "tickvals": ticks, "ticktext": [f"{t / size:.4g}" for t in ticks], "title": {"text": f"{title} ({symbol})"},
+        "type": "linear", "range": [0, high], "automargin": True,
+    }  # fmt: skip
 
 
 def _labelled(ticks: Sequence[float], dimension: Dimension, title: str) -> dict[str, Any]:

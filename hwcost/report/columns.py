@@ -25,6 +25,8 @@ def column(title: str, values: Sequence[float | None], dimension: units.Dimensio
 def _cell(value: float | None, size: float, decimals: int) -> str:
     if value is None or not math.isfinite(value):
         return "-"
+    if value == 0:
+        return "0"
     least = 10.0**-decimals
     if 0 < value / size < least / 2:
         return f"<{least:.{decimals}f}"

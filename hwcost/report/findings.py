@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwcost.accuracy import Accuracy
+from hwcost.estimate import Estimate
 from hwcost.report.columns import percent
 from hwcost.report.page import QuickstartResult
 from hwcost.units import format as quantity
@@ -62,8 +63,8 @@ def _gate(result: QuickstartResult) -> Finding:
     cost = f" Training them would have taken about {each} each, {saved} in all." if rejected else ""
     return Finding(
         f"{rejected} of {len(result.candidates)} proposals rejected without training",
-        f"Their predicted latency was over the budget, which is known before training.{cost} {trained} were trained, "
-        f"{repeats} were repeats whose result was known.",
+        f"Their predicted latency was over the budget, which is known before training.{cost} {trained} were trained; "
+        f"{repeats} had been proposed before, and their result was known.",
     )
 
 
@@ -71,10 +72,10 @@ def _accuracy(result: QuickstartResult) -> Finding:
     a, found = result.held_out, result.verification.networks
     inside = sum(row.low <= row.measured <= row.high for row in found)
     return Finding(
-        f"Latency predicted to {percent(a.mape)}, on networks the model never saw",
+        f"Latency predicted to {percent(a.mape)} on average, for networks the model never saw",
         f"Of {len(a.networks)} networks held out of the fit, {percent(a.within(0.05), 0)} are predicted within 5 % and "
         f"{percent(a.within(0.10), 0)} within 10 %; the clock repeats itself to ±{percent(a.clock)}{_limit(a)}. "
-        f"{inside} of {len(found)} architectures found were measured inside their predicted interval.",
+        f"Of the {len(found)} found and measured again, {inside} lay inside the predicted interval.",
     )
 
 
@@ -95,8 +96,14 @@ def _binding(result: QuickstartResult) -> Finding:
     return Finding(
         bound,
         f"{advice}. The ceilings alone would allow {percent(reached, 0)} of its predicted time; the rest is what "
-        f"kernels lose against them, and {quantity(estimate.overhead, 'second')} of overhead between kernels.",
+        f"kernels lose against them{_overhead(estimate)}.",
     )
+
+
+def _overhead(estimate: Estimate) -> str:
+    if estimate.overhead < 0.005 * estimate.latency:
+        return ""
+    return f", and {quantity(estimate.overhead, 'second')} of overhead between kernels"
 
 
 def _duration(seconds: float) -> str:

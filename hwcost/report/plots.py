@@ -89,7 +89,7 @@ def _reach(rows: Sequence[Comparison]) -> float:
 def _parts(held_out: Sequence[Comparison], found: Sequence[Comparison]) -> list[tuple[str, Sequence[Comparison], Any]]:
     parts = [
         (f"{len(held_out)} networks held out of the fit", held_out, {"color": BLUE, "size": 7, "opacity": 0.75}),
-        (f"{len(found)} architectures found", found, {"color": ORANGE, "size": 10, "symbol": "diamond"}),
+        (f"{len(found)} found by the search", found, {"color": ORANGE, "size": 10, "symbol": "diamond"}),
     ]
     return [part for part in parts if part[1]]
 
@@ -228,7 +228,7 @@ def kinds_figure(winners: Sequence[Winner]) -> go.Figure:
     ordered = sorted(winners, key=lambda w: w.estimate.latency, reverse=True)
     by_winner = [time_by_kind(w) for w in ordered]
     names = leading(by_winner)
-    fig = figure(height=140 + 34 * len(ordered))
+    fig = figure(height=210 + 34 * len(ordered))
     for name, color in zip(names, (*PALETTE[:5], "#5bb5c5", GREY), strict=False):
         x = [sum(t for k, t in times.items() if _group(k, names) == name) for times in by_winner]
         text = [f"{name}: {quantity(t, 'second')} of {w.name}" for t, w in zip(x, ordered, strict=True)]

@@ -6,6 +6,7 @@ A kernel stands at its arithmetic intensity (flop/byte, compulsory traffic) and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hwcost.report.plots import PALETTE, figure
 from hwcost.units import format as quantity
 
 _ROOF = "#7b8794"
+_HOVERS = 40  # places along a ceiling that tell its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +47,21 @@ def roofline_figure(
     """Kernels under the device's ceilings; coloured by kind for one network, by network for several."""
     points = [p for name, e in networks.items() for p in placed(name, e, by_kind=len(networks) == 1)]
     shown = [p for p in points if math.isfinite(p.kernel.cost.intensity) and p.kernel.cost.intensity > 0 and p.time > 0]
-    peak = device.peak(dtype, threads)
     ridge = device.ridge(dtype, threads)
-    intensities = [ridge / 8, ridge * 8, *(p.kernel.cost.intensity for p in shown)]
-    room = (min(intensities) / 4, max(intensities) * 4)  # for the names of the ceilings, beside every point
-    x = log_axis(room, "flop/byte", "arithmetic intensity")
+    intensities = [ridge / 16, ridge * 8, *(p.kernel.cost.intensity for p in shown)]
+    room = min(intensities) / 3  # for the key, above the ceilings
+    x = log_axis([room, *intensities], "flop/byte", "arithmetic intensity", margin=1.5)
+    left, right = (10**e for e in x["range"])
+    lines = _ceilings(device, dtype, threads)
     fig = figure(height=540)
-    ends = tuple(10**e for e in x["range"])
-    lines = [*_ceilings(device, dtype, threads)]
     for line in lines:
-        _draw(fig, line, ends, peak, lines)
-    for group, color in zip(_groups(shown), PALETTE, strict=False):
+        fig.add_trace(_roof(line, left, right, lines))
+    for group, color in zip(_groups(shown), itertools.cycle(PALETTE), strict=False):
         fig.add_trace(_points(group, [p for p in shown if p.group == group], color, several=len(networks) > 1))
-    lowest = [line.value * ends[0] / 1.8 for line in lines if not line.compute]  # their names stand under them
-    y = log_axis(
-        [*(p.rate for p in shown), *(1.3 * line.value for line in lines if line.compute), *lowest],
-        "flop/s",
-        "attained compute",
-    )
-    return fig.update_layout(xaxis=x, yaxis=y | {"automargin": True})
+    heights = [line.value if line.compute else line.value * left for line in lines]
+    y = log_axis([*heights, *(p.rate for p in shown)], "flop/s", "attained compute", margin=1.4)
+    fig.add_annotation(_key(lines))
+    return fig.update_layout(xaxis=x, yaxis=y)
 
 
 def without_arithmetic(estimate: Estimate) -> tuple[int, float]:
@@ -148,7 +146,7 @@ class Line:
 
 
 def _ceilings(device: Device, dtype: str, threads: int) -> list[Line]:
-    """The ceilings in force, and the paper values of the same thread count."""
+    """The ceilings in force, compute first, and the paper values of the same thread count."""
     used = device.peak(dtype, threads)
     known = [c for c in device.compute if c.dtype == dtype] or [c for c in device.compute if c.dtype == "float32"]
     lines = [Line(f"{dtype} {quantity(used, 'flop/s')}", used, True, any(c.is_measured for c in known))]
@@ -170,25 +168,27 @@ def _paper(
     return [Line(f"{name} on paper {quantity(c.paper, unit)}", c.paper, compute, False) for c in same if c.paper]
 
 
-def _draw(fig: go.Figure, line: Line, ends: tuple[float, ...], peak: float, lines: Sequence[Line]) -> None:
+def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Scatter:
     """A memory ceiling rises until it meets the peak; a compute ceiling starts where the fastest memory meets it."""
-    left, right = ends
     if line.compute:
         fastest = max((other.value for other in lines if not other.compute), default=line.value)
-        x, y = [max(left, line.value / fastest), right], [line.value, line.value]
+        ends = max(left, line.value / fastest), right
     else:
-        x = [left, min(right, max(left, peak / line.value))]
-        y = [line.value * x[0], line.value * x[1]]
-    dash = "solid" if line.measured else "dot"
-    fig.add_trace(
-        go.Scatter(
-            x=x, y=y, mode="lines", line={"color": _ROOF, "width": 2 if line.measured else 1.5, "dash": dash},
-            hoverinfo="skip", showlegend=False,
-        )
+        ends = left, min(right, max(left, lines[0].value / line.value))
+    x = [ends[0] * (ends[1] / ends[0]) ** (i / _HOVERS) for i in range(_HOVERS + 1)]
+    return go.Scatter(
+        x=x, y=[line.value if line.compute else line.value * i for i in x], mode="lines", showlegend=False,
+        line={"color": _ROOF, "width": 1.8, "dash": "solid" if line.measured else "dot"},
+        text=[line.name] * len(x), hovertemplate="%{text}<extra></extra>",
     )  # fmt: skip
-    end = 1 if line.compute else 0
-    fig.add_annotation(
-        x=math.log10(x[end]), y=math.log10(y[end]), text=line.name, showarrow=False, font={"size": 12},
-        xanchor="right" if line.compute else "left", yanchor="bottom" if line.compute else "top",
-        xshift=0 if line.compute else 6,
-    )  # fmt: skip
+
+
+def _key(lines: Sequence[Line]) -> dict[str, Any]:
+    """The names of the ceilings in the order they stand, in the corner that no kernel can reach."""
+    ordered = sorted(lines, key=lambda line: (not line.compute, -line.value))
+    names = [line.name if line.measured else f"{line.name} (dotted)" for line in ordered]
+    return {
+        "name": "key",  # the page leaves it out where there is no room; its table says the same
+        "text": "<br>".join(["<b>ceilings, from the top</b>", *names]), "align": "left", "showarrow": False,
+        "xref": "paper", "yref": "paper", "x": 0.012, "y": 0.985, "xanchor": "left", "yanchor": "top",
+    }  # fmt: skip

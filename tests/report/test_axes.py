@@ -43,6 +43,12 @@ def test_a_linear_axis_starts_at_zero_and_has_a_few_ticks(high):
     assert axis["tickvals"][-1] <= high
 
 
+def test_a_linear_axis_has_one_unit():
+    axis = linear_axis(1.7e-3, "second", "time")
+    assert axis["ticktext"][:3] == ["0", "0.2", "0.4"]
+    assert axis["title"] == {"text": "time (ms)"}
+
+
 def test_values_that_have_no_logarithm_are_left_out():
     axis = log_axis([0.0, math.inf, 1.0, 10.0], "second", "time", margin=1.0)
     assert axis["range"] == pytest.approx([0, 1])

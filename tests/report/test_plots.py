@@ -114,13 +114,24 @@ def test_equal_kernels_are_one_point_and_keep_their_time(result):
 
 def test_ceilings_are_drawn_measured_and_on_paper(result):
     figure = roofline_figure(result.device, {"a": result.best.estimate}, threads=1)
-    names = [a.text for a in figure.layout.annotations]
-    assert names == ["float32 140 GFLOP/s", "float32 on paper 262 GFLOP/s", "DRAM 14 GB/s", "L2 95 GB/s"]
-    lines = [t for t in figure.data if t.mode == "lines"]
-    assert [t.line.dash for t in lines] == ["solid", "dot", "solid", "solid"]
-    dram = lines[2]
-    assert dram.x[1] == pytest.approx(140e9 / 14e9)  # it ends at the ridge point
-    assert dram.y[1] == pytest.approx(140e9)
+    (key,) = figure.layout.annotations
+    assert key.text.split("<br>")[1:] == [
+        "float32 on paper 262 GFLOP/s (dotted)", "float32 140 GFLOP/s", "L2 95 GB/s", "DRAM 14 GB/s",
+    ]  # fmt: skip
+    lines = {t.text[0]: t for t in figure.data if t.mode == "lines"}
+    assert {name: t.line.dash for name, t in lines.items()} == {
+        "float32 140 GFLOP/s": "solid", "float32 on paper 262 GFLOP/s": "dot",
+        "DRAM 14 GB/s": "solid", "L2 95 GB/s": "solid",
+    }  # fmt: skip
+    dram = lines["DRAM 14 GB/s"]
+    assert dram.x[-1] == pytest.approx(140e9 / 14e9)  # it ends at the ridge point
+    assert dram.y[-1] == pytest.approx(140e9)
+
+
+def test_more_networks_than_colours_are_all_drawn(result):
+    nets = {f"net {i}": w.estimate for i, w in enumerate(result.winners * 2)}
+    figure = roofline_figure(result.device, nets, threads=1)
+    assert len([t for t in figure.data if t.mode == "markers"]) == 10
 
 
 def test_several_networks_have_a_colour_each(result):
