@@ -8,6 +8,7 @@ from hwcost.runtimes.base import Network, Placed, Runtime, RuntimeUnavailable
 
 _FILES = {
     "torch-eager": "hwcost.runtimes.torch_eager",
+    "onnxruntime": "hwcost.runtimes.onnxruntime",
 }
 
 __all__ = ["Network", "Placed", "Runtime", "RuntimeUnavailable", "get_runtime", "runtime_names"]

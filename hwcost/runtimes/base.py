@@ -3,7 +3,7 @@
 lower    Graph -> kernels in the order they run        (no torch needed)
 prepare  module, inputs -> Session                      (compiles, exports, allocates)
 Session.run()       one inference
-Session.profile()   one inference with the time of each kernel, in the order of `lower`
+Session.profile()   a few inferences with the time of each kernel, in the order of `Session.network`
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Session(Protocol):
     def run(self) -> Any:
         """One inference; returns its output."""
 
-    def profile(self) -> NDArray[np.float64]:
-        """One inference; seconds of each kernel, in the order of the lowered network."""
+    def profile(self, runs: int = 1) -> NDArray[np.float64]:
+        """Seconds of each kernel in `runs` inferences, [runs, kernels], in the order of `network`."""
 
 
 class Runtime(Protocol):

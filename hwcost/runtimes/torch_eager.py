@@ -43,7 +43,7 @@ class TorchEager:
         """torch's version and what it was built with."""
         return {
             "torch": torch.__version__,
-            "mkldnn": str(torch.backends.mkldnn.is_available()),  # type: ignore[no-untyped-call]
+            "mkldnn": str(torch.backends.mkldnn.is_available()),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
 
@@ -81,20 +81,25 @@ class EagerSession:
         with torch.inference_mode():
             return self._module(*self._inputs)
 
-    def profile(self) -> NDArray[np.float64]:
-        """One inference with the clock read around every call.
+    def profile(self, runs: int = 1) -> NDArray[np.float64]:
+        """Seconds of each kernel in `runs` inferences, the clock read around every call; [runs, kernels].
 
         Raises:
-            RuntimeError: the run made other calls than the trace saw.
+            RuntimeError: a run made other calls than the trace saw.
         """
         self._set_threads()
+        return np.stack([self._profiled() for _ in range(runs)])
+
+    def _profiled(self) -> NDArray[np.float64]:
         stopwatch = _Stopwatch()
         with torch.inference_mode(), stopwatch:
             self._module(*self._inputs)
         if stopwatch.names != self._names:
-            at = next((i for i, (a, b) in enumerate(zip(stopwatch.names, self._names, strict=False)) if a != b), -1)
+            pairs = zip(stopwatch.names, self._names, strict=False)
+            at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(stopwatch.names), len(self._names)))
             raise RuntimeError(
-                f"a run must make the calls of the trace, but differs at call {at} of {len(self._names)}: {stopwatch.names[at : at + 1]} for {self._names[at : at + 1]}"
+                f"a run must make the calls of the trace, but call {at + 1} is {stopwatch.names[at : at + 1]} "
+                f"and was {self._names[at : at + 1]}"
             )
         times: NDArray[np.float64] = np.asarray(stopwatch.seconds, dtype=np.float64)[self._timed]
         return times
@@ -104,11 +109,11 @@ class EagerSession:
             torch.set_num_threads(self._threads)
 
 
-class _Stopwatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Stopwatch(TorchDispatchMode):
     """Times every call from inside the running network."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.names: list[str] = []
         self.seconds: list[float] = []
 

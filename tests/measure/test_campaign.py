@@ -155,9 +155,9 @@ class Counting:
     def run(self) -> None:
         self.calls.append("run")
 
-    def profile(self) -> Any:
-        self.calls.append("profile")
-        return np.array([1.0, 2.0])
+    def profile(self, runs: int = 1) -> Any:
+        self.calls += ["profile"] * runs
+        return np.ones((runs, 2))
 
 
 def test_a_visit_warms_up_then_runs_then_profiles() -> None:
@@ -174,7 +174,7 @@ def test_short_networks_are_run_more_often_in_a_visit() -> None:
 
 def test_gaps_in_a_profile_are_refused() -> None:
     session = Counting()
-    session.profile = lambda: np.array([1.0, np.nan])  # type: ignore[method-assign]
+    session.profile = lambda runs: np.full((runs, 2), np.nan)  # type: ignore[method-assign]
     with pytest.raises(MeasurementError, match="has gaps"):
         take_round(session, expected=1.0, threads=1)
 

@@ -1,0 +1,205 @@
+"""ONNX Runtime on the CPU.
+
+A module is exported, optimised for this CPU by ONNX Runtime itself, and run from the optimised graph,
+which can be read: its nodes are the kernels. Times per node come from ONNX Runtime's own profile, in
+whole microseconds; each profile is a session of its own, since a session can be profiled only once.
+
+`lower` needs neither a module nor ONNX Runtime: it folds and fuses a traced graph by rules
+(`onnx_lowering`), which tests hold against optimised graphs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcost.graph import Graph, TensorSpec
+from hwcost.runtimes.base import Network, Placed, RuntimeUnavailable
+from hwcost.runtimes.onnx_nodes import Node, dtype_of, kernel_of
+
+try:
+    import onnx
+    import onnxruntime as ort
+except ImportError as error:
+    raise RuntimeUnavailable(f"runtime onnxruntime needs the package {error.name}; install hwcost[onnx]") from error
+
+_OPSET = 17
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+class OnnxRuntime:
+    """The runtime; stateless."""
+
+    name = "onnxruntime"
+
+    def lower(self, graph: Graph) -> Network:
+        """Fold and fuse as ONNX Runtime does on a CPU of this kind."""
+        from hwcost.runtimes.onnx_lowering import lower
+
+        return lower(graph, self.name)
+
+    def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> OnnxSession:
+        """Export and optimise."""
+        return OnnxSession(module, inputs, threads)
+
+    def environment(self) -> dict[str, str]:
+        """Versions, of torch too: it exports the graphs."""
+        import torch
+
+        return {
+            "onnxruntime": ort.__version__,
+            "onnx": onnx.__version__,
+            "torch": torch.__version__,
+            "opset": str(_OPSET),
+        }
+
+
+RUNTIME = OnnxRuntime()
+
+
+def export(module: Any, inputs: Sequence[Any]) -> bytes:
+    """The module as ONNX."""
+    import torch
+
+    buffer = io.BytesIO()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, tuple(inputs), cast(Any, buffer), dynamo=False, opset_version=_OPSET)
+    return buffer.getvalue()
+
+
+class OnnxSession:
+    """A module exported and optimised, on a stated number of threads."""
+
+    def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
+        self._threads = threads
+        model = self._optimised(export(module, inputs))
+        self._model = model.SerializeToString()
+        self._session = ort.InferenceSession(self._model, self._options(), providers=_PROVIDERS)
+        names = [i.name for i in self._session.get_inputs()]
+        self._feeds = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        nodes = read_nodes(model, self._events(1))
+        self._names = [n.name for n in nodes]
+        self._timed = np.array([kernel_of(n) is not None for n in nodes], dtype=bool)
+        self.network = network_of(nodes, model)
+
+    def run(self) -> Any:
+        """One inference; a tensor, or a tuple of them."""
+        import torch
+
+        outputs = tuple(torch.from_numpy(x) for x in self._session.run(None, self._feeds))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def profile(self, runs: int = 1) -> NDArray[np.float64]:
+        """Seconds of each kernel in `runs` inferences, [runs, kernels]."""
+        events = self._events(runs)
+        if [e["name"] for e in events] != [f"{n}_kernel_time" for n in self._names] * runs:
+            raise RuntimeError("a profiled run must run the nodes of the optimised graph, but it ran others")
+        seconds = np.array([e["dur"] for e in events], dtype=np.float64).reshape(runs, -1) * 1e-6
+        times: NDArray[np.float64] = seconds[:, self._timed]
+        return times
+
+    def _options(self) -> Any:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
+
+    def _optimised(self, exported: bytes) -> Any:
+        """The graph as ONNX Runtime optimises it for this CPU, every node with a name."""
+        options = self._options()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        with tempfile.TemporaryDirectory() as folder:
+            options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+            ort.InferenceSession(exported, options, providers=_PROVIDERS)
+            model = onnx.load(options.optimized_model_filepath)
+        for number, node in enumerate(model.graph.node):
+            node.name = node.name or f"{node.op_type}#{number}"  # functions that were inlined have none
+        return model
+
+    def _events(self, runs: int) -> list[dict[str, Any]]:
+        """Profile events of the nodes in `runs` inferences, after two that warm up."""
+        warm = 2
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._options()
+            options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
+            session = ort.InferenceSession(self._model, options, providers=_PROVIDERS)
+            for _ in range(warm + runs):
+                session.run(None, self._feeds)
+            found = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        events = [e for e in found if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+        each = len(events) // (warm + runs)
+        return events[warm * each :]
+
+
+# -- the optimised graph ----------------------------------------------------------------------------
+
+
+def read_nodes(model: Any, events: Sequence[Mapping[str, Any]]) -> list[Node]:
+    """Nodes in the order they ran; shapes of activations from the profile, of weights from the graph."""
+    weights = {i.name: tuple(i.dims) for i in model.graph.initializer}
+    by_name = {n.name: n for n in model.graph.node}
+    return [_node(by_name[e["name"].removesuffix("_kernel_time")], e["args"], weights) for e in events]
+
+
+def _node(node: Any, args: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Node:
+    seen = iter(_tensors(args.get("input_type_shape", [])))
+    inputs = []
+    for name in node.input:
+        if not name:
+            continue
+        tensor = next(seen, None)
+        if name in weights:  # a weight that was packed beforehand has lost its shape in the profile
+            shape = weights[name]
+            if tensor is not None and tensor.shape != shape:
+                seen = iter([tensor, *seen])
+            inputs.append(TensorSpec(name, shape, "float32" if tensor is None else tensor.dtype, weight=True))
+        elif tensor is not None:
+            inputs.append(tensor)
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    outputs = tuple(_tensors(args.get("output_type_shape", [])))
+    return Node(node.name, node.op_type, "nchwc" in node.domain, tuple(inputs), outputs, attributes)
+
+
+def _tensors(described: Sequence[Mapping[str, Sequence[int]]]) -> list[TensorSpec]:
+    return [TensorSpec("x", tuple(shape), dtype_of(dtype)) for each in described for dtype, shape in each.items()]
+
+
+def network_of(nodes: Sequence[Node], model: Any) -> Network:
+    """The kernels of the nodes, with the module they came from and their reuse distance."""
+    tensors = {n.name: n for n in model.graph.node}
+    written = {i.name: 0 for i in model.graph.input}
+    moved, placed = 0, list[Placed]()
+    for node in nodes:
+        raw, kernel = tensors[node.name], kernel_of(node)
+        source = next((i for i in raw.input if i in written), None)
+        if kernel is None:
+            written |= dict.fromkeys(raw.output, written[source] if source else moved)
+            continue
+        distance = moved - written[source] if source else -1
+        placed.append(Placed(kernel, module_path(node.name), distance))
+        moved += kernel.cost.bytes
+        written |= dict.fromkeys(raw.output, moved)
+    return Network(tuple(placed), len(nodes), RUNTIME.name)
+
+
+def module_path(name: str) -> str:
+    """ "/stages/stages.0/body/body.1/Conv" is a call of the module "stages.0.body.1"."""
+    parts: list[str] = []
+    for part in name.split("/")[1:-1]:
+        if parts and part.startswith(parts[-1] + "."):
+            parts[-1] = part
+        else:
+            parts.append(part)
+    return ".".join(parts)
