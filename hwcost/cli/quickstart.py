@@ -62,7 +62,7 @@ def run(job: Job) -> QuickstartResult:
     budget = job.budget(table)
     study = job.search(table, budget)
     front = chosen(study, job.plan.verified)
-    verified = job.verify({f"trial {t.number}": job.space.suggest(t) for t in map(_fixed, front)})
+    verified = job.verify([job.space.suggest(_fixed(trial)) for trial in front])
     assert model.held_out is not None
     return QuickstartResult(
         device=device, runtime=RUNTIME, threads=job.plan.threads, space=SPACE, task="scikit-learn's digits",

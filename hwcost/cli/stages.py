@@ -6,7 +6,7 @@ calibrate -> measure -> fit -> table -> search -> verify
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ RUNTIME = "torch-eager"
 _SAMPLE = 10_000  # architectures looked up to see what latencies the space has
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """How much of everything. The defaults make five minutes on two cores."""
 
@@ -161,13 +161,13 @@ class Job:
                 progress=bar,
             )
 
-    def verify(self, chosen: Mapping[str, Mapping[str, Any]]) -> Measurements:
+    def verify(self, chosen: Sequence[Mapping[str, Any]]) -> Measurements:
         """The chosen architectures, measured now, interleaved, in a store of their own."""
         from hwcost.measure.campaign import measure
         from hwcost.measure.items import space_item
         from hwcost.measure.store import Store
 
-        items = [space_item(self.space, params) for params in chosen.values()]
+        items = [space_item(self.space, params) for params in chosen]
         store = Store.open(self.path("verification.db"), create=True)
         with self.step("verify") as bar:
             return measure(

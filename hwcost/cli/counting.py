@@ -1,0 +1,159 @@
+"""The verb that counts a network and bounds its time: estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwcost.cli.common import (
+    DtypeOption,
+    JsonFlag,
+    KwargsOption,
+    RuntimeOption,
+    ThreadsOption,
+    UsageError,
+    console,
+    examples,
+    load_device,
+    load_model,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from hwcost.estimate import Estimate
+    from hwcost.graph import Graph
+    from hwcost.model import CostModel
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command(
+        epilog=examples(
+            "hwcost estimate torchvision.models:resnet18 --input 1x3x224x224 --device intel-i9-10980xe",
+            "hwcost estimate nets.py:small --input 1x3x32x32 --model default --depth 1 --json",
+            "hwcost estimate model.onnx --device here.toml",
+        )
+    )(estimate)
+
+
+def estimate(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", show_default=False, help="package.module:callable, path/file.py:callable or file.onnx."
+        ),
+    ],
+    input: Annotated[  # noqa: A002 - the option's name
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224, or 1x16:int64; repeat for more inputs."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", "-d", metavar="NAME", help="Bound by the roofline of this device.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="FILE", help="Predict with this cost model; `default` ships.")
+    ] = "",
+    kwargs: KwargsOption = "",
+    runtime: RuntimeOption = "torch-eager",
+    threads: ThreadsOption = 1,
+    dtype: DtypeOption = "float32",
+    depth: Annotated[int, typer.Option("--depth", min=1, help="Parts of the module path that name a block.")] = 2,
+    as_json: JsonFlag = False,
+) -> None:
+    """Count what a network does, bound its time by a device, or predict it with a model; per block."""
+    if bool(device) == bool(model):
+        raise UsageError("an estimate needs either --device NAME or --model FILE")
+    graph = count(target, input or [], kwargs)
+    cost_model = _model(device, model, runtime, threads, dtype)
+    found = cost_model.estimate(graph)
+    if as_json:
+        place = {"device": cost_model.device.name, "runtime": cost_model.runtime, "threads": cost_model.threads}
+        return print_json({"target": target, "input": input or [], **place, **as_document(graph, found, depth)})
+    return _print(graph, found, depth)
+
+
+def count(target: str, inputs: Sequence[str], kwargs: str = "") -> Graph:
+    """The graph of a TARGET, an ONNX file included.
+
+    Raises:
+        UsageError, TraceError, OnnxError: it cannot be built, followed or read.
+    """
+    from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs
+
+    if target.endswith(".onnx"):
+        from hwcost.importers.onnx_graph import onnx_graph
+
+        return onnx_graph(target, [spec.shape for spec in parse_inputs(inputs)] if inputs else [])
+    specs = parse_inputs(inputs)
+    from hwcost.tracing import trace
+
+    examples_ = tuple(s.tensor("meta" if "float" in s.dtype else "cpu") for s in specs)
+    return trace(build_target(target, parse_kwargs(kwargs)), examples_)
+
+
+def _model(device: str, model: str, runtime: str, threads: int, dtype: str) -> CostModel:
+    from hwcost.model import CostModel
+
+    if model:
+        return load_model(model, runtime=runtime, threads=threads)
+    return CostModel.analytic(load_device(device), runtime=runtime, threads=threads, dtype=dtype)
+
+
+def as_document(graph: Graph, found: Estimate, depth: int) -> dict[str, Any]:
+    """What `--json` prints of a network: counts of its ops, latency of its kernels; SI units."""
+    cost = graph.cost
+    names = ("macs", "flops", "other_flops", "bytes", "bytes_read", "bytes_written")
+    blocks = found.by_depth(depth).values()
+    return {
+        **{name: getattr(cost, name) for name in names},
+        "params": graph.params,
+        "peak_memory": graph.peak_memory,
+        "intensity": cost.intensity,
+        "status": graph.status,
+        "uncounted": [{"op": op, "calls": calls, "module": module} for op, calls, module in graph.uncounted],
+        "notes": list(graph.notes),
+        "latency_s": found.latency,
+        "low_s": found.low,
+        "high_s": found.high,
+        "confidence": found.confidence,
+        "bound": found.bound,
+        "support": found.support,
+        "kernels": len(found.kernels),
+        "blocks": [
+            {
+                "name": b.name,
+                "latency_s": b.latency,
+                "macs": b.cost.macs,
+                "bytes": b.cost.bytes,
+                "intensity": b.cost.intensity,
+                "bound": b.bound,
+                "share": b.share,
+            }
+            for b in blocks
+        ],
+    }
+
+
+def _print(graph: Graph, found: Estimate, depth: int) -> None:
+    """A table of blocks, and what the whole takes."""
+    from hwcost import units
+    from hwcost.report.text import block_table
+
+    screen, cost = console(), graph.cost
+    screen.print(block_table(found, depth))
+    screen.print(
+        f"{units.format(cost.macs, 'mac')}, {units.format(cost.flops, 'flop')}, {units.format(cost.bytes, 'byte')} "
+        f"({units.format(cost.intensity, 'flop/byte')}), {graph.params:,} parameters, "
+        f"peak memory {units.format(graph.peak_memory, 'byte')}"
+    )
+    span = f"{units.format(found.low, 'second')} to {units.format(found.high, 'second')}"
+    screen.print(
+        f"{units.format(found.latency, 'second')} ({span} at {found.confidence:.0%}), {found.bound}-bound, "
+        f"{found.support:.0%} inside the measured range"
+    )
+    for op, calls, module in graph.uncounted:
+        screen.print(f"not counted: {op}, {calls} calls, first in {module or 'the root module'}; its bytes are")
+    for note in graph.notes:
+        screen.print(f"note: {note}")
