@@ -113,7 +113,7 @@ class _Stopwatch(TorchDispatchMode):
     """Times every call from inside the running network."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
         self.seconds: list[float] = []
 
