@@ -63,19 +63,20 @@ class Trainer:
 
     def __call__(self, module: nn.Module, trial: Any = None) -> float:
         """Train `module` in place and score it."""
-        side = self.resolution or int(getattr(module, "input_shape", (64,))[-1])
+        shape = tuple(getattr(module, "input_shape", (1, 1, 64, 64)))
+        shape = (*shape[:2], self.resolution, self.resolution) if self.resolution else shape
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 _initialise(module)
-                self._train(module, side)
-            return accuracy(module, splits()[self.split], side)
+                self._train(module, shape)
+            return accuracy(module, splits()[self.split], shape)
         finally:
             torch.set_num_threads(before)
 
-    def _train(self, module: nn.Module, side: int) -> None:
+    def _train(self, module: nn.Module, shape: tuple[int, ...]) -> None:
         module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.momentum = 0.3  # few steps: the running statistics must catch up
@@ -86,7 +87,7 @@ class Trainer:
         train = splits()["train"]
         order = torch.cat([torch.randperm(len(train)) for _ in range(self.steps * self.batch // len(train) + 1)])
         for picked in torch.split(order[: self.steps * self.batch], self.batch):
-            output = module(enlarge(train.images[picked], side))
+            output = module(enlarge(train.images[picked], shape))
             loss = functional.cross_entropy(output, train.labels[picked], label_smoothing=0.05)
             optimiser.zero_grad()
             loss.backward()
@@ -94,17 +95,18 @@ class Trainer:
             schedule.step()
 
 
-def enlarge(images: torch.Tensor, side: int) -> torch.Tensor:
-    """[n, 1, 8, 8] -> [n, 1, side, side], bilinear."""
-    return functional.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
+def enlarge(images: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """[n, 1, 8, 8] -> [n, c, h, w] for a network's input [1, c, h, w]: bilinear, grey in every channel."""
+    large = functional.interpolate(images, size=shape[-2:], mode="bilinear", align_corners=False)
+    return large.expand(-1, shape[1], -1, -1)
 
 
-def accuracy(module: nn.Module, data: Split, side: int, batch: int = 100) -> float:
-    """Share (0..1) of `data` that `module` classifies rightly."""
+def accuracy(module: nn.Module, data: Split, shape: tuple[int, ...], batch: int = 100) -> float:
+    """Share (0..1) of `data` that `module`, which takes images of `shape`, classifies rightly."""
     module.eval()
     with torch.inference_mode():
         right = [
-            (module(enlarge(x, side)).argmax(1) == y).sum()
+            (module(enlarge(x, shape)).argmax(1) == y).sum()
             for x, y in zip(torch.split(data.images, batch), torch.split(data.labels, batch), strict=True)
         ]
     return float(sum(int(r) for r in right)) / len(data)

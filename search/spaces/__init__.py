@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from hwcost.search.spaces.base import Block, Decision, Params, Site, Space, SpaceError
 
-__all__ = ["Block", "Decision", "Params", "Site", "Space", "SpaceError", "get_space", "space_names"]
+__all__ = ["Block", "Decision", "Params", "Site", "Space", "SpaceError", "get_object", "get_space", "space_names"]
 
 _SPACES = {
+    "mbconv": "hwcost.search.spaces.mbconv:MBConv",
+    "nas-bench-201": "hwcost.search.spaces.nas_bench_201:NasBench201",
     "tiny-cnn": "hwcost.search.spaces.tiny_cnn:TinyCNN",
+    "vit": "hwcost.search.spaces.vit:ViT",
 }
 
 
@@ -27,19 +31,29 @@ def get_space(name: str) -> Space:
         SpaceError: there is no such space, or what is there is no space.
     """
     place = _SPACES.get(name, name)
-    module, _, attribute = place.rpartition(":")
-    if not module or not attribute:
+    if ":" not in place:
         raise SpaceError(f"no space {name!r}; choose from {', '.join(space_names())}, or give path/file.py:Class")
-    found = getattr(_module(module, name), attribute, None)
-    if found is None:
-        raise SpaceError(f"space {name!r}: {module} has no {attribute!r}")
+    found = get_object(place, "space")
     space = found() if isinstance(found, type) else found
     if not isinstance(space, Space):
         raise SpaceError(f"space {name!r} must be a hwcost.search.spaces.Space, but is a {type(space).__name__}")
     return space
 
 
-def _module(module: str, name: str) -> object:
+def get_object(place: str, what: str) -> object:
+    """What stands at "package.module:name" or "path/file.py:name"; `what` it is meant to be, for the error.
+
+    Raises:
+        SpaceError: nothing does.
+    """
+    module, _, name = place.rpartition(":")
+    found = getattr(_module(module, f"{what} {place!r}"), name, None)
+    if found is None:
+        raise SpaceError(f"{what} {place!r}: {module} has no {name!r}")
+    return found
+
+
+def _module(module: str, what: str) -> object:
     try:
         if not module.endswith(".py"):
             return import_module(module)
@@ -47,7 +61,8 @@ def _module(module: str, name: str) -> object:
         if spec is None or spec.loader is None or not Path(module).is_file():
             raise ImportError("there is no such file")
         loaded = module_from_spec(spec)
+        sys.modules[spec.name] = loaded  # so that what it defines can be pickled
         spec.loader.exec_module(loaded)
         return loaded
     except ImportError as error:
-        raise SpaceError(f"space {name!r} cannot be imported: {error}") from error
+        raise SpaceError(f"{what} cannot be imported: {error}") from error

@@ -1,0 +1,228 @@
+"""The verb that searches: `hwcost search`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwcost.cli.common import (
+    JsonFlag,
+    RuntimeOfModelOption,
+    ThreadsOfModelOption,
+    UsageError,
+    console,
+    examples,
+    load_model,
+    print_json,
+    progress,
+)
+
+if TYPE_CHECKING:
+    import optuna
+
+    from hwcost.search.data import Data
+    from hwcost.search.objective import LatencyObjective
+    from hwcost.search.spaces import Space
+    from hwcost.search.summary import SpaceSummary
+
+_DATA = {"nas-bench-201": "nas-bench-201/cifar10"}  # of the spaces that have their own; the others train on digits
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command(
+        epilog=examples(
+            'hwcost search --space tiny-cnn --model default --budget "5 ms" --dry-run',
+            'hwcost search --space tiny-cnn --model here.hwcost --budget "5 ms" --trials 40 --storage search.db',
+            'hwcost search --space nas-bench-201 --model default --budget "20 ms" --data nas-bench-201/cifar100',
+        )
+    )(search)
+
+
+def search(
+    space: Annotated[str, typer.Option("--space", metavar="NAME", help="tiny-cnn, mbconv, ... or path/file.py:Class.")],
+    model: Annotated[
+        list[str],
+        typer.Option("--model", "-m", metavar="FILE", help="A cost model, `default`, or a table; repeat for devices."),
+    ],
+    budget: Annotated[
+        list[str], typer.Option("--budget", metavar="TIME", help='Most latency, "5 ms"; one for all, or one a model.')
+    ],
+    form: Annotated[str, typer.Option("--form", help="constraint, pareto, mnas-soft, linear, ...")] = "constraint",
+    trials: Annotated[int, typer.Option("--trials", min=1, help="Trainings of the study; rejections are free.")] = 60,
+    storage: Annotated[
+        str, typer.Option("--storage", metavar="URL", help="Where the study is kept and resumed: a file, or a URL.")
+    ] = "hwcost-search.db",
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="NAME", help="digits, nas-bench-201/SET or file.py:callable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the study.")] = None,
+    confidence: Annotated[
+        float, typer.Option("--confidence", metavar="P", help="Probability of being within the budget.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what the space costs and what fits; train nothing.")
+    ] = False,
+    runtime: RuntimeOfModelOption = None,
+    threads: ThreadsOfModelOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search a space for architectures that are accurate and within a latency budget.
+
+    The latency is predicted before an architecture is trained; what is over the budget costs no training.
+    """
+    from hwcost.search.data import get_data
+    from hwcost.search.spaces import get_space
+
+    chosen = get_space(space)
+    found = get_data(data or _DATA.get(chosen.name, "digits"), chosen, seed=seed)
+    models = {m: _priced(m, chosen, runtime, threads) for m in model}
+    objective = _objective(chosen, found, models, _budgets(budget, model), form, confidence)
+    if dry_run:
+        summary = _summary(objective)
+        return print_json(_summary_json(summary)) if as_json else _tell_summary(chosen, summary)
+    study = _run(objective, trials, seed, storage, name or f"{chosen.name} {form} {' '.join(budget)}", jobs)
+    document = _document(study, objective, found)
+    print_json(document) if as_json else _tell(document, objective)
+    return None
+
+
+def _priced(name: str, space: Space, runtime: str | None, threads: int | None) -> Any:
+    """A table, or a cost model of the space's networks."""
+    if Path(name).suffix == ".parquet":
+        from hwcost.table import LatencyTable
+
+        table = LatencyTable.load(name)
+        if table.meta["space"] != space.name:
+            raise UsageError(f"table {name} is of space {table.meta['space']}, but the space is {space.name}")
+        return table
+    from hwcost.search.pricing import SpaceModel
+
+    return SpaceModel(space, load_model(name, runtime=runtime, threads=threads))
+
+
+def _budgets(budget: list[str], model: list[str]) -> Any:
+    if len(budget) == 1:
+        return budget[0]
+    if len(budget) != len(model):
+        raise UsageError(f"give one --budget for all models or one for each, but got {len(budget)} for {len(model)}")
+    return dict(zip(model, budget, strict=True))
+
+
+def _objective(
+    space: Space, data: Data, models: dict[str, Any], budget: Any, form: Any, confidence: float
+) -> LatencyObjective:
+    from hwcost.search import LatencyObjective
+
+    return LatencyObjective(space.suggest, data.evaluate, model=models, budget=budget, form=form, confidence=confidence)
+
+
+def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name: str, jobs: int) -> optuna.Study:
+    from hwcost.search import run_study
+
+    with progress("searching") as bar:
+        return run_study(objective, trainings=trials, seed=seed, storage=storage, name=name, n_jobs=jobs, progress=bar)
+
+
+# -- what was found -------------------------------------------------------------------------------
+
+
+def _document(study: optuna.Study, objective: LatencyObjective, data: Data) -> dict[str, Any]:
+    from hwcost.search.memory import attribute_of, is_training
+
+    trained = [t for t in study.trials if is_training(t)]
+    best = {t.number for t in study.best_trials} if trained else set()
+    rows = [_row(attribute_of(t), t.params) for t in trained if t.number in best]
+    document = {
+        "trials": len(study.trials),
+        "trainings": len(trained),
+        "rejected_before_training": sum(attribute_of(t).get("state") == "rejected" for t in study.trials),
+        "best": sorted(rows, key=lambda row: -row["accuracy"]),
+    }
+    return document | (_score(trained, objective, data) if data.truth and len(objective.models) == 1 else {})
+
+
+def _row(attribute: Any, params: dict[str, Any]) -> dict[str, Any]:
+    latency = {f"{key}_s": attribute[key] for key in ("latency", "low", "high")}
+    more = {key: attribute[key] for key in ("devices",) if key in attribute}
+    return {"params": params, "accuracy": attribute["metric"], **latency, **more}
+
+
+def _score(trained: list[Any], objective: LatencyObjective, data: Data) -> dict[str, float]:
+    """Regret and hypervolume ratio against the truth, with latencies as the model has them."""
+    from hwcost.search import scoring
+    from hwcost.search.memory import attribute_of
+
+    (model,) = objective.models.values()
+    with progress("scoring") as bar:
+        latencies = []
+        for i, (params, _) in enumerate(data.truth):
+            latencies.append(model.estimate(params).latency)
+            bar(i + 1, len(data.truth), "architectures")
+    truth = (latencies, [accuracy for _, accuracy in data.truth])
+    found = [attribute_of(t) for t in trained]
+    pairs = ([a["latency"] for a in found], [a["metric"] for a in found])
+    budget = next((limit.most for limit in objective.limits if limit.quantity == "latency"), None)
+    return {
+        "regret": scoring.regret(pairs, truth, budget=budget),
+        "hypervolume_ratio": scoring.hypervolume_ratio(pairs, truth, budget=budget),
+    }
+
+
+def _tell(document: dict[str, Any], objective: LatencyObjective) -> None:
+    from rich.table import Table
+
+    from hwcost import units
+
+    table = Table(title="the best that was found", title_justify="left")
+    for column in ("accuracy", "latency", "interval", "parameters"):
+        table.add_column(column, overflow="fold")
+    for row in document["best"]:
+        t, low, high = (units.format(row[k], "second") for k in ("latency_s", "low_s", "high_s"))
+        params = ", ".join(f"{k}={v}" for k, v in row["params"].items())
+        table.add_row(f"{row['accuracy']:.1%}", t, f"{low} .. {high}", params)
+    out = console()
+    out.print(table)
+    rejected = document["rejected_before_training"]
+    out.print(
+        f"{document['trainings']} trainings, {rejected} of {document['trials']} proposals rejected before training"
+    )
+    if "regret" in document:
+        out.print(f"regret {document['regret']:.4f}, hypervolume ratio {document['hypervolume_ratio']:.3f}")
+
+
+# -- before the search ----------------------------------------------------------------------------
+
+
+def _summary(objective: LatencyObjective) -> SpaceSummary:
+    from hwcost.search.summary import summarise
+
+    with progress("pricing random architectures") as bar:
+        return summarise(objective, progress=bar)
+
+
+def _summary_json(summary: SpaceSummary) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    devices = []
+    for device in map(asdict, summary.devices):
+        times = {f"{key}_s": device.pop(key) for key in ("least", "median", "most")}
+        devices.append(times | device)
+    return {"samples": summary.samples, "feasible_share": summary.feasible_share, "devices": devices}
+
+
+def _tell_summary(space: Space, summary: SpaceSummary) -> None:
+    from hwcost import units
+
+    out = console()
+    out.print(f"{space.name}: {space.size:.3g} architectures, {summary.samples} random ones priced, nothing trained")
+    for device in summary.devices:
+        least, median, most = (units.format(t, "second") for t in (device.least, device.median, device.most))
+        share = "" if device.feasible_share is None else f"; {device.feasible_share:.1%} within the budget"
+        out.print(f"{device.device}: {least} least, {median} median, {most} most{share}")
+        for e in device.effects[:5]:
+            out.print(f"  {e.decision} = {e.slowest} takes {e.factor:.2f} times as long as {e.decision} = {e.fastest}")

@@ -1,0 +1,218 @@
+"""`nas-bench-201`: the cells of NAS-Bench-201 as real networks (X. Dong, Y. Yang, ICLR 2020).
+
+A cell has four nodes; each of its six edges (0->1, 0->2, 1->2, 0->3, 1->3, 2->3) carries none, skip, a 1x1 or
+3x3 convolution (ReLU - conv - norm) or a 3x3 average pooling, and a node is the sum of its edges. The
+network for 32 x 32 images is a stem (16 channels), five cells, a strided residual block (32), five cells,
+another (64), five cells, and a head.
+
+Built as one would deploy it: an edge `none` is left out instead of multiplying by zero, and a node
+without any edge is zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from hwcost.search.spaces.base import Block, Decision, Params, Site, Space
+from hwcost.search.spaces.blocks import conv_norm
+
+OPS = ("none", "skip", "conv1x1", "conv3x3", "avgpool3x3")
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+STAGES, CELLS = (16, 32, 64), 5  # channels of each stage; cells of each
+SIDE = 32
+
+
+class NasBench201(Space):
+    """The space `nas-bench-201`; see the module. 15,625 cells."""
+
+    name = "nas-bench-201"
+    decisions = tuple(Decision(f"edge.{a}-{b}", OPS) for a, b in EDGES)
+
+    def __init__(self, classes: int = 10) -> None:
+        self.classes = classes
+        self.sites = (
+            Site("stem", (), _stem),
+            *(site for s in range(len(STAGES)) for site in _stage(s)),
+            Site("head", (), partial(_head, classes)),
+        )
+
+    def input_shape(self, params: Params) -> tuple[int, ...]:
+        """[1, 3, 32, 32]."""
+        return (1, 3, SIDE, SIDE)
+
+    def build(self, params: Mapping[str, Any]) -> nn.Module:
+        """The network; its cells are graphs, so that the blocks are wired by their names and the edges."""
+        network = _Network({b.name: b.build() for b in self.blocks(params)}, params)
+        network.input_shape = self.input_shape(dict(params))
+        return network
+
+    @staticmethod
+    def digits(params: Mapping[str, Any]) -> str:
+        """The cell as the tables write it: one digit for each edge, in the order of `EDGES`."""
+        return "".join(str(OPS.index(params[f"edge.{a}-{b}"])) for a, b in EDGES)
+
+    @staticmethod
+    def from_digits(digits: str) -> Params:
+        """The parameters of a cell in the tables' writing."""
+        return {f"edge.{a}-{b}": OPS[int(d)] for (a, b), d in zip(EDGES, digits, strict=True)}
+
+
+def _stage(s: int) -> list[Site]:
+    sites = [] if s == 0 else [Site(f"stages.{s}.reduce", (), partial(_reduce, s))]
+    for c in range(CELLS):
+        place = f"stages.{s}.cells.{c}"
+        for node in (1, 2, 3):
+            into = [(a, b) for a, b in EDGES if b == node]
+            names = tuple(f"edge.{a}-{b}" for a, b in into)
+            edges = zip(names, into, strict=True)
+            sites += [Site(f"{place}.{name}", (name,), partial(_edge, s, place, a, b)) for name, (a, b) in edges]
+            sites.append(Site(f"{place}.node.{node}", names, partial(_node, s, place, node)))
+    return sites
+
+
+def _shape(s: int) -> tuple[int, int, int, int]:
+    return (1, STAGES[s], SIDE >> s, SIDE >> s)
+
+
+def _stem(p: Params) -> Block:
+    return Block("stem", "stem", _build_stem, (1, 3, SIDE, SIDE))
+
+
+def _build_stem() -> nn.Module:
+    return nn.Sequential(*conv_norm(3, STAGES[0], 3))
+
+
+def _head(classes: int, p: Params) -> Block:
+    return Block("head", f"head {classes}", partial(_Head, STAGES[-1], classes), _shape(len(STAGES) - 1))
+
+
+class _Head(nn.Sequential):
+    def __init__(self, channels: int, classes: int) -> None:
+        pool = nn.AdaptiveAvgPool2d(1)
+        super().__init__(nn.BatchNorm2d(channels), nn.ReLU(), pool, nn.Flatten(), nn.Linear(channels, classes))
+
+
+def _reduce(s: int, p: Params) -> Block:
+    return Block(
+        f"stages.{s}.reduce", f"reduce {_shape(s - 1)}", partial(_Reduce, STAGES[s - 1], STAGES[s]), _shape(s - 1)
+    )
+
+
+class _Reduce(nn.Module):
+    """The residual block with stride 2 between two stages."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        first, second = conv_norm(c_in, c_out, 3, 2), conv_norm(c_out, c_out, 3)
+        self.body = nn.Sequential(nn.ReLU(), *first, nn.ReLU(), *second)
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(c_in, c_out, 1, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, c, h, w] -> [n, 2c, h/2, w/2]."""
+        out: torch.Tensor = self.shortcut(x) + self.body(x)
+        return out
+
+
+def _edge(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
+    op, channels = p[f"edge.{a}-{b}"], STAGES[s]
+    builds: dict[str, Callable[[], nn.Module]] = {
+        "conv1x1": partial(_convolution, channels, 1),
+        "conv3x3": partial(_convolution, channels, 3),
+        "avgpool3x3": partial(nn.AvgPool2d, 3, 1, 1, count_include_pad=False),
+    }
+    if op not in builds:  # "skip" costs nothing, "none" is left out
+        return None
+    return Block(f"{place}.edge.{a}-{b}", f"{op} {_shape(s)}", builds[op], _shape(s))
+
+
+def _convolution(channels: int, kernel: int) -> nn.Module:
+    return nn.Sequential(nn.ReLU(), *conv_norm(channels, channels, kernel))
+
+
+def _node(s: int, place: str, node: int, p: Params) -> Block | None:
+    """The sum of a node's edges, given as one stacked tensor where the block stands alone."""
+    edges = tuple(a for a in range(node) if p[f"edge.{a}-{node}"] != "none")
+    if len(edges) == 1:
+        return None
+    _, c, h, w = _shape(s)
+    terms = len(edges)
+    return Block(f"{place}.node.{node}", f"sum {terms} {_shape(s)}", partial(_Sum, terms), (max(terms, 1), 1, c, h, w))
+
+
+class _Sum(nn.Module):
+    """Adds its inputs; zeros like its input where it adds none."""
+
+    def __init__(self, terms: int) -> None:
+        super().__init__()
+        self.terms = terms
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """`terms` tensors, or one that stacks them."""
+        parts = inputs[0].unbind(0) if len(inputs) == 1 and inputs[0].dim() == 5 else inputs
+        if not self.terms:
+            return torch.zeros_like(parts[0])
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+
+class _Cell(nn.Module):
+    """Four nodes. An edge without a module of its own is the identity; a node without one is its only edge."""
+
+    def __init__(self, parts: Mapping[str, nn.Module], edges: Mapping[tuple[int, int], str]) -> None:
+        super().__init__()
+        self.edge = nn.ModuleDict({n.removeprefix("edge."): m for n, m in parts.items() if n.startswith("edge.")})
+        self.node = nn.ModuleDict({n.removeprefix("node."): m for n, m in parts.items() if n.startswith("node.")})
+        self.into = {b: [a for a in range(b) if edges[a, b] != "none"] for b in (1, 2, 3)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, c, h, w] -> [n, c, h, w]."""
+        nodes = [x]
+        for b, sources in self.into.items():
+            arrived = [self._along(a, b, nodes[a]) for a in sources]
+            nodes.append(self.node[str(b)](*(arrived or [x])) if str(b) in self.node else arrived[0])
+        return nodes[-1]
+
+    def _along(self, a: int, b: int, x: torch.Tensor) -> torch.Tensor:
+        name = f"{a}-{b}"
+        out: torch.Tensor = self.edge[name](x) if name in self.edge else x
+        return out
+
+
+class _Network(nn.Module):
+    """Stem, stages of cells with a reduction between them, head."""
+
+    input_shape: tuple[int, ...]
+
+    def __init__(self, parts: Mapping[str, nn.Module], params: Mapping[str, Any]) -> None:
+        super().__init__()
+        edges = {(a, b): params[f"edge.{a}-{b}"] for a, b in EDGES}
+        self.stem = parts["stem"]
+        self.stages = nn.ModuleList()
+        for s in range(len(STAGES)):
+            stage = nn.Module()
+            if s:
+                stage.add_module("reduce", parts[f"stages.{s}.reduce"])
+            places = [f"stages.{s}.cells.{c}." for c in range(CELLS)]
+            stage.add_module("cells", nn.Sequential(*(_Cell(_below(parts, place), edges) for place in places)))
+            self.stages.append(stage)
+        self.head = parts["head"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, 3, 32, 32] -> [n, classes]."""
+        x = self.stem(x)
+        for stage in self.stages:
+            for part in stage.children():
+                x = part(x)
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+def _below(parts: Mapping[str, nn.Module], place: str) -> dict[str, nn.Module]:
+    return {name.removeprefix(place): m for name, m in parts.items() if name.startswith(place)}
