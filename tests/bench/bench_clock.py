@@ -1,0 +1,222 @@
+"""How far the clock can be trusted, on the machine it runs on. Prints a table; asserts nothing.
+
+    python tests/bench/bench_clock.py repeatability --runtime onnxruntime --pause 600 [--threads 2] [--burn]
+    python tests/bench/bench_clock.py additivity --runtime torch-eager
+    python tests/bench/bench_clock.py throughput --runtime torch-eager
+    python tests/bench/bench_clock.py processes --store postgresql://user@host/name --processes 4
+    python tests/bench/bench_clock.py calibration
+    HWCOST_TEST_KILLS=100 python -m pytest tests/measure/test_campaign.py -k kill
+
+Run them on a quiet machine: a session of each takes a few minutes beside the pause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing as mp
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hwcost import calibrate
+from hwcost.measure import Item, Measurements
+from hwcost.measure.campaign import Campaign, Plan, measure
+from hwcost.measure.designed import Attention, DesignedSpace, Residual
+from hwcost.measure.items import sampled_items
+from hwcost.measure.machine import environment, pinning
+from hwcost.measure.store import Store
+from hwcost.runtimes import get_runtime
+
+# -- networks ---------------------------------------------------------------------------------------
+
+
+def convolutional(width: int) -> nn.Module:
+    body = [
+        layer for _ in range(6) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+    ]
+    return nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), *body)
+
+
+def depthwise(width: int) -> nn.Module:
+    body = [
+        layer
+        for _ in range(6)
+        for layer in (nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Hardswish(), nn.Conv2d(width, width, 1))
+    ]
+    return nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), *body)
+
+
+def tokens(width: int) -> nn.Module:
+    attend = [Residual(nn.Sequential(nn.LayerNorm(width), Attention(width, width // 32, fused=True))) for _ in range(4)]
+    mix = [
+        Residual(nn.Sequential(nn.Linear(width, 3 * width), nn.GELU(), nn.Linear(3 * width, width))) for _ in range(4)
+    ]
+    return nn.Sequential(*(layer for pair in zip(attend, mix, strict=True) for layer in pair))
+
+
+def thirty() -> Iterator[Item]:
+    """Ten sizes of three families, about 1 to 100 ms on one thread."""
+    image, many = (1, 3, 112, 112), 196
+    sizes = {
+        convolutional: ((8, 12, 16, 24, 32, 40, 56, 64, 80, 96), image),
+        depthwise: ((16, 24, 32, 48, 64, 96, 128, 160, 192, 256), image),
+        tokens: ((32, 64, 96, 128, 160, 192, 256, 320, 448, 576), None),
+    }
+    for make, (widths, shape) in sizes.items():
+        for width in widths:
+            size = shape or (1, many, width)
+            yield Item(
+                name=f"{make.__name__}/{width}",
+                family=make.__name__,
+                spec={"width": width},
+                build=lambda make=make, width=width, size=size: (make(width), (torch.empty(size, device="meta"),)),
+            )
+
+
+# -- benches ----------------------------------------------------------------------------------------
+
+
+def repeatability(options: argparse.Namespace) -> None:
+    """Two campaigns over the same networks, a pause apart."""
+    first = _campaign(options)
+    print(f"pause of {options.pause} s", flush=True)
+    time.sleep(options.pause)
+    burner = _burner() if options.burn else None
+    second = _campaign(options)
+    if burner:
+        burner.terminate()
+    rows = []
+    for a, b in zip(first.networks, second.networks, strict=True):
+        apart = abs(a.timing.latency - b.timing.latency) / min(a.timing.latency, b.timing.latency)
+        stated = float(np.hypot(a.timing.spread, b.timing.spread))
+        rows.append((apart, stated))
+        print(
+            f"{a.name:20} {a.timing.latency * 1e3:8.3f} ms {b.timing.latency * 1e3:8.3f} ms  apart {apart:6.2%}  "
+            f"spreads {a.timing.spread:5.1%} {b.timing.spread:5.1%}  {','.join(b.timing.flags)}"
+        )
+    apart, stated = np.array(rows).T
+    print(
+        f"{options.runtime}, {options.threads} thread(s): apart {np.median(apart):.2%} median, "
+        f"{np.quantile(apart, 0.9):.2%} 90th percentile; covered {int((apart <= stated).sum())} of {len(apart)}"
+    )
+
+
+def additivity(options: argparse.Namespace) -> None:
+    """Kernels in context and a fitted overhead per call against the whole network, fitted on other networks."""
+    items = list(islice(sampled_items(DesignedSpace(), seed=11), options.count))
+    found = _campaign(options, items)
+    whole = np.array([n.timing.latency for n in found.networks])
+    kernels = np.array([sum(m.timing.latency for m in n.kernels) for n in found.networks])
+    calls = np.array([n.calls for n in found.networks], float)
+    terms = np.stack([kernels, calls], axis=1) / whole[:, None]
+    error = np.empty(len(whole))
+    for part in range(5):
+        held = np.arange(len(whole)) % 5 == part
+        weights = np.linalg.lstsq(terms[~held], np.ones((~held).sum()), rcond=None)[0]
+        error[held] = terms[held] @ weights - 1
+        print(f"  whole = {weights[0]:.3f} kernels + {weights[1] * 1e6:.2f} us per call")
+    print(
+        f"{options.runtime}: mean error {np.abs(error).mean():.2%}, within 5 %: {(np.abs(error) < 0.05).mean():.0%} "
+        f"of {len(whole)}, within 10 %: {(np.abs(error) < 0.1).mean():.0%}"
+    )
+
+
+def throughput(options: argparse.Namespace) -> None:
+    """Share of a campaign's wall time that goes into timed and warm-up runs."""
+    items = list(islice(sampled_items(DesignedSpace(), seed=12), options.count))
+    runtime = get_runtime(options.runtime)
+    with tempfile.TemporaryDirectory() as folder, pinning(options.threads) as pinned:
+        store = Store.open(Path(folder) / "m.db", create=True)
+        place = environment(runtime, options.threads, pinned=pinned)
+        outcome = Campaign(runtime, place, store, Plan(rounds=options.rounds)).run(items)
+    print(
+        f"{len(outcome.done)} networks, {len(outcome.failed)} failed, {outcome.wall:.0f} s, "
+        f"{outcome.timed / outcome.wall:.0%} in timed or warm-up runs"
+    )
+    for name, why in outcome.failed.items():
+        print(f"  {name}: {why}")
+
+
+def processes(options: argparse.Namespace) -> None:
+    """Several processes on one campaign: every network exactly once."""
+    workers = [mp.get_context("spawn").Process(target=_join, args=(vars(options),)) for _ in range(options.processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    store = Store.open(options.store)
+    found = store.measurements(options.runtime, options.threads)
+    rounds = [n.timing.rounds for n in found.networks]
+    names = [n.name for n in found.networks]
+    print(f"{len(names)} networks, {len(set(names))} names, rounds {min(rounds)} to {max(rounds)}")
+    print(f"exit codes {[w.exitcode for w in workers]}")
+
+
+def _join(options: dict[str, Any]) -> None:
+    store = Store.open(options["store"], create=True)
+    items = list(islice(sampled_items(DesignedSpace(), seed=13), options["count"]))
+    measure(items, store=store, runtime=options["runtime"], threads=options["threads"], rounds=options["rounds"])
+
+
+def calibration(options: argparse.Namespace) -> None:
+    """Two calibrations: how far apart each ceiling is."""
+    first, second = calibrate(options.threads), calibrate(options.threads)
+    for a, b in zip((*first.compute, *first.memory), (*second.compute, *second.memory), strict=True):
+        name = getattr(a, "dtype", None) or getattr(a, "level", "")
+        print(f"{name:8} {a.value:.4g} {b.value:.4g}  apart {abs(a.value / b.value - 1):.1%}, stated {a.spread:.1%}")
+    print(json.dumps({"quiet": [first.host["quiet"], second.host["quiet"]]}))
+
+
+def _campaign(options: argparse.Namespace, items: list[Item] | None = None) -> Measurements:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(Path(folder) / "m.db", create=True)
+        chosen = list(thirty()) if items is None else items
+        return measure(
+            chosen, store=store, runtime=options.runtime, threads=options.threads, rounds=options.rounds,
+            spread=options.spread,
+        )  # fmt: skip
+
+
+def _burner() -> Any:
+    process = mp.get_context("spawn").Process(target=_burn, daemon=True)
+    process.start()
+    return process
+
+
+def _burn() -> None:
+    """One core, half of the time."""
+    while True:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            pass
+        time.sleep(0.5)
+
+
+def main() -> None:
+    """Read the command line and run one bench."""
+    benches = {f.__name__: f for f in (repeatability, additivity, throughput, processes, calibration)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bench", choices=benches)
+    parser.add_argument("--runtime", default="torch-eager")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--spread", type=float, default=0.02)
+    parser.add_argument("--pause", type=float, default=600.0)
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--store", default="bench.db")
+    parser.add_argument("--burn", action="store_true")
+    options = parser.parse_args()
+    benches[options.bench](options)
+
+
+if __name__ == "__main__":
+    main()
