@@ -1,0 +1,1 @@
+"""Foreign files: other projects' measurements, ONNX networks."""

@@ -28,6 +28,13 @@ def product(op: OpSpec) -> Work:
     return Work(macs=op.outputs[0].numel * (op.inputs[0].shape or (1,))[-1])
 
 
+# [m, n] = _grouped_mm([m, k], [g, k, n], offsets [g])        each row meets the matrix of its group
+@rule("_grouped_mm")
+def grouped(op: OpSpec) -> Work:
+    """Every row is multiplied once, whatever its group."""
+    return Work(macs=op.outputs[0].numel * op.inputs[0].shape[-1])
+
+
 # [n, m] = outer([n], [m])
 @rule("outer", "ger")
 def outer(op: OpSpec) -> Work:
@@ -112,6 +119,15 @@ def kron(op: OpSpec) -> Work:
 def cdist(op: OpSpec) -> Work:
     """Subtract, square and add per pair and coordinate."""
     return Work(other_flops=3 * op.outputs[0].numel * op.inputs[0].shape[-1])
+
+
+# [m, n] = Gemm([m, k] or [k, m], [k, n] or [n, k], bias?)        ONNX; transA and transB turn the operands
+@rule("onnx.Gemm")
+def gemm(op: OpSpec) -> Work:
+    """A product, and one addition per output for the bias."""
+    out = op.outputs[0].numel
+    depth = op.inputs[0].shape[0 if op.param("transA") else -1]
+    return Work(macs=out * depth, other_flops=out if len(op.inputs) > 2 else 0)
 
 
 # [b, o] = bilinear([b, i], [b, j], [o, i, j], [o]?)

@@ -217,6 +217,13 @@ def _product(a: Form, b: Form) -> Form | None:
     return _make((*a.shape[:-1], b.shape[-1]), "c", a.dtype) if fits else None
 
 
+@_op("_grouped_mm.default")
+def _grouped(a: Form, b: Form, *_: Any, **__: Any) -> Form | None:
+    """Rows of `a` in groups, each group meeting its own matrix of `b`: a mixture of experts."""
+    fits = (len(a.shape), len(b.shape)) == (2, 3) and a.shape[1] == b.shape[1] and _same_dtype(a, b)
+    return _make((a.shape[0], b.shape[2]), "c", a.dtype) if fits else None
+
+
 @_op("matmul.default")
 def _matmul(a: Form, b: Form) -> Form | None:
     if len(a.shape) < 3 or len(a.shape) != len(b.shape) or not _same_dtype(a, b) or a.shape[-1] != b.shape[-2]:

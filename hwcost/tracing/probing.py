@@ -18,7 +18,7 @@ from hwcost.tracing.calls import Call
 from hwcost.tracing.forms import Form, broadcast, contiguous
 from hwcost.tracing.shadow import Shadow, Weight, form_of
 
-_ZEROS_LIMIT = 1 << 28  # elements of all arguments that an op may be run on
+_ZEROS_LIMIT = 1 << 24  # elements of all arguments that an op may be run on
 _MIXED = ("_pack_padded_sequence", "_pad_packed_sequence", "repeat_interleave", "lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
@@ -40,6 +40,11 @@ class Probe:
             out = self._func(*self._replace(args, self._mixed if mixed else self._meta), **self._place(kwargs, "meta"))
         except NotImplementedError:
             out = self._on_zeros(args, kwargs)
+        except RuntimeError as refusal:  # some meta kernels refuse what the kernels of a device accept
+            try:
+                out = self._on_zeros(args, kwargs)
+            except Exception:
+                raise refusal from None
         return out, True
 
     def stand_in(self, tensor: Any) -> torch.Tensor | None:

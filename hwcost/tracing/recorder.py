@@ -326,6 +326,7 @@ class Recorder(TorchDispatchMode):
 
     def graph(self, output: Any) -> Graph:
         """What was recorded."""
+        self._at = None  # lets go of the last op's tensors, which may have died
         end = max(len(self._ops) - 1, 0)
         outputs = [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
         held = [t if isinstance(t, Shadow) else self._weights.get(id(t)) for t in outputs]

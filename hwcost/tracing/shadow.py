@@ -50,14 +50,17 @@ class Shadow(torch.Tensor):
 
     def tolist(self) -> Any:
         """The values, where they are known."""
-        return self._read("tolist").tolist()
+        with torch._C._DisableTorchDispatch():  # the real tensor must not come back as a shadow
+            return self._read("tolist").tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
         """The values, where they are known."""
-        return self._read("numpy").numpy(force=force)
+        with torch._C._DisableTorchDispatch():
+            return self._read("numpy").numpy(force=force)
 
     def __array__(self, dtype: Any = None) -> Any:
-        return self._read("numpy").__array__(dtype)
+        with torch._C._DisableTorchDispatch():
+            return self._read("numpy").__array__(dtype)
 
     def _read(self, who: str) -> torch.Tensor:
         if self.known is None or not self.memory.valid:
