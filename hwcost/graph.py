@@ -79,11 +79,17 @@ class OpSpec:
 
     def input(self, name: str) -> TensorSpec | None:
         """The input of that name, or None where the call left it out."""
-        return next((t for t in self.inputs if t.name == name), None)
+        for tensor in self.inputs:
+            if tensor.name == name:
+                return tensor
+        return None
 
     def param(self, name: str, default: Param = None) -> Param:
         """The parameter of that name, or `default`."""
-        return dict(self.params).get(name, default)
+        for known, value in self.params:
+            if known == name:
+                return value
+        return default
 
 
 @dataclass(frozen=True, slots=True)

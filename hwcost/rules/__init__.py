@@ -40,6 +40,8 @@ class Work:
     workspace: int = 0
 
 
+_NOTHING = Work()
+
 Rule = Callable[[OpSpec], Work]
 R = TypeVar("R", bound=Rule)
 
@@ -103,37 +105,51 @@ def known_kinds() -> tuple[tuple[str, ...], Mapping[str, str]]:
     return tuple(sorted(_RULES)), dict(_FREE)
 
 
-@lru_cache(maxsize=200_000)
-def cost_of(op: OpSpec) -> tuple[Cost, State, str]:
-    """Cost of a described op, its state, and the reason where it is free or unknown."""
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What the rules say of a described op."""
+
+    cost: Cost
+    state: State
+    reason: str  # why it is free, or unknown
+    workspace: int  # bytes held besides inputs and outputs while it runs
+
+
+def assess(op: OpSpec) -> Assessment:
+    """Apply the rule of a described op, without remembering it."""
     _load()
     if op.kind in _FREE:
-        return Cost(), "free", _FREE[op.kind]
+        return Assessment(Cost(), "free", _FREE[op.kind], 0)
     found = _RULES.get(op.kind)
-    work = found(op) if found else Work()
+    work = found(op) if found else _NOTHING
+    weights = activations = written = 0
+    for t in op.inputs:
+        if not (t.internal or t.repeat):
+            touched = _touched(t, work.touched) * ITEMSIZE[t.dtype]
+            if t.weight:
+                weights += touched
+            else:
+                activations += touched
+    for t in op.outputs:
+        if not (t.internal or t.repeat):
+            written += t.bytes
     cost = Cost(
         macs=work.macs,
         other_flops=work.other_flops,
-        bytes_weights=_read(op, work, weight=True),
-        bytes_activations=_read(op, work, weight=False),
-        bytes_written=sum(t.bytes for t in op.outputs if not (t.internal or t.repeat)),
+        bytes_weights=weights,
+        bytes_activations=activations,
+        bytes_written=written,
     )
-    return (cost, "costed", "") if found else (cost, "unknown", f"no cost rule for {op.kind}")
+    if found:
+        return Assessment(cost, "costed", "", work.workspace)
+    return Assessment(cost, "unknown", f"no cost rule for {op.kind}", 0)
 
 
-def workspace_of(op: OpSpec) -> int:
-    """Bytes that a described op holds besides its inputs and outputs while it runs, where its rule says so."""
-    _load()
-    found = _RULES.get(op.kind)
-    return found(op).workspace if found else 0
-
-
-def _read(op: OpSpec, work: Work, *, weight: bool) -> int:
-    return sum(
-        _touched(t, work.touched) * ITEMSIZE[t.dtype]
-        for t in op.inputs
-        if t.weight is weight and not (t.internal or t.repeat)
-    )
+@lru_cache(maxsize=200_000)
+def cost_of(op: OpSpec) -> tuple[Cost, State, str]:
+    """Cost of a described op, its state, and the reason where it is free or unknown; remembered."""
+    found = assess(op)
+    return found.cost, found.state, found.reason
 
 
 def _touched(tensor: TensorSpec, touched: Mapping[str, int]) -> int:

@@ -190,7 +190,7 @@ _CONTAINERS = (dict, list, set)
 def _snapshot(module: nn.Module) -> _Saved:
     """A module's attributes, and what is in those that are containers."""
     attributes = module.__dict__
-    inside = [(v, v.copy()) for v in attributes.values() if isinstance(v, _CONTAINERS)]
+    inside = [(v, v.copy() if v else ()) for v in attributes.values() if isinstance(v, _CONTAINERS)]
     return attributes, attributes.copy(), inside
 
 

@@ -10,9 +10,9 @@ import torch
 
 from hwcost.cost import Cost
 from hwcost.graph import OpSpec, State, TensorSpec
-from hwcost.rules import cost_of, workspace_of
+from hwcost.rules import assess
 from hwcost.tracing.calls import Call, bind, call_of
-from hwcost.tracing.forms import Form, contiguous, layout, predict
+from hwcost.tracing.forms import Form, contiguous, layout, predict, predicted
 from hwcost.tracing.probing import Probe, real_form
 from hwcost.tracing.shadow import Weight, memory_of
 
@@ -123,16 +123,15 @@ class Learner:
     def learn(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], *, known: bool) -> Entry:
         """The entry of a call; `tensors` stand for its tensor arguments, in order."""
         call = call_of(func)
-        held = Held(tensors)
         names, params = bind(call, args, kwargs)
         mutated = tuple(i for i, name in enumerate(names) if name in call.mutated)
         if call.mutated:
-            self._check_write(call, func, held.replace(args), held.replace_all(kwargs), tensors)
+            self._check_write(call, func, args, kwargs, tensors)
             results = Results()
         elif call.reads_values:
             results = Results()
         else:
-            results = self._results(call, func, args, kwargs, tensors, held, known)
+            results = self._results(call, func, args, kwargs, tensors, known)
         return self._entry(call, tensors, names, params, results, mutated, known)
 
     def _entry(
@@ -152,20 +151,21 @@ class Learner:
             self._tags.spec(f"out{i}" if i else "out", tag, weight=weight) for i, (tag, weight) in enumerate(written)
         )
         spec = OpSpec(call.kind, inputs, outputs, params)
-        cost, state, reason = cost_of(spec)
+        found = assess(spec)
+        cost, state, reason = found.cost, found.state, found.reason
         if made and all(o.shares >= 0 for o in made):
             cost, state, reason = Cost(), "free", _VIEW
         lasting = not (call.sized_by_values and known) and not call.changes_form
         size = sum(numel(o.form) for o in made)
-        return Entry(call, spec, cost, state, reason, results, mutated, size, workspace_of(spec), lasting)
+        return Entry(call, spec, cost, state, reason, results, mutated, size, found.workspace, lasting)
 
-    def _results(
-        self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], held: Held, known: bool
-    ) -> Results:
+    def _results(self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], known: bool) -> Results:
         """Forms of the results: from the shapes, from the values, or from torch."""
-        forms = self._tags.forms
-        as_forms = held.mapped(lambda t: forms[t.tag])
-        form = predict(call.name, as_forms.replace(args), as_forms.replace_all(kwargs))
+        forms, held = self._tags.forms, Held(tensors)
+        form = None
+        if predicted(call.name):
+            shapes = held.mapped(lambda t: forms[t.tag])
+            form = predict(call.name, shapes.replace(args), shapes.replace_all(kwargs))
         if form is not None:
             out = Out(form, self._tags.tag(form, weight=False), -1, numel(form) * form.dtype.itemsize)
             return Results((out,))
@@ -201,7 +201,8 @@ class Learner:
         if call.changes_form or all(f.shape in (forms[0].shape, ()) for f in forms):
             return
         try:
-            Probe(call, func, lambda t: self._tags.forms[t.tag]).run(args, kwargs)
+            held = Held(tensors)
+            Probe(call, func, lambda t: self._tags.forms[t.tag]).run(held.replace(args), held.replace_all(kwargs))
         except NotImplementedError:
             return
 

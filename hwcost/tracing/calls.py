@@ -75,11 +75,13 @@ def bind(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[li
     named: list[str] = []
     params: list[tuple[str, Param]] = []
     for name, value in (*zip(call.arguments, args, strict=False), *kwargs.items()):
-        if isinstance(value, torch.ScriptObject):  # the packed parameters of a quantised layer
+        if isinstance(value, torch.Tensor):
+            named.append(name)
+        elif isinstance(value, torch.ScriptObject):  # the packed parameters of a quantised layer
             packed = value.unpack() if hasattr(value, "unpack") else ()
             named += [each for each, t in zip(("weight", "bias"), packed, strict=False) if isinstance(t, torch.Tensor)]
             params += _settings(value)
-        elif tensors := _count_tensors((value,)):
+        elif isinstance(value, (list, tuple)) and (tensors := _count_tensors(value)):
             named += [name] * tensors
         elif name not in _PLACE and not (name in call.defaults and call.defaults[name] == _plain(value)):
             params.append((name, _plain(value)))

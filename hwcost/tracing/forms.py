@@ -38,6 +38,11 @@ class FormError(ValueError):
     """Arguments that the op cannot take."""
 
 
+def predicted(name: str) -> bool:
+    """Whether the overload is written down here."""
+    return name in _PREDICT
+
+
 def predict(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Form | None:
     """Form of the one fresh result of the overload `name`; tensors are given by their forms."""
     predictor = _PREDICT.get(name)
