@@ -125,6 +125,7 @@ class Campaign:
         self._environment = store.environment_id(place)
         self._worker = worker_name()
         self._progress = progress or (lambda done, total, note: None)
+        self._held: set[str] = set()  # names claimed and not done
         self._planned = 0
         self._taken = 0
         self.outcome = Outcome()
@@ -139,7 +140,6 @@ class Campaign:
                 if not wave:
                     break
                 self._visit(wave, start)
-                self._store.release(self._environment, self._worker)
         finally:
             self._store.release(self._environment, self._worker)
             self.outcome.wall = time.monotonic() - start
@@ -154,6 +154,7 @@ class Campaign:
         for batch in _batches(items, 16):
             names = [item.name for item in batch]
             free = self._store.claim(self._environment, names, self._worker, seconds=_CLAIM)
+            self._held |= free
             begun = self._store.rounds(self._environment, names)
             if not total:
                 self._planned += len(batch) * self._plan.rounds
@@ -205,15 +206,15 @@ class Campaign:
         open_ = list(wave)
         with quiet_interpreter():
             while open_:
-                self._store.claim(
-                    self._environment, [v.item.name for v in open_], self._worker, seconds=_CLAIM
-                )  # a sign of life
+                kept = self._store.claim(self._environment, self._held, self._worker, seconds=_CLAIM)
+                open_ = [v for v in open_ if v.item.name in kept]  # a claim that lapsed may have been taken
                 for visited in open_:
                     if time.monotonic() - start > self._plan.budget:
                         return
                     self._round(visited)
                 done = [v for v in open_ if self._plan.is_met(v.rounds)]
                 self.outcome.done += [v.item.name for v in done]
+                self._held -= {v.item.name for v in done}
                 open_ = [v for v in open_ if v not in done]
 
     def _round(self, visited: _Visited) -> None:

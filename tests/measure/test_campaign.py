@@ -237,7 +237,7 @@ def stored(url: Path) -> list[tuple[int, int]]:
     store = Store.open(url)
     rows = [
         (number, i)
-        for number, rounds in enumerate(store.rounds(1).values(), start=1)
+        for number, rounds in enumerate(store.rounds(1).values(), start=1)  # in the order of their row numbers
         for i, taken in enumerate(rounds)
         if len(taken.whole)
     ]
@@ -269,3 +269,17 @@ def test_kill_9_loses_nothing_that_was_reported_and_repeats_nothing(tmp_path: Pa
     assert set(reported) <= set(stored(url))
     assert {network for network, _ in stored(url)} == set(range(1, count + 1))
     assert min(Counter(network for network, _ in stored(url)).values()) >= rounds
+
+
+def test_processes_on_one_campaign_take_every_network_once(tmp_path: Path) -> None:
+    url, count, rounds = tmp_path / "m.db", 40, 3
+    together = [start(url, count, rounds) for _ in range(3)]
+    reported: list[tuple[int, int]] = []
+    for process in together:
+        out, _ = process.communicate()
+        assert process.returncode == 0
+        reported += [(int(a), int(b)) for a, b in (line.split() for line in out.splitlines()[:-1])]
+    assert max(Counter(reported).values()) == 1
+    assert sorted(reported) == sorted(stored(url))
+    assert min(Counter(network for network, _ in reported).values()) >= rounds
+    assert len({network for network, _ in reported}) == count
