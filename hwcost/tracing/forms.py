@@ -240,7 +240,7 @@ def _matmul(a: Form, b: Form) -> Form | None:
 @_op("scaled_dot_product_attention.default")
 def _attention(q: Form, k: Form, v: Form, mask: Form | None = None, dropout: float = 0.0, causal: bool = False,
                *, scale: float | None = None, enable_gqa: bool = False) -> Form | None:  # fmt: skip
-    """The flash kernel of the CPU writes [b, L, h, d]; the math path writes [b, h, L, d]."""
+    """The flash kernel of the CPU keeps the order of the query's axes; the math path writes [b, h, L, d]."""
     if not _same_dtype(q, k, v) or not all(len(t.shape) == 4 for t in (q, k, v)) or (causal and mask):
         return None
     (b, h, length, d), (kb, kh, s, kd), (vb, vh, vs, vd) = q.shape, k.shape, v.shape
@@ -249,9 +249,15 @@ def _attention(q: Form, k: Form, v: Form, mask: Form | None = None, dropout: flo
     if kh != h and not (enable_gqa and h % kh == 0):
         return None
     if _flash(q, k, v, mask, dropout) and (kh == h or enable_gqa):
-        inner = contiguous((b, length, h, d))
-        return Form(q.shape, (inner[0], inner[2], inner[1], inner[3]), q.dtype)
+        return Form(q.shape, _dense_like(q), q.dtype) if 1 not in q.shape[1:] and 0 not in q.stride else None
     return _make((b, h, length, vd), "c", q.dtype)
+
+
+def _dense_like(x: Form) -> Shape:
+    """Strides without gaps, in the order of the strides of `x`."""
+    order = sorted(range(len(x.shape)), key=lambda i: -x.stride[i])
+    packed = contiguous(tuple(x.shape[i] for i in order))
+    return tuple(packed[order.index(i)] for i in range(len(order)))
 
 
 def _flash(q: Form, k: Form, v: Form, mask: Form | None, dropout: float) -> bool:

@@ -1,0 +1,154 @@
+"""Rules against independent counts: a naive loop, a formula from the definition, torch's own counter."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.flop_counter import FlopCounterMode
+
+import hwcost
+from hwcost.graph import OpSpec, TensorSpec
+from hwcost.rules import RuleError, Work, cost_of, free, known_kinds, rule
+
+small = st.integers(1, 4)
+
+
+def naive_convolution(size: int, channels: int, out: int, kernel: int, stride: int, padding: int, groups: int) -> int:
+    """Multiply-adds of a convolution, padding included, by going through every one."""
+    done = 0
+    side = (size + 2 * padding - kernel) // stride + 1
+    for _o, _y, _x in product(range(out), range(side), range(side)):
+        for _c, _ky, _kx in product(range(channels // groups), range(kernel), range(kernel)):
+            done += 1
+    return done
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(3, 7), small, small, st.integers(1, 3), st.integers(1, 2), st.integers(0, 1), st.integers(1, 2))
+def test_convolution(size: int, channels: int, out: int, kernel: int, stride: int, padding: int, groups: int) -> None:
+    channels, out = channels * groups, out * groups
+    module = nn.Conv2d(channels, out, kernel, stride, padding, groups=groups)
+    graph = hwcost.trace(module, torch.zeros(1, channels, size, size))
+    assert graph.cost.macs == naive_convolution(size, channels, out, kernel, stride, padding, groups)
+    assert graph.cost.other_flops == graph.ops[0].spec.outputs[0].numel  # the bias
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), small, small, st.integers(1, 3), st.integers(1, 3), st.integers(1, 2))
+def test_transposed_convolution(size: int, channels: int, out: int, kernel: int, stride: int, groups: int) -> None:
+    """Every input element of every channel is spread over the window of each output channel of its group."""
+    module = nn.ConvTranspose2d(channels * groups, out * groups, kernel, stride, groups=groups)
+    done = sum(1 for _ in product(range(channels * groups), range(size**2), range(out), range(kernel**2)))
+    assert hwcost.trace(module, torch.zeros(1, channels * groups, size, size)).cost.macs == done
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("bhid,bhjd->bhij", [(2, 3, 4, 5), (2, 3, 6, 5)]),
+        ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]),
+        ("...ij,...jk->...ik", [(2, 3, 4, 5), (2, 3, 5, 6)]),
+        ("i,j->ij", [(3,), (4,)]),
+        ("nhwpqc,co->nhwpqo", [(1, 2, 2, 3, 3, 4), (4, 5)]),
+    ],
+)
+def test_einsum(equation: str, shapes: list[tuple[int, ...]]) -> None:
+    """torch's counter sees the products that einsum is made of."""
+    operands = [torch.zeros(shape) for shape in shapes]
+    with FlopCounterMode(display=False) as counter:
+        torch.einsum(equation, *operands)
+    ours = hwcost.trace(lambda *xs: torch.einsum(equation, *xs), operands).cost.macs
+    seen = counter.get_total_flops() // 2
+    letters = {c: s for term, shape in zip(equation.split("->")[0].replace(".", "").split(","), shapes, strict=True)
+               for c, s in zip(reversed(term), reversed(shape), strict=False)}  # fmt: skip
+    if seen:
+        assert ours == seen
+    else:  # an outer product is made by multiplication, which that counter does not see
+        assert ours == torch.tensor(list(letters.values())).prod()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent(kind: type[nn.RNNBase], gates: int, layers: int, both: bool) -> None:
+    """Step by step: every gate of every direction meets the input and the hidden state."""
+    module = kind(6, 5, num_layers=layers, bidirectional=both)  # type: ignore[arg-type]
+    done, directions = 0, 1 + both
+    for layer, _step, _direction in product(range(layers), range(7), range(directions)):
+        done += 3 * gates * 5 * ((6 if layer == 0 else 5 * directions) + 5)
+    assert hwcost.trace(module, torch.zeros(7, 3, 6)).cost.macs == done
+
+
+def test_what_costs_flops_but_no_macs() -> None:
+    """Per element, from the definition: see the tables of the rule files."""
+    x = torch.zeros(2, 3, 4, 4)
+    n = x.numel()
+    for function, flops in [
+        (F.relu, n),  # a comparison
+        (lambda x: F.max_pool2d(x, 2), n),  # windows tile the map: each element is looked at once
+        (lambda x: F.adaptive_avg_pool2d(x, 1), n),  # each element is added once
+        (lambda x: x.sum(), n),
+        (lambda x: F.layer_norm(x, (4,)), 6 * n),  # mean 1, variance 3, subtract and scale 2
+        (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), 8 * 4 * n),  # 4 taps, multiply and add
+        (lambda x: F.interpolate(x, scale_factor=2, mode="nearest"), 0),
+        (lambda x: F.grid_sample(x, torch.zeros(2, 4, 4, 2)), 8 * n),
+        (lambda x: torch.cat([x, x]), 0),
+    ]:
+        cost = hwcost.trace(function, x).cost
+        assert (cost.macs, cost.other_flops) == (0, flops), function
+
+
+def test_a_transform_takes_five_n_log_n() -> None:
+    """N = 64 real transforms of 8 x 8: 2.5 * 64 * 64 * log2(64)."""
+    graph = hwcost.trace(torch.fft.rfft2, torch.zeros(64, 8, 8))
+    assert graph.cost.other_flops == 2.5 * 64 * 64 * 6
+
+
+def test_an_embedding_reads_the_rows_asked_for_and_a_bag_adds_them() -> None:
+    ids = torch.zeros(4, 3, dtype=torch.int64)
+    assert hwcost.trace(nn.Embedding(1000, 8), ids).cost.bytes_weights == 12 * 8 * 4
+    bag = hwcost.trace(nn.EmbeddingBag(1000, 8), ids).cost
+    assert (bag.bytes_weights, bag.other_flops) == (12 * 8 * 4, 12 * 8)
+
+
+def test_a_user_adds_a_rule_and_two_rules_for_one_kind_are_refused() -> None:
+    @rule("my_lib.twice")
+    def twice(op: OpSpec) -> Work:
+        return Work(other_flops=2 * op.outputs[0].numel)
+
+    x = TensorSpec("self", (3, 5))
+    assert cost_of(OpSpec("my_lib.twice", (x,), (x,)))[0].other_flops == 30
+    with pytest.raises(RuleError, match=r"one rule, but 'my_lib\.twice' is taken already \(.*twice\)"):
+        rule("my_lib.twice")(twice)
+    with pytest.raises(RuleError, match="'view' is taken already"):
+        free("a second time", "view")
+
+
+def test_no_kind_is_both_costed_and_free() -> None:
+    costed, without_cost = known_kinds()
+    assert not set(costed) & set(without_cost)
+    assert all(without_cost.values()), "every free kind has its reason"
+
+
+KINDS: dict[str, Any] = {
+    "linear": (lambda x: F.linear(x, torch.zeros(8, 4)), torch.zeros(2, 4)),
+    "conv2d": (lambda x: F.conv2d(x, torch.zeros(8, 4, 3, 3), stride=2), torch.zeros(1, 4, 9, 9)),
+    "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), torch.zeros(1, 2, 4, 8)),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_cost_follows_from_the_description_alone(name: str) -> None:
+    from hwcost.kernel import Kernel
+
+    function, x = KINDS[name]
+    for op in hwcost.trace(function, x).ops:
+        if op.state == "costed":
+            assert Kernel.from_json(Kernel((op.spec,)).to_json()).cost == op.cost
