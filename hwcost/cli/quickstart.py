@@ -56,19 +56,19 @@ def run(job: Job) -> QuickstartResult:
     from hwcost.report.page import QuickstartResult
 
     device = job.calibrate()
-    measurements = job.measure()
-    model = job.fit(measurements, device)
+    model = job.model(device)
     table = job.table(model)
     budget = job.budget(table)
     study = job.search(table, budget)
     front = chosen(study, job.plan.verified)
     verified = job.verify([job.space.suggest(_fixed(trial)) for trial in front])
-    assert model.held_out is not None
+    assert model.held_out is not None  # it is fitted
+    assert model.measurements is not None
     return QuickstartResult(
         device=device, runtime=RUNTIME, threads=job.plan.threads, space=SPACE, task="scikit-learn's digits",
         budget=budget, held_out=model.held_out, candidates=candidates(study),
         winners=_winners(job, model, front, verified), training_seconds=_training_seconds(study),
-        environment=_environment(measurements), stages=job.seconds,
+        environment=_environment(model.measurements), stages=job.seconds,
         commands=(f"hwcost quickstart -o {job.plan.folder} --seed {job.plan.seed} --trainings {job.plan.trainings}",),
     )  # fmt: skip
 

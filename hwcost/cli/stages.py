@@ -103,14 +103,20 @@ class Job:
                 budget=plan.measuring, progress=bar,
             )  # fmt: skip
 
-    def fit(self, measurements: Measurements, device: Device) -> CostModel:
-        """The cost model, with its accuracy on networks held out."""
+    def model(self, device: Device) -> CostModel:
+        """The cost model, with its accuracy on networks held out; fitted once, so that what is
+        built on it (table, budget, study) stays."""
         from hwcost.model import CostModel
 
+        path = self.path("model.hwcost")
+        if path.exists():
+            say(f"using the model in {path}; delete it to measure more networks and fit again")
+            return CostModel.load(path)
+        measurements = self.measure()
         with self.step("fit") as bar:
             model = CostModel.fit(measurements, device=device)
             bar(1, 1)
-        model.save(self.path("model.hwcost"))
+        model.save(path)
         return model
 
     def table(self, model: CostModel) -> LatencyTable:

@@ -18,7 +18,7 @@ from hwcost.report.page import QuickstartResult
 def small(folder: Path) -> Plan:
     """A few seconds of everything; a device file in the folder takes the place of the calibration."""
     return Plan(
-        folder=folder, networks=12, measuring=30.0, rounds=2, trainings=4, verified=2, verifying=10.0, budget_share=0.6
+        folder=folder, networks=12, measuring=30.0, rounds=2, trainings=4, verified=2, verifying=10.0, budget_share=0.2
     )
 
 
@@ -73,7 +73,7 @@ def test_a_second_run_measures_and_trains_nothing_again(result: QuickstartResult
     assert {c.accuracy for c in again.candidates} == {c.accuracy for c in result.candidates}
     assert len(again.candidates) == len(result.candidates)
     assert [w.measured for w in again.winners] == [w.measured for w in result.winners]
-    assert "table" not in job.seconds
+    assert not {"calibrate", "measure", "fit", "table"} & set(job.seconds)
 
 
 def test_more_trainings_go_on_where_it_stopped(result: QuickstartResult, folder: Path) -> None:
