@@ -28,14 +28,13 @@ from numpy.typing import NDArray
 from hwcost.measure import MeasurementError, Timing
 from hwcost.measure.machine import Disturbance, Watch
 from hwcost.measure.statistics import summarise
-from hwcost.runtimes.base import Session
+from hwcost.runtimes.base import SWITCH, Session
 
 _VISIT = 0.025  # s of whole runs that a visit aims at
 _RUNS = (2, 12)  # whole runs a visit, least and most
 _PROFILES = (1, 4)
 _SHARE = 0.05  # of a visit that may be stolen or waited before it counts as disturbed
 _STABLE = 0.05  # relative change between runs that ends the warm-up
-_SWITCH = 50e-6  # s; waiting less than this is reading the clocks
 _WARM_RUNS = (3, 20)
 
 
@@ -99,7 +98,7 @@ def timed(session: Runs) -> tuple[float, float]:
     session.run()
     cpu, wall = time.thread_time() - cpu, time.perf_counter() - start
     wait = wall - cpu
-    return wall, wait if wait > _SWITCH else 0.0
+    return wall, wait if wait > SWITCH else 0.0
 
 
 @contextmanager

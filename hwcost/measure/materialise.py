@@ -1,7 +1,7 @@
 """Networks ready to run, made cheaply.
 
-Drawing random weights takes longer than measuring with them, so random initialisation is skipped
-while a network is built, and weights are then filled from one pool of normal numbers, scaled to keep
+Drawing random weights takes longer than measuring with them, so random initialisation is replaced
+while a network is built: weights are filled from one pool of normal numbers, scaled to keep
 activations near 1: numbers that vanish or overflow on the way would take another time.
 """
 
@@ -52,8 +52,14 @@ def input_bytes(module: nn.Module, inputs: Sequence[Any]) -> int:
 def _without_random_init() -> Iterator[None]:
     with ExitStack() as stack:
         for name in _RANDOM_INITS:
-            stack.enter_context(patch.object(nn.init, name, lambda tensor, *_, **__: tensor))
+            stack.enter_context(patch.object(nn.init, name, _cheap_init))
         yield
+
+
+def _cheap_init(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """Small numbers instead of random ones: a builder may run what it has built."""
+    with torch.no_grad():
+        return tensor if tensor.is_meta else tensor.copy_(_normal(tensor.shape, tensor.dtype)).mul_(0.05)
 
 
 @lru_cache(maxsize=1)

@@ -52,6 +52,14 @@ class Network:
         return sum((p.kernel.cost for p in self.kernels), Cost())
 
 
+SWITCH = 50e-6  # s; a thread that waited less than this has not been switched away
+
+
+def unloaded(wall: float, cpu: float) -> float:
+    """Time (s) of one thread without its waiting for a CPU, from wall time and the thread's CPU time."""
+    return cpu if wall - cpu > SWITCH else wall
+
+
 class Session(Protocol):
     """A network ready to run."""
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph
 from hwcost.kernel import Kernel
-from hwcost.runtimes.base import Network, Placed
+from hwcost.runtimes.base import Network, Placed, unloaded
 from hwcost.tracing import trace
 
 
@@ -101,7 +101,10 @@ class EagerSession:
                 f"a run must make the calls of the trace, but call {at + 1} is {stopwatch.names[at : at + 1]} "
                 f"and was {self._names[at : at + 1]}"
             )
-        times: NDArray[np.float64] = np.asarray(stopwatch.seconds, dtype=np.float64)[self._timed]
+        seconds = stopwatch.walls
+        if self._threads == 1:
+            seconds = [unloaded(wall, cpu) for wall, cpu in zip(seconds, stopwatch.cpus, strict=True)]
+        times: NDArray[np.float64] = np.asarray(seconds, dtype=np.float64)[self._timed]
         return times
 
     def _set_threads(self) -> None:
@@ -115,7 +118,8 @@ class _Stopwatch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []
-        self.seconds: list[float] = []
+        self.walls: list[float] = []
+        self.cpus: list[float] = []
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -125,8 +129,10 @@ class _Stopwatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        cpu = time.thread_time()
         start = time.perf_counter()
         out = func(*args, **kwargs)
-        self.seconds.append(time.perf_counter() - start)
+        self.walls.append(time.perf_counter() - start)
+        self.cpus.append(time.thread_time() - cpu)
         self.names.append(str(func))
         return out
