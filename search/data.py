@@ -45,13 +45,13 @@ class Tabulated:
         return accuracies(self.dataset)[NasBench201.digits(params)]
 
 
-def get_data(name: str, space: Space, *, seed: int = 0, threads: int = 2) -> Data:
+def get_data(name: str, space: Space, *, seed: int = 0, threads: int = 1) -> Data:
     """Data by name, for a space.
 
     Raises:
         DataError: there is no such data, its package is missing, or it is of another space.
     """
-    from hwcost.search.pricing import TrainIn
+    from hwcost.search.training import TrainIn
 
     if name == "digits":
         from hwcost.search.digits import Trainer

@@ -92,17 +92,17 @@ def search(
 
 
 def _priced(name: str, space: Space, runtime: str | None, threads: int | None) -> Any:
-    """A table, or a cost model of the space's networks."""
-    if Path(name).suffix == ".parquet":
-        from hwcost.table import LatencyTable
+    """The space's latency table: read, or made from a cost model, so that a proposal costs a look-up."""
+    from hwcost.table import LatencyTable
 
+    if Path(name).suffix == ".parquet":
         table = LatencyTable.load(name)
         if table.meta["space"] != space.name:
             raise UsageError(f"table {name} is of space {table.meta['space']}, but the space is {space.name}")
         return table
-    from hwcost.search.pricing import SpaceModel
-
-    return SpaceModel(space, load_model(name, runtime=runtime, threads=threads))
+    loaded = load_model(name, runtime=runtime, threads=threads)
+    with progress(f"pricing the blocks of {space.name}") as bar:
+        return LatencyTable.build(space, loaded, progress=bar)
 
 
 def _budgets(budget: list[str], model: list[str]) -> Any:
@@ -122,8 +122,11 @@ def _objective(
 
 
 def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name: str, jobs: int) -> optuna.Study:
+    import optuna
+
     from hwcost.search import run_study
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the bar tells
     with progress("searching") as bar:
         return run_study(objective, trainings=trials, seed=seed, storage=storage, name=name, n_jobs=jobs, progress=bar)
 

