@@ -91,6 +91,13 @@ def test_a_network_that_does_not_run_does_not_stop_the_others(store: Store) -> N
         measure([bad], store=store, rounds=2)
 
 
+def test_a_process_that_finds_every_network_taken_ends_with_nothing(store: Store) -> None:
+    place = measure([networks.item(1)], store=store, rounds=2).environment
+    elsewhere = Store.open(Path(store.name).with_name("other.db"), create=True)
+    elsewhere.claim(elsewhere.environment_id(place), ["toy/1"], "another host:1", seconds=60)
+    assert len(measure([networks.item(1)], store=elsewhere, rounds=2)) == 0
+
+
 def test_a_budget_ends_an_endless_campaign(store: Store) -> None:
     start = time.monotonic()
     found = measure(networks.items(10**9), store=store, rounds=2, budget=1.5)
