@@ -44,3 +44,10 @@ def rms_norm(op: OpSpec) -> Work:
 def norm(op: OpSpec) -> Work:
     """Square and add each element read."""
     return Work(other_flops=2 * sum(t.numel for t in op.inputs))
+
+
+# [o, *] = _weight_norm([o, *], [o, 1...], dim)        v * g / |v|
+@rule("_weight_norm", "_weight_norm_interface")
+def weight_norm(op: OpSpec) -> Work:
+    """Square and add for the norm, then one scale."""
+    return Work(other_flops=3 * op.inputs[0].numel)

@@ -27,6 +27,7 @@ from hwcost.tracing.forms import FormError
 from hwcost.tracing.recorder import Recorder
 from hwcost.tracing.shadow import NeedsValue
 
+_NO_GPU = ("not compiled with CUDA", "No CUDA GPUs", "no NVIDIA driver", "CUDA driver", "Expected one of cpu, cuda")
 _HERE = str(Path(__file__).parents[1])
 
 
@@ -236,7 +237,7 @@ def _explain(error: Exception, recorder: Recorder, places: Mapping[str, nn.Modul
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     inside = [f for f in frames if f.f_code.co_filename.startswith(_HERE)]
     op = recorder.last_op
-    if "CUDA" in text or "cuda" in text:
+    if any(sign in text for sign in _NO_GPU):
         return f"{where} needs a GPU ({text}). Move its device choice out of forward, or trace it where it has one."
     dispatched = any(f.f_code.co_name == "__torch_dispatch__" for f in inside)
     if dispatched and (isinstance(error, FormError) or frames[-1] not in inside or _in_op(frames)):

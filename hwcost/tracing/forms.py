@@ -162,6 +162,12 @@ def broadcast(a: Shape, b: Shape) -> Shape | None:
     return tuple(y if x == 1 else x for x, y in pairs)
 
 
+@_op("quantize_per_tensor.default", "quantize_per_tensor_dynamic.default")
+def _quantise(x: Form, *settings: Any) -> Form | None:
+    dtype = next((s for s in settings if isinstance(s, torch.dtype)), None)
+    return _make(x.shape, "c", dtype) if layout(x) == "c" and dtype else None
+
+
 @_op("masked_fill.Scalar")
 def _masked_fill(x: Form, mask: Form, _: Any) -> Form | None:
     return x if layout(x) == "c" == layout(mask) and broadcast(x.shape, mask.shape) == x.shape else None

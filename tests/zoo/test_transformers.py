@@ -19,8 +19,8 @@ transformers = pytest.importorskip(
 
 TEXT = (
     "bert roberta distilbert albert electra deberta-v2 deberta mpnet xlnet big_bird convbert squeezebert ernie "
-    "camembert nystromformer roformer fnet mobilebert canine modernbert gpt2 gpt_neo gpt_neox gptj opt bloom llama mistral "
-    "qwen2 qwen3 gemma gemma2 gemma3_text phi phi3 falcon"
+    "camembert nystromformer roformer fnet mobilebert canine modernbert gpt_neox gptj opt bloom llama mistral "
+    "qwen2 qwen3 gpt2 gpt_neo gemma gemma2 gemma3_text phi phi3 falcon"
 ).split()
 PAIRS = "t5 mt5 bart mbart pegasus marian".split()
 VISION = "vit deit beit swin swinv2 convnext convnextv2 resnet mobilevit segformer dinov2 pvt".split()
