@@ -7,8 +7,13 @@ t = (t0 + launch) * exp(r_prior(x)) * exp(r(x)). t0 is the roofline time with me
 the time of a kernel that does next to nothing on this runtime, r gradient-boosted trees on the
 kernel's description x, normalised by the device.
 
-Trees do not extrapolate: where x lies outside what was measured, r is the median of the kind (or of
-everything measured), and the error that is stated grows to the spread of that median.
+Trees do not extrapolate. A kernel counts as measured where a measured kernel of its kind lies within a
+factor of 1.7 of it in every dimension (work, traffic, channels, rows, window); outside, the trees'
+answer fades into the median of the kind (or, for a kind never seen, of everything measured),
+
+    r = f * r_trees + (1 - f) * r_median,    f = 2 ** -(doublings beyond that),    (2)
+
+while the error that is stated grows to the spread of that median.
 
 Every feature is read from shapes, parameters and cost alone, the same way for every op: this module
 knows no op by name.
@@ -24,6 +29,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
@@ -42,7 +48,7 @@ NAMES = (
     "parallel",
 )  # fmt: skip
 _SUPPORT = ("flops", "read", "written", "weights", "depth_k", "channels_out", "channels_in", "rows", "window")
-_MARGIN = 0.5  # a kernel counts as measured up to this many doublings outside the range of its kind
+_REACH = 0.75  # doublings: how near the nearest measured kernel must be in every dimension, 2 ** 0.75 = 1.7
 _MINIMUM_OF_KIND = 5
 _PARALLEL_FROM = 20_000  # rows
 UNSEEN_SIGMA = 1.0  # log error stated for a kind that was never measured: a factor of e
@@ -90,7 +96,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target) -> Columns:
     parallel = np.full((len(kernels), 1), math.log2(target.threads))
     features = np.hstack([np.zeros((len(kernels), 1)), shapes[:, :2], timed, shapes[:, 2:], parallel])
     assert features.shape[1] == len(NAMES), (features.shape, len(NAMES))
-    return Columns(flops, compute, memory, features, tuple(kernel.kind for kernel, _ in kernels))
+    return Columns(flops, compute, memory, features, tuple(_label(kernel) for kernel, _ in kernels))
 
 
 def _log(x: Array) -> Array:
@@ -127,6 +133,12 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
         _scalar(op.param("padding", 0), low=0.0), _alignment(channels_out), _alignment(channels_in),
         float(sum(t.layout != "contiguous" for t in tensors)), float(ITEMSIZE[first.dtype]), float(len(tensors)),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=200_000)
+def _label(kernel: Kernel) -> str:
+    """The kind, told apart by what changes how an op is computed: groups."""
+    return kernel.kind + "/grouped" * (_scalar(_main(kernel).param("groups", 1)) > 1)
 
 
 def _main(kernel: Kernel) -> OpSpec:
@@ -188,7 +200,7 @@ class Residual:
         self._vocabulary: dict[str, int] = {}
         self._medians: dict[str, float] = {}
         self._sigmas: dict[str, float] = {}
-        self._ranges: dict[str, tuple[Array, Array]] = {}
+        self._measured: dict[str, cKDTree] = {}
         self._median, self._sigma_all = 0.0, UNSEEN_SIGMA
         self._trees: HistGradientBoostingRegressor | None = None
 
@@ -222,52 +234,55 @@ class Residual:
         self._medians[kind] = float(np.median(target[rows]))
         self._sigmas[kind] = max(float(np.std(target[rows])), 0.2)
         if count >= _MINIMUM_OF_KIND:
-            inside = data.features[rows][:, _support_columns()]
-            self._ranges[kind] = (inside.min(axis=0) - _MARGIN, inside.max(axis=0) + _MARGIN)
+            self._measured[kind] = cKDTree(data.features[rows][:, _support_columns()])
 
     def predict(self, data: Columns, sigma: Mapping[str, float] | None = None) -> Prediction:
         """Latency of kernels; `sigma` gives the error of each kind where it was measured."""
         n = len(data.kinds)
         if self._trees is None or not n:
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), np.zeros(n, dtype=bool))
-        own = self._supported(data)
-        supported = own if self.prior is None else own | self.prior._supported(data)
-        measured = np.array([(sigma or {}).get(k, self._sigmas.get(k, UNSEEN_SIGMA)) for k in data.kinds])
-        outside = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
-        return Prediction(
-            np.exp(self._base(data) + self._correction(data, own)),
-            np.where(supported, measured, np.maximum(outside, measured)),
-            supported,
-        )
+        outside = self._outside(data)
+        if self.prior is not None:
+            outside = np.minimum(outside, self.prior._outside(data))
+        inside = np.array([(sigma or {}).get(k, self._sigmas.get(k, UNSEEN_SIGMA)) for k in data.kinds])
+        far = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
+        error = np.where(outside == 0, inside, np.maximum(inside, far))
+        return Prediction(np.exp(self._base(data) + self._correction(data)), error, outside == 0)
 
     def _base(self, data: Columns) -> Array:
         """Log of what is known before these measurements: roofline, launch, and the prior's residual."""
         base = np.log(data.roofline + self.launch)
         if self.prior is not None:
-            base = base + self.prior._correction(data, self.prior._supported(data))
+            base = base + self.prior._correction(data)
         return np.asarray(base)
 
-    def _correction(self, data: Columns, supported: NDArray[np.bool_]) -> Array:
-        """r(x): the trees inside the measured range, the median of the kind outside."""
-        fallback = np.array([self._medians.get(k, self._median) for k in data.kinds])
+    def _correction(self, data: Columns) -> Array:
+        """r(x) of eq. (2)."""
+        median = np.array([self._medians.get(k, self._median) for k in data.kinds])
         if self._trees is None:
-            return fallback
+            return median
         with _threads(len(data.kinds)):
-            return np.where(supported, self._trees.predict(self._coded(data)), fallback)
+            trees = self._trees.predict(self._coded(data))
+        fade = np.exp2(-self._outside(data))
+        return np.asarray(fade * trees + (1 - fade) * median)
 
     def _coded(self, data: Columns) -> Array:
         features = data.features.copy()
         features[:, 0] = [self._vocabulary.get(k, np.nan) for k in data.kinds]
         return features
 
-    def _supported(self, data: Columns) -> NDArray[np.bool_]:
+    def _outside(self, data: Columns) -> Array:
+        """Doublings from each kernel to where the measured ones of its kind reach; infinite for a kind
+        that was not measured."""
         x = data.features[:, _support_columns()]
-        inside = np.zeros(len(data.kinds), dtype=bool)
-        for i, kind in enumerate(data.kinds):
-            if kind in self._ranges:
-                low, high = self._ranges[kind]
-                inside[i] = bool(np.all((x[i] >= low) & (x[i] <= high)))
-        return inside
+        outside = np.full(len(data.kinds), np.inf)
+        kinds = np.array(data.kinds)
+        for kind, measured in self._measured.items():
+            rows = kinds == kind
+            if rows.any():
+                nearest, _ = measured.query(x[rows], p=np.inf)
+                outside[rows] = np.maximum(nearest - _REACH, 0.0)
+        return outside
 
 
 def _threads(rows: int) -> AbstractContextManager[object]:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from hwcost.model import CostModel
 
 
+_WIDTH_OF_PIPES = 140  # columns: tables in a file or a pipe keep their lines whole
+
+
 class UsageError(ValueError):
     """A command line that breaks a rule: the rule, the value, the next step."""
 
@@ -94,7 +97,7 @@ def console() -> Console:
     """For tables and text on standard output."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES)
 
 
 class Progress(Protocol):

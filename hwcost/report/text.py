@@ -58,7 +58,7 @@ def block_table(estimate: Estimate, depth: int = 2) -> Table:
     macs, counts = column("macs", [b.cost.macs for b in blocks], "mac")
     traffic, amounts = column("traffic", [b.cost.bytes for b in blocks], "byte")
     intensity, ratios = column("intensity", [b.cost.intensity for b in blocks], "flop/byte")
-    table = _table("block", f"{time}>", "share>", "bound", f"{macs}>", f"{traffic}>", f"{intensity}>")
+    table = _table("block", f"{time}>", "share>", "bound<", f"{macs}>", f"{traffic}>", f"{intensity}>")
     for b, t, c, a, r in zip(blocks, times, counts, amounts, ratios, strict=True):
         table.add_row(b.name or "(root)", t, percent(b.share), b.bound, c, a, r)
     return table
