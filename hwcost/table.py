@@ -272,6 +272,15 @@ class LatencyTable:
         return np.array(index)
 
 
+def _peak(rows: pd.DataFrame) -> float:
+    """Peak memory (byte): all weights, and the activations of the hungriest block; blocks after the
+    first run while the caller still holds the network's input."""
+    held = rows["peak_memory"] - rows["weight_bytes"]
+    own_input = 4 * math.prod(int(n) for n in rows["input_shape"].iloc[0].split("x"))
+    later = held.iloc[1:].max() + own_input if len(rows) > 1 else 0
+    return float(rows["weight_bytes"].sum() + max(held.iloc[0], later))
+
+
 def _place(space: Any, site: Any, blocks: dict[str, Any]) -> Place:
     """Every combination of a site's choices, and the row of the block that stands there."""
     names = [d.name for d in space.decisions]

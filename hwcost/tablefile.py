@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _KEY = b"hwcost"
 COLUMNS = {
-    "block", "latency_s", "low_s", "high_s", "sigma", "macs", "flops", "bytes", "params", "weight_bytes", "peak_memory",
+    "block", "input_shape", "latency_s", "low_s", "high_s", "sigma", "macs", "flops", "bytes", "params", "weight_bytes", "peak_memory",
     "support", "memory_share",
 }  # fmt: skip
 Structure = tuple[str, tuple[int, ...], NDArray[np.int32]]
