@@ -24,6 +24,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from hwcost.search.candidates import NothingFits
 from hwcost.search.memory import ATTRIBUTE, attribute_of, is_training
@@ -33,6 +34,7 @@ from hwcost.search.sampler import ArchitectureSampler, FeasibleSampler
 
 Progress = Callable[..., None]
 _HEARTBEAT, _GRACE = 10, 30  # s
+_OPENINGS = 5  # attempts at a database that others are making at the same time
 _LOST_AFTER = 500  # proposals in a row without a training, and without any feasible one ever
 _IDLE_AFTER = 2000  # proposals in a row without a training: nothing new is proposed any more
 _FRUITLESS = 20  # proposals in a row for which the sampler found nothing left to train
@@ -101,9 +103,10 @@ def open_study(
 ) -> optuna.Study:
     """The study of an objective, made or found; see `run_study`."""
     study = _create(objective, _sampler(objective, sampler, seed), open_storage(storage), name)
+    has_trials = bool(study.get_trials(deepcopy=False))  # first: another worker describes the study before it tries
     found, wanted = study.user_attrs.get(ATTRIBUTE), describe(objective)
     if found is None:
-        if study.get_trials(deepcopy=False):
+        if has_trials:
             raise StudyError(f"study {study.study_name!r} has trials that were not made by hwcost; use another name")
         study.set_user_attr(ATTRIBUTE, wanted)
         with _experimental():
@@ -171,9 +174,23 @@ def open_storage(storage: str | BaseStorage | None) -> BaseStorage | None:
 
 
 def _sql(url: str) -> BaseStorage:
+    """An SQL storage; workers that start at once race to make its tables, and the losers find them made."""
+    for _ in range(_OPENINGS):
+        try:
+            return _rdb(url)
+        except (IntegrityError, ProgrammingError):
+            time.sleep(0.5)
+        except OperationalError as error:
+            if "already exists" not in str(error):
+                raise
+            time.sleep(0.5)
+    return _rdb(url)
+
+
+def _rdb(url: str) -> BaseStorage:
     with _experimental():
         return optuna.storages.RDBStorage(
-            url,
+            url.replace("postgresql://", "postgresql+psycopg://", 1),
             heartbeat_interval=_HEARTBEAT,
             grace_period=_GRACE,
             heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),

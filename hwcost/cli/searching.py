@@ -78,10 +78,11 @@ def search(
     from hwcost.search.data import get_data
     from hwcost.search.spaces import get_space
 
-    chosen = get_space(space)
+    chosen, budgets = get_space(space), _budgets(budget, model)
+    _check(budgets, model, form)
     found = get_data(data or _DATA.get(chosen.name, "digits"), chosen, seed=seed)
     models = {m: _priced(m, chosen, runtime, threads) for m in model}
-    objective = _objective(chosen, found, models, _budgets(budget, model), form, confidence)
+    objective = _objective(chosen, found, models, budgets, form, confidence)
     if dry_run:
         summary = _summary(objective)
         return print_json(_summary_json(summary)) if as_json else _tell_summary(chosen, summary)
@@ -105,6 +106,16 @@ def _priced(name: str, space: Space, runtime: str | None, threads: int | None) -
         return LatencyTable.build(space, loaded, progress=bar)
 
 
+def _check(budgets: Any, model: list[str], form: str) -> None:
+    """Refuse, before anything is priced, what the objective would refuse."""
+    from hwcost.search.limits import parse_budget
+    from hwcost.search.objective import FORMS
+
+    parse_budget(budgets, tuple(model))
+    if form not in FORMS:
+        raise UsageError(f"form must be one of {', '.join(FORMS)}, but got {form!r}")
+
+
 def _budgets(budget: list[str], model: list[str]) -> Any:
     if len(budget) == 1:
         return budget[0]
@@ -125,10 +136,12 @@ def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name
     import optuna
 
     from hwcost.search import run_study
+    from hwcost.search.study import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the bar tells
+    opened = open_storage(storage)  # what cannot be opened is told before a bar is drawn
     with progress("searching") as bar:
-        return run_study(objective, trainings=trials, seed=seed, storage=storage, name=name, n_jobs=jobs, progress=bar)
+        return run_study(objective, trainings=trials, seed=seed, storage=opened, name=name, n_jobs=jobs, progress=bar)
 
 
 # -- what was found -------------------------------------------------------------------------------

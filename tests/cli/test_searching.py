@@ -1,0 +1,136 @@
+"""Tests of the verb search: a study end to end, its dry run, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwcost import CostModel, Device, LatencyTable
+from hwcost.search.spaces import get_space
+
+SPACE = """
+from functools import partial
+from torch import nn
+from hwcost.search.spaces import Block, Decision, Site, Space
+
+class Toy(Space):
+    name = "toy"
+    decisions = (Decision("width", (8, 16, 32)), Decision("kernel", (1, 3, 5)))
+    def __init__(self):
+        self.sites = (Site("conv", ("width", "kernel"), self.block),)
+    def block(self, p):
+        conv = partial(nn.Conv2d, 3, p["width"], p["kernel"], padding=p["kernel"] // 2)
+        return Block("conv", f"conv {p['width']} {p['kernel']}", conv, (1, 3, 64, 64))
+    def input_shape(self, params):
+        return (1, 3, 64, 64)
+
+def train(module, trial):
+    return module.conv.out_channels / 32 - 0.1 / module.conv.kernel_size[0]
+
+def breaks(module, trial):
+    return float("nan")
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> dict[str, str]:
+    """The options of a search over a space of nine networks, priced by the roofline of a device."""
+    (tmp_path / "toy.py").write_text(SPACE)
+    CostModel.analytic(Device.load("intel-i9-10980xe")).save(tmp_path / "a.hwcost")
+    return {
+        "--space": f"{tmp_path / 'toy.py'}:Toy",
+        "--model": str(tmp_path / "a.hwcost"),
+        "--data": f"{tmp_path / 'toy.py'}:train",
+        "--storage": str(tmp_path / "study.db"),
+        "--budget": "1 s",
+    }
+
+
+def line(options: dict[str, str], **changes: str) -> list[str]:
+    merged = options | {f"--{key}": value for key, value in changes.items()}
+    return ["search", *(word for pair in merged.items() for word in pair)]
+
+
+def test_a_study_end_to_end(run, toy) -> None:
+    result = run(*line(toy, trials="9"), "--json").json
+    assert (result["trainings"], result["rejected_before_training"]) == (9, 0)
+    (best,) = result["best"]
+    assert best["params"] == {"width": 32, "kernel": 5}
+    assert best["accuracy"] == pytest.approx(0.98)
+    assert best["low_s"] <= best["latency_s"] <= best["high_s"]
+
+
+def test_a_study_resumes(run, toy) -> None:
+    run(*line(toy, trials="3"))
+    again = run(*line(toy, trials="5"), "--json").json
+    assert again["trainings"] == 5
+
+
+def test_a_tight_budget_rejects_without_training(run, toy) -> None:
+    dry = run(*line(toy), "--dry-run", "--json").json
+    (device,) = dry["devices"]
+    budget = f"{(device['least_s'] + device['median_s']) / 2:.9f} s"
+    share = run(*line(toy, budget=budget), "--dry-run", "--json").json["feasible_share"]
+    result = run(*line(toy, budget=budget, trials="20"), "--json").json
+    assert result["trainings"] == round(share * 9) < 9  # everything that fits
+    assert result["rejected_before_training"] > 0
+    assert all(row["latency_s"] <= float(budget.split()[0]) for row in result["best"])
+
+
+def test_the_front_of_two_objectives(run, toy) -> None:
+    result = run(*line(toy, form="pareto", trials="9"), "--json").json
+    latencies = [row["latency_s"] for row in result["best"]]
+    assert len(latencies) > 1
+    assert latencies == sorted(latencies, reverse=True)  # by falling accuracy
+
+
+def test_a_table_serves_as_a_model(run, toy, tmp_path: Path) -> None:
+    space = get_space(toy["--space"])
+    LatencyTable.build(space, CostModel.load(toy["--model"])).save(tmp_path / "t.parquet")
+    by_table = run(*line(toy, model=str(tmp_path / "t.parquet"), trials="3"), "--json").json
+    by_model = run(*line(toy, storage=str(tmp_path / "other.db"), trials="3"), "--json").json
+    assert by_table == by_model
+
+
+def test_the_dry_run_reads_well(run, toy) -> None:
+    said = " ".join(run(*line(toy), "--dry-run").out.split())
+    assert "toy: 9 architectures, 1000 random ones priced, nothing trained" in said
+    assert "100.0% within the budget" in said
+    assert "kernel = 5 takes" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"budget": "5"}, 'needs a unit, but got .5.; did you mean "5 ms"'),
+        ({"budget": "5 MB"}, "is no unit of second"),
+        ({"space": "huge-cnn"}, "no space 'huge-cnn'; choose from"),
+        ({"model": "nowhere.hwcost"}, "nowhere.hwcost"),
+        ({"model": "nowhere.parquet"}, "nowhere.parquet"),
+        ({"form": "soft"}, "form must be one of constraint, pareto"),
+        ({"data": "mnist"}, "no data 'mnist'"),
+    ],
+)
+def test_bad_input_is_one_line(refused, toy, changes, match) -> None:
+    refused(line(toy, **changes), match)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"budget": "1 ns"}, "no architecture is within the budget: .*; raise the budget"),
+        ({"storage": "/no/such/folder/study.db"}, "study storage .* cannot be opened"),
+        ({"data": ":breaks"}, "evaluate must return a finite number, but returned nan"),
+    ],
+)
+def test_trouble_on_the_way_is_one_line_too(run, toy, changes, match) -> None:
+    if "data" in changes:
+        changes = {"data": toy["--data"].replace(":train", changes["data"])}
+    result = run(*line(toy, **changes))
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    (said,) = [text for text in result.err.splitlines() if text.startswith("hwcost: ")]
+    import re
+
+    assert re.search(match, said)
