@@ -186,7 +186,7 @@ class LatencyTable:
             support=float((column["support"] * times).sum() / kernels),
             memory_share=float((column["memory_share"] * times).sum() / kernels),
             **{what: float(column[what].sum()) for what in ("macs", "flops", "bytes", "params")},
-            peak_memory=float(column["weight_bytes"].sum() + (column["peak_memory"] - column["weight_bytes"]).max()),
+            peak_memory=_peak(column),
             blocks={name: TableBlock(latency=float(t), low=float(lo), high=float(hi)) for name, t, lo, hi in own},
         )  # fmt: skip
 
@@ -272,13 +272,12 @@ class LatencyTable:
         return np.array(index)
 
 
-def _peak(rows: pd.DataFrame) -> float:
+def _peak(column: Mapping[str, NDArray[np.float64]]) -> float:
     """Peak memory (byte): all weights, and the activations of the hungriest block; blocks after the
     first run while the caller still holds the network's input."""
-    held = rows["peak_memory"] - rows["weight_bytes"]
-    own_input = 4 * math.prod(int(n) for n in rows["input_shape"].iloc[0].split("x"))
-    later = held.iloc[1:].max() + own_input if len(rows) > 1 else 0
-    return float(rows["weight_bytes"].sum() + max(held.iloc[0], later))
+    held = column["peak_memory"] - column["weight_bytes"]
+    later = held[1:].max() + column["input_bytes"][0] if len(held) > 1 else 0.0
+    return float(column["weight_bytes"].sum() + max(held[0], later))
 
 
 def _place(space: Any, site: Any, blocks: dict[str, Any]) -> Place:
@@ -312,7 +311,7 @@ def _price(blocks: Sequence[Any], model: CostModel) -> list[dict[str, Any]]:
             "high_s": latency * estimate.high / estimate.latency,
             "sigma": relative_error(estimate.kernels, 0.0),
             "macs": graph.cost.macs, "flops": graph.cost.flops, "bytes": graph.cost.bytes, "params": graph.params,
-            "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
+            "input_bytes": sum(t.bytes for t in graph.inputs), "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
             "bound": estimate.bound, "memory_share": estimate.memory_share,
             "support": estimate.support, "coverage": _coverage(estimate.support), "kernels": len(estimate.kernels),
         })  # fmt: skip

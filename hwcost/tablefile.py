@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 _KEY = b"hwcost"
 COLUMNS = {
-    "block", "input_shape", "latency_s", "low_s", "high_s", "sigma", "macs", "flops", "bytes", "params", "weight_bytes", "peak_memory",
-    "support", "memory_share",
+    "block", "latency_s", "low_s", "high_s", "sigma", "macs", "flops", "bytes", "params", "input_bytes", "weight_bytes",
+    "peak_memory", "support", "memory_share",
 }  # fmt: skip
 Structure = tuple[str, tuple[int, ...], NDArray[np.int32]]
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("runtimes",),
     ("measure",),
     ("calibration",),
-    ("estimate", "accuracy"),
+    ("estimate", "accuracy", "templates"),
     ("residual",),
     ("fitting+fitcache",),
     ("model+modelfile",),
