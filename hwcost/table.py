@@ -311,7 +311,8 @@ def _price(blocks: Sequence[Any], model: CostModel) -> list[dict[str, Any]]:
             "high_s": latency * estimate.high / estimate.latency,
             "sigma": relative_error(estimate.kernels, 0.0),
             "macs": graph.cost.macs, "flops": graph.cost.flops, "bytes": graph.cost.bytes, "params": graph.params,
-            "input_bytes": sum(t.bytes for t in graph.inputs), "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
+            "input_bytes": sum(t.bytes for t in graph.inputs), "weight_bytes": graph.weight_bytes,
+            "peak_memory": graph.peak_memory,
             "bound": estimate.bound, "memory_share": estimate.memory_share,
             "support": estimate.support, "coverage": _coverage(estimate.support), "kernels": len(estimate.kernels),
         })  # fmt: skip
