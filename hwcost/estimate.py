@@ -61,7 +61,7 @@ class Estimate:
     latency: float
     low: float
     high: float
-    confidence: float  # coverage of [low, high] that was calibrated
+    confidence: float  # coverage of [low, high] that was calibrated; 0: a bound, no interval is known
     overhead: float  # part of the latency that no kernel explains
     kernels: tuple[KernelEstimate, ...]
     common: float  # s_common of eq. (1)

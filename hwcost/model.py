@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["BlockEstimate", "CostModel", "Estimate", "KernelEstimate", "ModelError"]
 
 CONFIDENCE = 0.9
-_ANALYTIC_SIGMA = 0.7  # log error of a bare roofline: it is a bound, not a prediction
 
 
 class ModelError(ValueError):
@@ -81,7 +80,7 @@ class CostModel:
     ) -> CostModel:
         """The roofline alone: a lower bound for every kernel, for a device nobody measured."""
         target = Target(_device(device), threads, dtype)
-        fitted = Fitted(Residual(), {}, (1.0, 0.0, 0.0), common=_ANALYTIC_SIGMA, z=1.645, held_out=None)
+        fitted = Fitted(Residual(), {}, (1.0, 0.0, 0.0), common=0.0, z=0.0, held_out=None)
         return cls(target, runtime, fitted)
 
     @classmethod
@@ -165,7 +164,12 @@ class CostModel:
     @property
     def interval(self) -> dict[str, float]:
         """What makes an interval of errors: `common` error, `z`, stated `confidence`."""
-        return {"common": self.fitted.common, "z": self.fitted.z, "confidence": CONFIDENCE}
+        return {"common": self.fitted.common, "z": self.fitted.z, "confidence": self.confidence}
+
+    @property
+    def confidence(self) -> float:
+        """Coverage of the intervals; 0 for the roofline alone, which is a bound without an interval."""
+        return CONFIDENCE if self.is_fitted else 0.0
 
     @cached_property
     def digest(self) -> str:
@@ -280,8 +284,8 @@ class CostModel:
         spread = float(np.exp(self.fitted.z * relative_error(kernels, self.fitted.common)))
         notes = () if self.is_fitted else ("the roofline alone: a lower bound, not a prediction",)
         return Estimate(
-            latency=latency, low=latency / spread if self.is_fitted else latency, high=latency * spread,
-            confidence=CONFIDENCE, overhead=overhead, kernels=kernels, common=self.fitted.common,
+            latency=latency, low=latency / spread, high=latency * spread,
+            confidence=self.confidence, overhead=overhead, kernels=kernels, common=self.fitted.common,
             z=self.fitted.z, notes=notes,
         )  # fmt: skip
 
@@ -291,7 +295,7 @@ class CostModel:
         spread = float(np.exp(self.fitted.z * np.hypot(known.sigma, self.fitted.common)))
         return KernelEstimate(
             name=kernel.name, kind=kernel.kind, module=placed.module, latency=latency,
-            low=latency / spread if self.is_fitted else latency, high=latency * spread, roofline=known.roofline,
+            low=latency / spread, high=latency * spread, roofline=known.roofline,
             bound=known.bound, cost=kernel.cost, supported=known.supported, sigma=known.sigma, key=kernel.digest,
         )  # fmt: skip
 

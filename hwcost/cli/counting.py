@@ -148,12 +148,20 @@ def _print(graph: Graph, found: Estimate, depth: int) -> None:
         f"({units.format(cost.intensity, 'flop/byte')}), {graph.params:,} parameters, "
         f"peak memory {units.format(graph.peak_memory, 'byte')}"
     )
-    span = f"{units.format(found.low, 'second')} to {units.format(found.high, 'second')}"
-    screen.print(
-        f"{units.format(found.latency, 'second')} ({span} at {found.confidence:.0%}), {found.bound}-bound, "
-        f"{found.support:.0%} inside the measured range"
-    )
+    screen.print(_verdict(found))
     for op, calls, module in graph.uncounted:
         screen.print(f"not counted: {op}, {calls} calls, first in {module or 'the root module'}; its bytes are")
-    for note in graph.notes:
+    for note in (*graph.notes, *found.notes):
         screen.print(f"note: {note}")
+
+
+def _verdict(found: Estimate) -> str:
+    """The latency, in one line; a bound is called one."""
+    from hwcost import units
+
+    latency = units.format(found.latency, "second")
+    if not found.confidence:
+        return f"at least {latency}, {found.bound}-bound"
+    span = f"{units.format(found.low, 'second')} to {units.format(found.high, 'second')}"
+    measured = f"{found.support:.0%} of it from kernels inside the measured range"
+    return f"{latency} ({span} at {found.confidence:.0%}), {found.bound}-bound, {measured}"

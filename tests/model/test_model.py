@@ -88,7 +88,9 @@ def test_the_roofline_alone_is_a_lower_bound(measurements: Measurements, device:
     analytic = CostModel.analytic(device)
     for measured, network in zip(measurements.networks, _lowered(measurements), strict=True):
         assert analytic.estimate(network).latency < measured.timing.latency
-    assert analytic.estimate(_lowered(measurements)[0]).notes
+    estimate = analytic.estimate(_lowered(measurements)[0])
+    assert estimate.notes
+    assert (estimate.low, estimate.high, estimate.confidence) == (estimate.latency, estimate.latency, 0.0)
 
 
 def test_saving_and_loading_gives_the_same_model(model: CostModel, unseen: Measurements, tmp_path: Path) -> None:
