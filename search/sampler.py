@@ -211,10 +211,13 @@ class _Ranking:
 
     def __call__(self, candidates: Sequence[Candidate]) -> Array:
         """The acquisition of each candidate."""
-        mean, deviation = self._process.predict(self._views(candidates))
-        if not self._several:
-            return surrogate.expected_improvement(mean, deviation, float(self._z.max()))
-        return area_improvement(mean, deviation, self._costs(candidates), self._z, self._paid, self._levels)
+        views, costs = self._views(candidates), self._costs(candidates)
+        if self._several:
+            return self._process.expect(
+                lambda m, d: area_improvement(m, d, costs, self._z, self._paid, self._levels), views
+            )
+        best = float(self._z.max())
+        return self._process.expect(lambda m, d: surrogate.expected_improvement(m, d, best), views)
 
 
 def area_improvement(mean: Array, deviation: Array, cost: Array, z: Array, paid: Array, levels: Array) -> Array:

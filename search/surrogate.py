@@ -5,8 +5,9 @@ d3: difference of standardised log costs):
 
     k = w1 exp(-d1 / l1) + w2 exp(-d2^2 / 2 l2^2) + w3 exp(-d3^2 / 2 l3^2) + noise                    (1)
 
-Its settings are the likeliest of a fixed random set, under the marginal likelihood with the variance profiled
-out: robust with ten observations, and no optimiser to get stuck.
+Its settings are not optimised but averaged over: of a random set, the likeliest few, each weighed by its marginal
+likelihood with the variance profiled out. With ten observations many settings are nearly as likely as the
+best one, and a search that believes one of them too soon gets stuck.
 
 Accuracies are warped before (2), since a search is about differences among the best and a few networks that
 learn nothing would otherwise set the scale:
@@ -19,6 +20,7 @@ C. Rasmussen, C. Williams, "Gaussian Processes for Machine Learning", 2006, alg.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +32,8 @@ from scipy.stats import norm
 from hwcost.search.encoding import Views
 
 Array = NDArray[np.float64]
-_SETTINGS = 32
+_SETTINGS = 64
+_KEPT = 8  # settings that are averaged over
 _OFFSET = 0.3
 
 
@@ -79,14 +82,14 @@ class Surrogate:
                 f"a surrogate needs settings under which its kernel is positive, but got {len(candidates)}"
             )
         self._seen = seen
-        _, self._settings, self._scale, self._chol, self._alpha, self._variance = max(fits, key=lambda fit: fit[0])
+        self._fits = sorted(fits, key=lambda fit: -fit[0])[:_KEPT]
 
-    def predict(self, at: Views) -> tuple[Array, Array]:
-        """Mean and standard deviation of z at other architectures, each [n]."""
-        k = _kernel(_distances(at, self._seen), self._settings) / self._scale
-        solved = solve_triangular(self._chol, k.T, lower=True)
-        left = np.maximum(1.0 - (solved**2).sum(axis=0), 1e-9)
-        return k @ self._alpha, np.sqrt(left * self._variance)
+    def expect(self, what: Callable[[Array, Array], Array], at: Views) -> Array:
+        """Average over settings of `what`(mean, standard deviation of z) at other architectures, all [n]."""
+        distances = _distances(at, self._seen)
+        weights = np.exp([fit[0] - self._fits[0][0] for fit in self._fits])
+        parts = [w * what(*_predict(distances, fit)) for w, fit in zip(weights, self._fits, strict=True)]
+        return np.asarray(sum(parts) / weights.sum())
 
 
 def _distances(a: Views, b: Views) -> tuple[Array, Array, Array]:
@@ -103,9 +106,19 @@ def _kernel(d: tuple[Array, Array, Array], s: Settings) -> Array:
     return np.asarray(w1 * np.exp(-d[0] / l1) + w2 * np.exp(-d[1] / (2 * l2**2)) + w3 * np.exp(-d[2] / (2 * l3**2)))
 
 
-def _fit(
-    d: tuple[Array, Array, Array], z: Array, s: Settings
-) -> tuple[float, Settings, float, Array, Array, float] | None:
+_Fit = tuple[float, Settings, float, Array, Array, float]  # likelihood, settings, scale, factor, weights, variance
+
+
+def _predict(d: tuple[Array, Array, Array], fit: _Fit) -> tuple[Array, Array]:
+    """Mean and standard deviation at architectures of these distances to the seen ones."""
+    _, s, scale, chol, alpha, variance = fit
+    k = _kernel(d, s) / scale
+    solved = solve_triangular(chol, k.T, lower=True)
+    left = np.maximum(1.0 - (solved**2).sum(axis=0), 1e-9)
+    return k @ alpha, np.sqrt(left * variance)
+
+
+def _fit(d: tuple[Array, Array, Array], z: Array, s: Settings) -> _Fit | None:
     """Log marginal likelihood of one setting, and what predictions need; None where the kernel is singular."""
     scale = float(sum(s.weights))
     n = len(z)

@@ -211,7 +211,8 @@ class TestSurrogate:
         _, views = self.views(8)
         z = np.linspace(-1, 1, 5)
         s = Settings((1.0, 0.5, 0.5), (2.0, 1.0, 1.0), 0.01)
-        mean, deviation = Surrogate(views[slice(0, 5)], z, [s]).predict(views[slice(5, 8)])
+        process, at = Surrogate(views[slice(0, 5)], z, [s]), views[slice(5, 8)]
+        mean, deviation = process.expect(lambda m, _: m, at), process.expect(lambda _, d: d, at)
 
         def k(i: int, j: int) -> float:
             d1 = np.abs(views.places[i] - views.places[j]).sum() / 2
