@@ -168,6 +168,13 @@ def _quantise(x: Form, *settings: Any) -> Form | None:
     return _make(x.shape, "c", dtype) if layout(x) == "c" and dtype else None
 
 
+def _quantised_pair(a: Form, b: Form, *_: Any) -> Form | None:
+    return a if a == b and _dense(a.shape, a.stride) else None
+
+
+_PREDICT.update({f"quantized.{name}.default": _quantised_pair for name in ("add", "add_relu", "mul", "mul_relu")})
+
+
 @_op("masked_fill.Scalar")
 def _masked_fill(x: Form, mask: Form, _: Any) -> Form | None:
     return x if layout(x) == "c" == layout(mask) and broadcast(x.shape, mask.shape) == x.shape else None
