@@ -26,7 +26,7 @@ python:
 .venv-zoo/.installed: pyproject.toml | python
 	test -x .venv-zoo/bin/python || $(PYTHON) -m venv .venv-zoo
 	.venv-zoo/bin/python -m pip install --quiet torch==2.14.1 torchvision==0.29.1 timm transformers pytest pytest-timeout \
-	  hypothesis -e '.[all]'
+	  hypothesis fvcore thop ptflops torchinfo calflops -e '.[all]'
 	@touch $@
 
 venv: .venv/.installed ## .venv with hwcost and every optional part
@@ -43,13 +43,15 @@ lint: dev ## style, and format
 types: dev ## mypy --strict
 	$(BIN)/mypy -p hwcost
 
-bench: dev ## the benchmarks: accuracy and speed, with figures; takes a while
-	$(BIN)/python -m pytest tests/bench -s $(ARGS)
+bench: dev zoo ## speed and repeatability, each beside a peer or a limit; needs a quiet machine and takes a while
+	.venv-zoo/bin/python tests/bench/bench_counting.py
+	$(BIN)/python tests/bench/bench_clock.py throughput
+	$(BIN)/python tests/bench/bench_clock.py additivity
 
 quickstart: venv ## the main job on this machine, start to finish
 	$(BIN)/hwcost quickstart
 
-zoo: .venv-zoo/.installed ## .venv-zoo: torchvision, timm and transformers, for the checks against real networks
+zoo: .venv-zoo/.installed ## .venv-zoo: torchvision, timm, transformers and other counters, for the checks against them
 
 wheel: dev ## dist/*.whl and dist/*.tar.gz
 	rm -rf build dist

@@ -50,7 +50,7 @@ def commands(markdown: str) -> Iterator[Command]:
 def _shell(block: str) -> Iterator[str]:
     text: list[str] = []
     for line in [*block.splitlines(), ""]:
-        if line.startswith("> ") and text:
+        if text and (line.startswith("> ") or line == ">"):
             text.append(line[2:])
             continue
         if text and not text[0].startswith("make "):

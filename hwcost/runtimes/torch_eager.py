@@ -70,6 +70,7 @@ class EagerSession:
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._module, self._inputs, self._threads = module, tuple(inputs), threads
+        self.run()  # some modules keep tensors from their first run, and make fewer calls from then on
         graph = trace(module, self._inputs)
         self.network = RUNTIME.lower(graph)
         self._names = [op.name for op in graph.ops]
