@@ -96,7 +96,7 @@ case("ConvTranspose2d groups=4")(
 case("depthwise Conv2d(64,64,3,g64) 32x32")(
     lambda: (nn.Conv2d(64, 64, 3, padding=1, groups=64), (zeros(1, 64, 32, 32),), 32 * 32 * 64 * 9)
 )
-# stride 2 with padding 2 halves 64 x 64 (dilation spreads the taps, it does not add any): 32 * 32 * 32 outputs of 9 * 32
+# stride 2 and padding 2 halve 64 x 64 (dilation spreads the taps, it adds none): 32 * 32 * 32 outputs of 9 * 32
 case("Conv2d dilation2 stride2")(
     lambda: (
         nn.Conv2d(32, 32, 3, stride=2, padding=2, dilation=2),
