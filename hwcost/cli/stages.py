@@ -36,12 +36,12 @@ class Plan:
     threads: int = 1  # of the target; trainings use every core
     seed: int = 0
     networks: int = 120  # measured for the fit
-    measuring: float = 75.0  # s at most
-    rounds: int = 5
+    measuring: float = 110.0  # s at most
+    rounds: int = 10  # spread over the whole time, so that the drift of the machine falls on all alike
     trainings: int = 40
     budget_share: float = 0.4  # of the space fits the budget
     verified: int = 8
-    verifying: float = 20.0  # s at most
+    verifying: float = 30.0  # s at most
 
 
 @dataclass
@@ -177,7 +177,7 @@ class Job:
         store = Store.open(self.path("verification.db"), create=True)
         with self.step("verify") as bar:
             return measure(
-                items, runtime=RUNTIME, threads=self.plan.threads, store=store, rounds=2 * self.plan.rounds,
+                items, runtime=RUNTIME, threads=self.plan.threads, store=store, rounds=4 * self.plan.rounds,
                 budget=self.plan.verifying, progress=bar,
             )  # fmt: skip
 
