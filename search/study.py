@@ -76,12 +76,12 @@ def run_study(
     """
     if trainings < 1 or n_jobs < 1:
         raise StudyError(f"trainings and n_jobs must be at least 1, but got {trainings} and {n_jobs}")
-    study = open_study(objective, seed=seed, storage=storage, sampler=sampler, name=name)
     verbosity = optuna.logging.get_verbosity()
     if progress:  # a bar and a log of every trial do not go together
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-    worker = _Worker(study, objective, trainings, progress or (lambda *_: None))
     try:
+        study = open_study(objective, seed=seed, storage=storage, sampler=sampler, name=name)
+        worker = _Worker(study, objective, trainings, progress or (lambda *_: None))
         if n_jobs == 1:
             worker.run()
         else:

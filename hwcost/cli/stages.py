@@ -39,6 +39,7 @@ class Plan:
     measuring: float = 110.0  # s at most
     rounds: int = 10  # spread over the whole time, so that the drift of the machine falls on all alike
     trainings: int = 40
+    steps: int = 80  # of each training
     budget_share: float = 0.4  # of the space fits the budget
     verified: int = 8
     verifying: float = 30.0  # s at most
@@ -152,7 +153,7 @@ class Job:
 
         objective = LatencyObjective(
             build=self.space.suggest,
-            evaluate=partial(train, self.space, Trainer(seed=self.plan.seed)),
+            evaluate=partial(train, self.space, Trainer(seed=self.plan.seed, steps=self.plan.steps)),
             model=table,
             budget=budget,
             form="pareto",

@@ -18,7 +18,15 @@ from hwcost.report.page import QuickstartResult
 def small(folder: Path) -> Plan:
     """A few seconds of everything; a device file in the folder takes the place of the calibration."""
     return Plan(
-        folder=folder, networks=12, measuring=30.0, rounds=2, trainings=4, verified=2, verifying=10.0, budget_share=0.2
+        folder=folder,
+        networks=12,
+        measuring=30.0,
+        rounds=2,
+        trainings=4,
+        steps=8,
+        verified=2,
+        verifying=10.0,
+        budget_share=0.2,
     )
 
 
