@@ -152,12 +152,16 @@ class ArchitectureSampler(_Proposing):
         return free[int(np.argmax(scores))]
 
     def _ranking(
-        self, trained: Sequence[FrozenTrial], running: Sequence[FrozenTrial], free: Sequence[Candidate], rng: Any
+        self,
+        trained: Sequence[FrozenTrial],
+        running: Sequence[FrozenTrial],
+        free: Sequence[Candidate],
+        rng: np.random.Generator,
     ) -> _Ranking:
         values = np.array([self._upward(t)[0] for t in trained])
         device = int(rng.integers(len(self._objective.models)))
         old, now = [self._candidate(t) for t in trained], [self._candidate(t) for t in running]
-        return _Ranking(self._objective, old, values, now, free, device, self._seed)
+        return _Ranking(self._objective, old, values, now, free, device, rng)
 
     def _best(self, trained: Sequence[FrozenTrial]) -> list[Candidate]:
         """The trained architectures whose neighbours are worth looking at: the front, and the best by metric."""
@@ -188,7 +192,7 @@ class _Ranking:
 
     def __init__(
         self, objective: LatencyObjective, trained: Sequence[Candidate], values: Array, running: Sequence[Candidate],
-        pool: Sequence[Candidate], device: int, seed: int,
+        pool: Sequence[Candidate], device: int, rng: np.random.Generator,
     ) -> None:  # fmt: skip
         self._device, self._several = device, len(objective.directions) > 1
         known = [*trained, *running]
@@ -200,7 +204,7 @@ class _Ranking:
         self._paid = self._costs(trained)
         seen = self._views(known)
         believed = np.concatenate([self._z, np.zeros(len(running))])  # a running trial is believed to be average
-        settings = surrogate.settings(np.random.default_rng(seed), len(distributions), seen.counts.shape[1])
+        settings = surrogate.settings(rng, len(distributions), seen.counts.shape[1])
         self._process = surrogate.Surrogate(seen, believed, settings)
 
     def _costs(self, candidates: Sequence[Candidate]) -> Array:

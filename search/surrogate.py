@@ -6,8 +6,8 @@ d3: difference of standardised log costs):
     k = w1 exp(-d1 / l1) + w2 exp(-d2^2 / 2 l2^2) + w3 exp(-d3^2 / 2 l3^2) + noise                    (1)
 
 Its settings are not optimised but averaged over: of a random set, the likeliest few, each weighed by its marginal
-likelihood with the variance profiled out. With ten observations many settings are nearly as likely as the
-best one, and a search that believes one of them too soon gets stuck.
+likelihood with the variance profiled out, and the set is drawn anew for every proposal. With ten observations
+many settings are nearly as likely as the best one, and a search that believes one too soon gets stuck.
 
 Accuracies are warped before (2), since a search is about differences among the best and a few networks that
 learn nothing would otherwise set the scale:
