@@ -24,6 +24,7 @@ Overhead = tuple[float, float, float]
 
 FOLDS = 5
 _QUANTILE = 0.9
+_INSTRUMENT = -5e-6  # s: a kernel timed in context bears a call from Python that it has not when nobody looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +121,12 @@ def _take(data: Columns, index: Ints) -> Columns:
 
 
 def _fit_overhead(sums: Array, calls: Array, total: Array) -> Overhead:
-    """Least squares of relative errors, all three numbers physical; outliers are left out once."""
+    """Least squares of relative errors within physical bounds; outliers are left out once."""
     design = np.column_stack([sums, calls, np.ones_like(sums)]) / total[:, None]
     keep = np.ones(len(total), dtype=bool)
     solution = np.array([1.0, 0.0, 0.0])
     for _ in range(2):
-        bounds = ([0.5, 0.0, 0.0], [2.0, 1e-3, 1e-2])
+        bounds = ([0.5, _INSTRUMENT, 0.0], [2.0, 1e-3, 1e-2])
         solution = lsq_linear(design[keep], np.ones(int(keep.sum())), bounds=bounds).x
         error = design @ solution - 1.0
         scale = 1.4826 * np.median(np.abs(error - np.median(error)))

@@ -158,7 +158,8 @@ class CostModel:
 
     @property
     def overhead(self) -> tuple[float, float, float]:
-        """(scale, per_call (s), fixed (s)) of eq. (1)."""
+        """(scale, per_call (s), fixed (s)) of eq. (1); per_call is net of what timing a kernel adds to it,
+        and so may be a little below 0."""
         return self.fitted.overhead
 
     @property
@@ -279,7 +280,7 @@ class CostModel:
     def _compose(self, network: Network) -> Estimate:
         scale, per_call, fixed = self.fitted.overhead
         kernels = tuple(self._kernel(p, scale) for p in network.kernels)
-        overhead = per_call * network.calls + fixed
+        overhead = max(per_call * network.calls + fixed, -0.5 * sum(k.latency for k in kernels))
         latency = sum(k.latency for k in kernels) + overhead
         spread = float(np.exp(self.fitted.z * relative_error(kernels, self.fitted.common)))
         notes = () if self.is_fitted else ("the roofline alone: a lower bound, not a prediction",)
