@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 Array = NDArray[np.float64]
+_LOG_UNIT = 0.5  # of log cost: a factor of 1.65. Not relative to the candidates: within a tight budget all cost
+# about the same, and their small differences would be blown up
 Point = Mapping[str, Any]
 
 
@@ -39,10 +41,9 @@ class Views:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes architectures that have parameters of these distributions, and costs (above 0) like these."""
+    """Encodes architectures that have parameters of these distributions."""
 
     distributions: Mapping[str, BaseDistribution]
-    costs: Array
 
     def __call__(self, points: Sequence[Point], costs: Array) -> Views:
         """The views of `points` that cost `costs`; parameters of other names are ignored."""
@@ -50,8 +51,7 @@ class Encoder:
         blocks = [np.zeros((n, 0))]
         for name, d in self.distributions.items():
             blocks.append(_columns([p.get(name) for p in points], [name in p for p in points], d))
-        logs = np.log(self.costs)
-        scaled = (np.log(costs) - logs.mean()) / (logs.std() or 1.0)
+        scaled = np.log(costs) / _LOG_UNIT
         return Views(np.hstack(blocks), _counts(points, self.distributions), scaled[:, None])
 
 

@@ -198,8 +198,8 @@ class _Ranking:
         known = [*trained, *running]
         everybody = [*known, *pool]
         distributions = {name: d for c in everybody for name, d in c.distributions.items()}
-        self._encode = Encoder(distributions, self._costs(everybody))
-        self._levels = np.quantile(self._encode.costs[len(known) :], np.linspace(0, 1, _LEVELS))
+        self._encode = Encoder(distributions)
+        self._levels = np.quantile(self._costs(pool), np.linspace(0, 1, _LEVELS))
         self._z = surrogate.warp(values)
         self._paid = self._costs(trained)
         seen = self._views(known)

@@ -192,7 +192,7 @@ class TestSurrogate:
             "w": optuna.distributions.IntDistribution(1, 8),
         }
         costs = np.array([p["w"] + 1.0 for p in points])
-        return points, Encoder(distributions, costs)(points, costs)
+        return points, Encoder(distributions)(points, costs)
 
     def test_distance_is_the_number_of_different_categories(self) -> None:
         points, views = self.views(20)
