@@ -279,8 +279,11 @@ class CostModel:
 
     def _compose(self, network: Network) -> Estimate:
         scale, per_call, fixed = self.fitted.overhead
+        overhead = per_call * network.calls + fixed
+        if overhead < 0:  # timing added it to the kernels, so it is theirs to give back
+            total = scale * sum(self._known[_key(p)].latency for p in network.kernels)
+            scale, overhead = scale * max(1 + overhead / total, 0.5) if total else scale, 0.0
         kernels = tuple(self._kernel(p, scale) for p in network.kernels)
-        overhead = max(per_call * network.calls + fixed, -0.5 * sum(k.latency for k in kernels))
         latency = sum(k.latency for k in kernels) + overhead
         spread = float(np.exp(self.fitted.z * relative_error(kernels, self.fitted.common)))
         notes = () if self.is_fitted else ("the roofline alone: a lower bound, not a prediction",)
