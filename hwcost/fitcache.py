@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def folder() -> Path:
     """Where fits are kept: $HWCOST_CACHE, or hwcost in the user's cache folder."""
-    if "HWCOST_CACHE" in os.environ:
+    if os.environ.get("HWCOST_CACHE"):
         return Path(os.environ["HWCOST_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwcost"
 
