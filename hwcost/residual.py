@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits
 from hwcost.device import Device
 from hwcost.graph import ITEMSIZE, OpSpec, Param, TensorSpec
 from hwcost.kernel import Kernel
-from hwcost.roofline import compute_time, level_time
+from hwcost.roofline import level_time
 
 Array = NDArray[np.float64]
 
@@ -86,7 +86,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target) -> Columns:
     distance = np.array([d for _, d in kernels], dtype=float)
     flops, macs, weights, read, written = traffic.T
     peak = np.array([target.device.peak(kernel.dtype, target.threads) for kernel, _ in kernels])
-    compute = flops / peak if len(kernels) else compute_time(flops, 1.0)
+    compute = flops / peak
     memory = level_time(weights, read, written, distance, target.device, target.threads)
     timed = np.column_stack([
         _log(compute * 1e9), _log(memory * 1e9), _log(compute * 1e9) - _log(memory * 1e9),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -72,8 +71,7 @@ def _face(
 
 
 for _file in _FILES:
-    if find_spec(f"hwcost.cli.{_file}"):
-        import_module(f"hwcost.cli.{_file}").register(app)
+    import_module(f"hwcost.cli.{_file}").register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

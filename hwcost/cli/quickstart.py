@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwcost.cli.common import JsonFlag, ThreadsOption, UsageError, console, examples, print_json
+from hwcost.cli.common import JsonFlag, ThreadsOption, UsageError, console, examples, print_json, say
 from hwcost.cli.stages import RUNTIME, SPACE, Job, Plan, folder
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def _winners(
         params = job.space.suggest(_fixed(trial))
         timing = measured.get(space_item(job.space, params).name)
         if timing is None:
-            continue  # the time for verifying ran out
+            say(f"trial {trial.number} was not measured in the time for verifying, and is not on the page")
+            continue
         estimate = model.estimate(job.space.build(params), job.space.inputs(params))
         winners.append(
             Winner(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -88,7 +89,7 @@ def measure(
         progress: told (rounds done, rounds planned, what it is at).
 
     Raises:
-        MeasurementError: a bad argument, or no network could be measured.
+        MeasurementError: a bad argument, or no network could be measured; some that could not are warned of.
         RuntimeUnavailable: the runtime's package is not installed.
     """
     plan = Plan(rounds=rounds, spread=spread, budget=budget)
@@ -98,9 +99,11 @@ def measure(
         place = environment(chosen, threads, pinned=pinned)
         campaign = Campaign(chosen, place, store, plan, progress)
         outcome = campaign.run(items)
-    if outcome.failed and not outcome.done:
+    if outcome.failed:
         name, why = next(iter(outcome.failed.items()))
-        raise MeasurementError(f"none of {len(outcome.failed)} networks could be measured; {name}: {why}")
+        if not outcome.done:
+            raise MeasurementError(f"none of {len(outcome.failed)} networks could be measured; {name}: {why}")
+        warnings.warn(f"{len(outcome.failed)} network(s) could not be measured; {name}: {why}", stacklevel=2)
     if any(networks and not e.differences(place) for e, networks in store.environments()):
         return store.measurements(environment=place)
     return Measurements(environment=place, networks=())  # other processes hold every network
