@@ -76,10 +76,13 @@ class Memory:
         return None
 
     def _recall(self, study: optuna.Study, key: str) -> float | None:
-        """From this worker's memory, or the study's finished trials."""
+        """From this worker's memory, or the study's trials.
+
+        One that is trained but not told yet counts: between the two its result would be missed otherwise.
+        """
         mine = (study._study_id, key)
         if mine not in self._metrics:
-            for other in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            for other in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING)):
                 found = attribute_of(other)
                 if found.get("state") == "trained":
                     self._metrics[(study._study_id, str(found["key"]))] = float(found[self.METRIC])
