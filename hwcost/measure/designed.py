@@ -3,9 +3,10 @@
 A network is a chain of pieces drawn one after the other until its expected time is spent. It starts
 from an image at full size, from a map or from tokens; pieces are convolutions (kernels 1 to 7,
 strides, groups, depthwise, dilated, transposed), residual and branched blocks, squeeze-excite,
-attention, feed-forward blocks, normalisation, activation, elementwise arithmetic, pooling, resizing
-and concatenation. Channels are multiples of 8 seven times of ten; sizes are drawn log-uniformly, and
-the batch is 1 six times of ten.
+attention (with bias, with fewer keys), feed-forward and gated blocks, normalisation, activation,
+elementwise arithmetic, pooling, means, resizing, padding, concatenation, splitting, channel shuffles,
+windows and other copies, classifiers of large matrices. Channels are multiples of 8 seven times of
+ten; sizes are drawn log-uniformly, and the batch is 1 six times of ten.
 
 A network follows from its seed and the version of these rules alone.
 """
@@ -18,19 +19,33 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from hwcost.measure import MeasurementError
+from hwcost.measure.designed_modules import (
+    Arithmetic,
+    Attention,
+    ChannelsLast,
+    ClassToken,
+    Concatenated,
+    Mean,
+    Residual,
+    Shape,
+    Shuffled,
+    Split,
+    SqueezeExcite,
+    Transposed,
+    Windows,
+)
 from hwcost.tracing import trace
 
-VERSION = 1
-_TIMES = (3e-4, 2.5e-2)  # s, expected, least and most
+VERSION = 2
+_TIMES = (3e-4, 4e-2)  # s, expected, least and most
 _RATE, _BANDWIDTH, _CALL = 4e10, 1e10, 5e-6  # flop/s, byte/s, s: only decide when a network is long enough
 _ACTIVATION_LIMIT = 1 << 23  # elements of one activation
+_WEIGHT_LIMIT = 1 << 24  # elements of one matrix of a classifier
 _MOST_PIECES, _TRIES = 14, 30
 
 Rng = np.random.Generator
-Shape = tuple[int, ...]
 
 
 class DesignedSpace:
@@ -129,6 +144,7 @@ def _width(rng: Rng) -> int:
 def _conv(rng: Rng, shape: Shape) -> nn.Module:
     c, h = shape[1], shape[2]
     kernel = int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.3, 0.03, 0.4, 0.03, 0.12, 0.02, 0.1]))
+    kernel -= kernel % 2 == 0 and h == 1  # an even one would not fit with its padding
     stride = int(rng.choice([1, 2, 4], p=[0.7, 0.27, 0.03])) if h > 6 else 1
     dilation = int(_pick(rng, 2, 3, 4)) if kernel > 1 and stride == 1 and h > 12 and rng.random() < 0.12 else 1
     out = _channels(rng) if rng.random() < 0.7 else c
@@ -233,12 +249,60 @@ def _to_tokens(rng: Rng, shape: Shape) -> nn.Module:
 def _head(rng: Rng, shape: Shape) -> nn.Module:
     """Pool everything, classify, and go on with the scores as a small map."""
     classes = int(_pick(rng, 10, 100, 1000))
-    layers = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(shape[1], classes)]
+    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if rng.random() < 0.5 else [Mean(2, 3, keep=False)]
+    layers = [*pool, nn.Linear(shape[1], classes)]
     return nn.Sequential(*layers, nn.Unflatten(1, (classes, 1, 1)))
 
 
 def _gate(rng: Rng, shape: Shape) -> nn.Module:
     return SqueezeExcite(shape[1], max(1, shape[1] // int(_pick(rng, 4, 8, 16))))
+
+
+def _classifier(rng: Rng, shape: Shape) -> nn.Module:
+    """Flatten the map and classify with large matrices, as VGG does; the weights rule."""
+    size, hidden = min(int(_pick(rng, 1, 2, 4, 7)), shape[2]), int(_pick(rng, 256, 512, 1024, 2048, 4096))
+    hidden = min(hidden, _WEIGHT_LIMIT // (shape[1] * size**2))
+    layers = [nn.AdaptiveAvgPool2d(size), nn.Flatten(), nn.Linear(shape[1] * size**2, hidden), nn.ReLU()]
+    layers += [nn.Linear(hidden, int(_pick(rng, 100, 1000, hidden))), nn.Softmax(dim=-1)]
+    return nn.Sequential(*layers, nn.Unflatten(1, (-1, 1, 1)))
+
+
+def _shuffle(rng: Rng, shape: Shape) -> nn.Module:
+    groups = [g for g in (2, 3, 4, 8) if shape[1] % g == 0] or [1]
+    return Shuffled(int(rng.choice(groups)))
+
+
+def _channels_last(rng: Rng, shape: Shape) -> nn.Module:
+    """A layer norm over channels, and maybe a feed-forward on them, as in ConvNeXt (arXiv:2201.03545)."""
+    c = shape[1]
+    if rng.random() < 0.4:
+        return ChannelsLast(nn.LayerNorm(c))
+    hidden = c * int(_pick(rng, 2, 4))
+    body = ChannelsLast(
+        nn.Sequential(nn.LayerNorm(c), nn.Linear(c, hidden), _function(rng, gelu=0.7), nn.Linear(hidden, c))
+    )
+    return Residual(nn.Sequential(nn.Conv2d(c, c, 7, padding=3, groups=c), body) if rng.random() < 0.6 else body)
+
+
+def _windows(rng: Rng, shape: Shape) -> nn.Module:
+    """Windows of tokens, as in Swin (arXiv:2103.14030)."""
+    sizes = [s for s in (4, 7, 8, 14) if shape[2] % s == 0] or [1]
+    size = int(rng.choice(sizes))
+    return Windows(size, size // 2 if rng.random() < 0.5 else 0)
+
+
+def _padded(rng: Rng, shape: Shape) -> nn.Module:
+    side = int(_pick(rng, 1, 2, 3))
+    pad = nn.ZeroPad2d((0, side, 0, side)) if rng.random() < 0.5 else nn.ZeroPad2d(side)
+    return nn.Sequential(pad, nn.MaxPool2d(3, 2)) if shape[2] > 6 and rng.random() < 0.3 else pad
+
+
+def _halves(rng: Rng, shape: Shape) -> nn.Module:
+    c = shape[1]
+    if c % 2:
+        return _activation(rng, shape)
+    body = nn.Identity() if rng.random() < 0.5 else nn.Conv2d(c // 2, c // 2, 3, padding=1, bias=False)
+    return Split(body, gate=bool(rng.random() < 0.4), dim=1)
 
 
 # -- pieces of tokens [n, t, d] -----------------------------------------------------------------------
@@ -247,7 +311,10 @@ def _gate(rng: Rng, shape: Shape) -> nn.Module:
 def _attention(rng: Rng, shape: Shape) -> nn.Module:
     d = shape[2]
     heads = int(rng.choice([h for h in (1, 2, 3, 4, 6, 8, 12, 16) if d % h == 0 and d // h >= 8] or [1]))
-    return Residual(nn.Sequential(nn.LayerNorm(d), Attention(d, heads, fused=bool(rng.random() < 0.7))))
+    bias = shape[1] if rng.random() < 0.3 else 0
+    reduce = int(_pick(rng, 2, 4, 16)) if shape[1] > 16 and rng.random() < 0.2 else 1
+    attention = Attention(d, heads, fused=bool(rng.random() < 0.6), bias=bias, reduce=reduce)
+    return Residual(nn.Sequential(nn.LayerNorm(d), attention))
 
 
 def _feed_forward(rng: Rng, shape: Shape) -> nn.Module:
@@ -268,6 +335,20 @@ def _token_norm(rng: Rng, shape: Shape) -> nn.Module:
 
 def _token_concat(rng: Rng, shape: Shape) -> nn.Module:
     return Concatenated([nn.Identity(), nn.Linear(shape[2], shape[2])], dim=int(_pick(rng, 1, 2)))
+
+
+def _gated(rng: Rng, shape: Shape) -> nn.Module:
+    """A gated linear unit (arXiv:2002.05202)."""
+    d, hidden = shape[2], _width(rng)
+    return nn.Sequential(nn.Linear(d, 2 * hidden), Split(_function(rng), gate=True, dim=-1), nn.Linear(hidden, d))
+
+
+def _class_token(rng: Rng, shape: Shape) -> nn.Module:
+    return ClassToken(shape[2], add=bool(shape[1] < 2 or rng.random() < 0.7))
+
+
+def _token_mean(rng: Rng, shape: Shape) -> nn.Module:
+    return nn.Sequential(Mean(1, keep=True), nn.Linear(shape[2], int(_pick(rng, 10, 100, 1000))))
 
 
 # -- pieces of anything -------------------------------------------------------------------------------
@@ -296,93 +377,9 @@ Maker = Callable[[Rng, Shape], nn.Module]
 _MAP_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _conv), (8, _depthwise), (12, _inverted), (8, _bottleneck), (7, _branches), (6, _pool), (3, _resize),
     (3, _transposed), (4, _map_norm), (4, _activation), (4, _arithmetic), (3, _gate), (3, _to_tokens), (1, _head),
+    (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves),
 )  # fmt: skip
 _TOKEN_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _attention), (25, _feed_forward), (15, _linear), (8, _token_norm), (5, _activation), (6, _arithmetic),
-    (4, _token_concat),
+    (4, _token_concat), (5, _gated), (3, _class_token), (1, _token_mean),
 )  # fmt: skip
-
-
-class Residual(nn.Module):
-    """x + f(x)."""
-
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[...] -> [...]."""
-        y: Tensor = x + self.body(x)
-        return y
-
-
-class Concatenated(nn.Module):
-    """Branches beside each other."""
-
-    def __init__(self, branches: list[nn.Module], dim: int = 1) -> None:
-        super().__init__()
-        self.branches, self.dim = nn.ModuleList(branches), dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, c, ...] -> [n, more c, ...]."""
-        return torch.cat([branch(x) for branch in self.branches], self.dim)
-
-
-class SqueezeExcite(nn.Module):
-    """Channels scaled by what the whole map says."""
-
-    def __init__(self, channels: int, inner: int) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.gate = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, channels, 1), nn.Sigmoid())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, c, h, w] -> [n, c, h, w]."""
-        y: Tensor = x * self.gate(self.pool(x))
-        return y
-
-
-class Attention(nn.Module):
-    """Self-attention, by the fused op or by its parts."""
-
-    def __init__(self, width: int, heads: int, *, fused: bool) -> None:
-        super().__init__()
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.heads, self.fused = heads, fused
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, t, d] -> [n, t, d]."""
-        n, t, d = x.shape
-        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.fused:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            y = ((q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-        out: Tensor = self.out(y.transpose(1, 2).reshape(n, t, d))
-        return out
-
-
-class Transposed(nn.Module):
-    """[n, d, t] -> [n, t, d]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """A view."""
-        return x.transpose(1, 2)
-
-
-class Arithmetic(nn.Module):
-    """An elementwise op of x with itself, a number, or a value per channel."""
-
-    def __init__(self, form: str, shape: Shape) -> None:
-        super().__init__()
-        self.form = form
-        self.values = nn.Parameter(torch.empty(shape[1], 1, 1) if len(shape) == 4 else torch.empty(1, 1, shape[2]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[...] -> [...]."""
-        if self.form == "scale":
-            return x * 0.5
-        if self.form == "channel":
-            return x * self.values
-        other = x.flip(0) if x.shape[0] > 1 else x.clone()
-        return x + other if self.form == "add" else x - other if self.form == "sub" else x * other

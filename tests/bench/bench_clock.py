@@ -29,7 +29,8 @@ from torch import nn
 from hwcost import calibrate
 from hwcost.measure import Item, Measurements
 from hwcost.measure.campaign import Campaign, Plan, measure
-from hwcost.measure.designed import Attention, DesignedSpace, Residual
+from hwcost.measure.designed import DesignedSpace
+from hwcost.measure.designed_modules import Attention, Residual
 from hwcost.measure.items import sampled_items
 from hwcost.measure.machine import environment, pinning
 from hwcost.measure.store import Store

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from hwcost import trace
-from hwcost.measure.designed import Attention, DesignedSpace, Residual, SqueezeExcite
+from hwcost.measure.designed import DesignedSpace
+from hwcost.measure.designed_modules import Attention, Residual, SqueezeExcite
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
 from hwcost.runtimes import Runtime, RuntimeUnavailable, get_runtime, runtime_names

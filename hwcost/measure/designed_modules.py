@@ -1,0 +1,181 @@
+"""Modules of which designed networks are made; shapes are [n, c, h, w] for maps and [n, t, d] for tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
+
+Shape = tuple[int, ...]
+
+
+class Residual(nn.Module):
+    """x + f(x)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        y: Tensor = x + self.body(x)
+        return y
+
+
+class Concatenated(nn.Module):
+    """Branches beside each other."""
+
+    def __init__(self, branches: list[nn.Module], dim: int = 1) -> None:
+        super().__init__()
+        self.branches, self.dim = nn.ModuleList(branches), dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, ...] -> [n, more c, ...]."""
+        return torch.cat([branch(x) for branch in self.branches], self.dim)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels scaled by what the whole map says."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.gate = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, channels, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c, h, w]."""
+        y: Tensor = x * self.gate(self.pool(x))
+        return y
+
+
+class Attention(nn.Module):
+    """Self-attention, by the fused op or by its parts; maybe with a bias on the scores, maybe with fewer keys."""
+
+    def __init__(self, width: int, heads: int, *, fused: bool, bias: int = 0, reduce: int = 1) -> None:
+        super().__init__()
+        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        self.heads, self.fused, self.reduce = heads, fused, reduce
+        self.bias = nn.Parameter(torch.empty(heads, bias, -(-bias // reduce))) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t, d]."""
+        n, t, d = x.shape
+        size = d // self.heads
+        q = self.q(x).reshape(n, t, self.heads, size).transpose(1, 2)
+        k, v = self.kv(x[:, :: self.reduce]).reshape(n, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.fused:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        else:
+            scores = (q * size**-0.5) @ k.transpose(-2, -1)
+            y = (scores if self.bias is None else scores + self.bias).softmax(dim=-1) @ v
+        out: Tensor = self.out(y.transpose(1, 2).reshape(n, t, d))
+        return out
+
+
+class Transposed(nn.Module):
+    """[n, d, t] -> [n, t, d]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A view."""
+        return x.transpose(1, 2)
+
+
+class Arithmetic(nn.Module):
+    """An elementwise op of x with itself, a number, or a value per channel."""
+
+    def __init__(self, form: str, shape: Shape) -> None:
+        super().__init__()
+        self.form = form
+        self.values = nn.Parameter(torch.empty(shape[1], 1, 1) if len(shape) == 4 else torch.empty(1, 1, shape[2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        if self.form == "scale":
+            return x * 0.5
+        if self.form == "channel":
+            return x * self.values
+        other = x.flip(0) if x.shape[0] > 1 else x.clone()
+        return x + other if self.form == "add" else x - other if self.form == "sub" else x * other
+
+
+class Shuffled(nn.Module):
+    """Channels of several groups interleaved, as in ShuffleNet (arXiv:1707.01083)."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c, h, w]."""
+        n, c, h, w = x.shape
+        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+
+
+class ChannelsLast(nn.Module):
+    """A token module on the channels of a map: [n, c, h, w] seen as [n, h, w, c] and back."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c', h, w]."""
+        y: Tensor = self.body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return y
+
+
+class Windows(nn.Module):
+    """A map cut into windows, each a sequence of tokens, maybe rolled before."""
+
+    def __init__(self, size: int, shift: int) -> None:
+        super().__init__()
+        self.size, self.shift = size, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n (h / size) (w / size), size^2, c]."""
+        n, c, h, w = x.shape
+        x = x.permute(0, 2, 3, 1)
+        if self.shift:
+            x = torch.roll(x, (-self.shift, -self.shift), (1, 2))
+        x = x.reshape(n, h // self.size, self.size, w // self.size, self.size, c)
+        return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, self.size**2, c)
+
+
+class Split(nn.Module):
+    """Channels in two halves: one gates the other, or they change places after one was worked on."""
+
+    def __init__(self, body: nn.Module, *, gate: bool, dim: int) -> None:
+        super().__init__()
+        self.body, self.gate, self.dim = body, gate, dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...], with half the channels where one half gates the other."""
+        first, second = x.chunk(2, self.dim)
+        first = self.body(first)
+        return first * second if self.gate else torch.cat([second, first], self.dim)
+
+
+class Mean(nn.Module):
+    """The mean over some dimensions."""
+
+    def __init__(self, *dims: int, keep: bool) -> None:
+        super().__init__()
+        self.dims, self.keep = dims, keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...] with these dimensions one long, or gone."""
+        return x.mean(self.dims, keepdim=self.keep)
+
+
+class ClassToken(nn.Module):
+    """A learned token put before the others, or the first taken away."""
+
+    def __init__(self, width: int, *, add: bool) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.empty(1, 1, width)) if add else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t + 1, d] or [n, t - 1, d]."""
+        if self.token is None:
+            return x[:, 1:]
+        return torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
