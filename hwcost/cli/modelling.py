@@ -1,4 +1,4 @@
-"""Verbs that make, check and use cost models: fit, evaluate, table."""
+"""Verbs that make and check cost models: fit, evaluate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hwcost.cli.common import (
     DeviceOption,
     JsonFlag,
     KwargsOption,
-    ModelOption,
     RuntimeOfModelOption,
     StoreOption,
     ThreadsOfModelOption,
@@ -47,7 +46,6 @@ def register(app: typer.Typer) -> None:
             "hwcost evaluate here.hwcost --store other-networks.db",
         )
     )(evaluate)
-    app.command(epilog=examples("hwcost table --space tiny-cnn --model here.hwcost -o tiny-cnn.parquet"))(table)
 
 
 # -- fit ----------------------------------------------------------------------------------------
@@ -206,35 +204,3 @@ def _row(row: Any) -> dict[str, Any]:
         "target": row.target, "predicted_s": row.predicted, "low_s": row.low, "high_s": row.high,
         "measured_s": row.measured, "spread": row.spread,
     }  # fmt: skip
-
-
-# -- table --------------------------------------------------------------------------------------
-
-
-def table(
-    space: Annotated[str, typer.Option("--space", metavar="NAME", help="A search space.")],
-    model: ModelOption,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The Parquet file to write.")],
-    runtime: RuntimeOfModelOption = None,
-    threads: ThreadsOfModelOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write the offline latency table of a search space: every block with its latency and interval."""
-    from hwcost.search.spaces import get_space
-
-    chosen = get_space(space)
-    writable(output)
-    loaded = load_model(model, runtime=runtime, threads=threads)
-
-    from hwcost.table import LatencyTable
-
-    start = time.monotonic()
-    with progress(f"pricing the blocks of {space}") as bar:
-        made = LatencyTable.build(chosen, loaded, progress=bar)
-    made.save(output)
-    seconds = time.monotonic() - start
-    if as_json:
-        return print_json({"rows": len(made), "seconds": seconds, "path": str(output)})
-    from hwcost.report.text import describe_path
-
-    console().print(f"{len(made)} blocks of {space} in {seconds:.1f} s: wrote {describe_path(output)}")
