@@ -12,10 +12,10 @@ where equal kernels share one error, and the interval is t * exp(+-z s).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from hwcost.cost import Cost
 from hwcost.graph import block_name
@@ -68,6 +68,26 @@ class Estimate:
     z: float
     notes: tuple[str, ...] = ()
     depth: int = field(default=2)
+
+    @classmethod
+    def later(cls, kernels: Callable[[], tuple[KernelEstimate, ...]], like: Estimate, **values: float) -> Estimate:
+        """An estimate that shares what `like` says besides `values`, and makes its kernels when they are
+        first asked for: a search asks for the latency of thousands of networks and for the kernels of few."""
+        new = object.__new__(cls)
+        new.__dict__.update(like.__dict__)
+        new.__dict__.pop("kernels", None)
+        new.__dict__.update(values, _make=kernels)
+        return new
+
+    def __getattr__(self, name: str) -> Any:
+        make = self.__dict__.get("_make") if name == "kernels" else None
+        if make is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.__dict__["kernels"] = made = make()
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @cached_property
     def cost(self) -> Cost:

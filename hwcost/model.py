@@ -10,8 +10,7 @@ the device, the measurements and the settings, and is fitted again when it is lo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwcost.accuracy import Accuracy, Comparison
+from hwcost.assemble import Assembler
+from hwcost.compose import Catalogue, Part, Whole, compose, distance
 from hwcost.device import Device
-from hwcost.estimate import BlockEstimate, Bound, Estimate, KernelEstimate, relative_error
+from hwcost.estimate import BlockEstimate, Estimate, KernelEstimate
 from hwcost.fitting import Fitted, fit
 from hwcost.graph import Graph
-from hwcost.kernel import Kernel
 from hwcost.measure import Measurements
-from hwcost.residual import Prediction, Residual, Settings, Target, columns
+from hwcost.residual import Columns, Prediction, Residual, Settings, Target, columns
 from hwcost.runtimes import Network, Placed, get_runtime
 
 if TYPE_CHECKING:
@@ -38,17 +38,6 @@ CONFIDENCE = 0.9
 
 class ModelError(ValueError):
     """A model that cannot be fitted, read or used for this target."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the model says of one distinct kernel at one distance."""
-
-    latency: float
-    sigma: float
-    supported: bool
-    roofline: float
-    bound: Bound
 
 
 class CostModel:
@@ -70,7 +59,8 @@ class CostModel:
         self.settings = settings or Settings()
         self._runtime = get_runtime(runtime)
         self.fitted = fitted
-        self._known: dict[tuple[Kernel, int], _Known] = {}
+        self._catalogue = Catalogue()
+        self._assembling: Assembler | None = None
 
     # -- making one -----------------------------------------------------------------------------
 
@@ -193,14 +183,21 @@ class CostModel:
             ModelError: a module without inputs, or a network lowered for another runtime.
             TraceError: the module's forward cannot be followed.
         """
-        return self.estimate_many([self._lowered(network, inputs, kwargs)])[0]
+        return self._estimates([self._lowered(network, inputs, kwargs)])[0]
 
-    def estimate_many(self, networks: Sequence[Any]) -> list[Estimate]:
-        """Latency of many networks in one vectorised pass; each may be a graph, a lowered network,
-        or a pair (module, inputs)."""
-        lowered = [self._lowered(*n) if isinstance(n, tuple) else self._lowered(n) for n in networks]
-        self._learn(p for network in lowered for p in network.kernels)
-        return [self._compose(network) for network in lowered]
+    def estimate_many(self, networks: Sequence[Any], *, space: Any = None) -> list[Estimate]:
+        """Latency of many networks in one vectorised pass.
+
+        Args:
+            networks: each a graph, a lowered network, or a pair (module, inputs); with `space`, the
+                parameters of architectures of it.
+            space: a `hwcost.search.spaces.Space`. Each distinct block of it is traced once, ever, and an
+                architecture is the sequence of its blocks: thousands a second instead of tens. What a
+                runtime does across the border of two blocks is left out, as in a `LatencyTable`.
+        """
+        if space is not None:
+            return self._compose(self._assembler(space).wholes(networks))
+        return self._estimates([self._lowered(*n) if isinstance(n, tuple) else self._lowered(n) for n in networks])
 
     def evaluate(self, measurements: Measurements) -> Accuracy:
         """Predicted against measured, for networks that this model did not see."""
@@ -257,61 +254,35 @@ class CostModel:
             network = trace(network, inputs, kwargs)
         return self._runtime.lower(network)
 
-    def _learn(self, kernels: Iterable[Placed]) -> None:
-        """Predict the kernels not seen before, all at once."""
-        new = list({key: None for p in kernels if (key := _key(p)) not in self._known})
-        if not new:
-            return
-        data = columns([(kernel, _distance(bucket)) for kernel, bucket in new], self.target)
-        predicted = self._predict(data)
-        compute_bound = data.compute_time > data.memory_time
-        for i, key in enumerate(new):
-            self._known[key] = _Known(
-                float(predicted.latency[i]), float(predicted.sigma[i]), bool(predicted.supported[i]),
-                float(data.roofline[i]), "compute" if compute_bound[i] else "memory",
-            )  # fmt: skip
+    def _estimates(self, networks: Sequence[Network]) -> list[Estimate]:
+        return self._compose([Whole((("", part),)) for part in self._parts(networks)])
 
-    def _predict(self, data: Any) -> Prediction:
+    def _parts(self, networks: Sequence[Network]) -> list[Part]:
+        """Rows of the catalogue, after predicting the kernels not seen before, all at once."""
+        keys = self._catalogue.unknown(p for network in networks for p in network.kernels)
+        if keys:
+            data = columns([(kernel, distance(bucket)) for kernel, bucket in keys], self.target)
+            self._catalogue.add(keys, data, self._predict(data))
+        return [self._catalogue.part(network.kernels, network.calls) for network in networks]
+
+    def _assembler(self, space: Any) -> Assembler:
+        if self._assembling is None or self._assembling.space is not space:
+            self._assembling = Assembler(space, self._lowered, self._parts)
+        return self._assembling
+
+    def _predict(self, data: Columns) -> Prediction:
         if not self.is_fitted:
             n = len(data.kinds)
             return Prediction(data.roofline, np.zeros(n), np.zeros(n, dtype=bool))
         return self.fitted.residual.predict(data, self.fitted.sigma)
 
-    def _compose(self, network: Network) -> Estimate:
-        scale, per_call, fixed = self.fitted.overhead
-        overhead = per_call * network.calls + fixed
-        if overhead < 0:  # timing added it to the kernels, so it is theirs to give back
-            total = scale * sum(self._known[_key(p)].latency for p in network.kernels)
-            scale, overhead = scale * max(1 + overhead / total, 0.5) if total else scale, 0.0
-        kernels = tuple(self._kernel(p, scale) for p in network.kernels)
-        latency = sum(k.latency for k in kernels) + overhead
-        spread = float(np.exp(self.fitted.z * relative_error(kernels, self.fitted.common)))
+    def _compose(self, wholes: Sequence[Whole]) -> list[Estimate]:
         notes = () if self.is_fitted else ("the roofline alone: a lower bound, not a prediction",)
-        return Estimate(
-            latency=latency, low=latency / spread, high=latency * spread,
-            confidence=self.confidence, overhead=overhead, kernels=kernels, common=self.fitted.common,
-            z=self.fitted.z, notes=notes,
+        like = Estimate(
+            latency=0.0, low=0.0, high=0.0, confidence=self.confidence, overhead=0.0, kernels=(),
+            common=self.fitted.common, z=self.fitted.z, notes=notes,
         )  # fmt: skip
-
-    def _kernel(self, placed: Placed, scale: float) -> KernelEstimate:
-        known = self._known[_key(placed)]
-        kernel, latency = placed.kernel, known.latency * scale
-        spread = float(np.exp(self.fitted.z * np.hypot(known.sigma, self.fitted.common)))
-        return KernelEstimate(
-            name=kernel.name, kind=kernel.kind, module=placed.module, latency=latency,
-            low=latency / spread, high=latency * spread, roofline=known.roofline,
-            bound=known.bound, cost=kernel.cost, supported=known.supported, sigma=known.sigma, key=kernel.digest,
-        )  # fmt: skip
-
-
-def _key(placed: Placed) -> tuple[Kernel, int]:
-    """Kernels at about the same distance (to a factor of two) are told apart no further."""
-    distance = placed.distance
-    return placed.kernel, distance.bit_length() if distance > 0 else min(distance, 0)
-
-
-def _distance(bucket: int) -> int:
-    return (1 << bucket) - 1 if bucket > 0 else bucket
+        return compose(wholes, self._catalogue, self.fitted, like)
 
 
 def _device(device: Device | str | Path) -> Device:

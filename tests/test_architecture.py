@@ -26,7 +26,7 @@ LAYERS = (
     ("estimate", "accuracy", "templates"),
     ("residual",),
     ("fitting+fitcache",),
-    ("model+modelfile",),
+    ("model+modelfile+compose+assemble",),
     ("table+tablefile+lookup",),
     ("advise", "importers", "report"),
     ("search",),

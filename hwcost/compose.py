@@ -1,0 +1,172 @@
+"""From kernels to networks: eq. (1) of `hwcost.model` over many networks at once.
+
+A network is rows of a catalogue of distinct kernels. Each kernel is predicted once, sums over networks
+are sums over the catalogue's columns, and what a network's `Estimate` says of its single kernels is
+written down only when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcost.cost import Cost
+from hwcost.estimate import Bound, Estimate, KernelEstimate
+from hwcost.fitting import Fitted
+from hwcost.kernel import Kernel
+from hwcost.residual import Columns, Prediction
+from hwcost.runtimes import Placed
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.intp]
+Key = tuple[Kernel, int]
+
+_LEAST_SCALE = 0.5  # the bound that the fit of the overhead keeps as well
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the model says of one distinct kernel at one distance; times in seconds."""
+
+    kernel: Kernel
+    latency: float
+    sigma: float
+    supported: bool
+    roofline: float
+    bound: Bound
+
+    @cached_property
+    def identity(self) -> tuple[str, str, str, Cost]:
+        """(name, kind, digest, cost) of the kernel."""
+        return self.kernel.name, self.kernel.kind, self.kernel.digest, self.kernel.cost
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A lowered network or block: rows of the catalogue in the order they run."""
+
+    modules: tuple[str, ...]
+    rows: Rows
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A network: parts, each at its place (a prefix of the module paths)."""
+
+    parts: tuple[tuple[str, Part], ...]
+
+    @property
+    def calls(self) -> int:
+        """Operator calls of all parts."""
+        return sum(part.calls for _, part in self.parts)
+
+
+class Catalogue:
+    """The distinct kernels that were predicted so far."""
+
+    def __init__(self) -> None:
+        self.known: list[Known] = []
+        self._rows: dict[Key, int] = {}
+        self._groups: dict[Kernel, int] = {}
+        self._columns: tuple[Array, Array, Rows] = (np.empty(0), np.empty(0), np.empty(0, dtype=np.intp))
+
+    def unknown(self, kernels: Iterable[Placed]) -> list[Key]:
+        """The kernels that are not in it yet, each once."""
+        return list({k: None for p in kernels if (k := key(p)) not in self._rows})
+
+    def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction) -> None:
+        """Take in predictions, in the order of `keys`."""
+        compute_bound, roofline = data.compute_time > data.memory_time, data.roofline
+        for i, (kernel, bucket) in enumerate(keys):
+            self._rows[kernel, bucket] = len(self.known)
+            self._groups.setdefault(kernel, len(self._groups))
+            self.known.append(
+                Known(
+                    kernel, float(predicted.latency[i]), float(predicted.sigma[i]), bool(predicted.supported[i]),
+                    float(roofline[i]), "compute" if compute_bound[i] else "memory",
+                )
+            )  # fmt: skip
+        groups = [self._groups[kernel] for kernel, _ in keys]
+        latency, sigma, group = self._columns
+        self._columns = (
+            np.append(latency, predicted.latency),
+            np.append(sigma, predicted.sigma),
+            np.append(group, np.array(groups, dtype=np.intp)),
+        )
+
+    def part(self, kernels: Sequence[Placed], calls: int) -> Part:
+        """A lowered network whose kernels are all known."""
+        rows = np.fromiter((self._rows[key(p)] for p in kernels), dtype=np.intp, count=len(kernels))
+        return Part(tuple([p.module for p in kernels]), rows, calls)
+
+    def sums(self, rows: Sequence[Rows]) -> tuple[Array, Array]:
+        """For each network the sum of its kernels' latencies (s), and the standard error of its log
+        that comes from single kernels: eq. (1) of `hwcost.estimate` without the common part."""
+        latency, sigma, group = self._columns
+        n = len(rows)
+        flat = np.concatenate(rows) if n else np.empty(0, dtype=np.intp)
+        network = np.repeat(np.arange(n), [len(r) for r in rows])
+        total = np.bincount(network, latency[flat], n).astype(float)
+        pair, inverse = np.unique(network * len(self._groups) + group[flat], return_inverse=True)
+        together = np.bincount(inverse, (latency * sigma)[flat])
+        variance = np.bincount(pair // max(len(self._groups), 1), together**2, n)
+        return total, np.sqrt(variance) / np.where(total > 0, total, 1.0)
+
+
+def compose(wholes: Sequence[Whole], catalogue: Catalogue, fitted: Fitted, like: Estimate) -> list[Estimate]:
+    """Estimates of networks; `like` gives what all of them share."""
+    rows = [w.parts[0][1].rows if len(w.parts) == 1 else np.concatenate([p.rows for _, p in w.parts]) for w in wholes]
+    total, own = catalogue.sums(rows)
+    scale, per_call, fixed = fitted.overhead
+    overhead = per_call * np.array([w.calls for w in wholes], dtype=float) + fixed
+    # a negative overhead is what timing added to the kernels, so it is theirs to give back
+    given_back = np.maximum(1 + np.minimum(overhead, 0.0) / np.where(total > 0, total * scale, np.inf), _LEAST_SCALE)
+    scales, overhead = scale * given_back, np.maximum(overhead, 0.0)
+    latency = scales * total + overhead
+    spread = np.exp(fitted.z * np.hypot(fitted.common, own))
+    columns = (latency, latency / spread, latency * spread, overhead, scales)
+    return [
+        Estimate.later(
+            partial(_kernels, w.parts, r, catalogue.known, s, fitted), like, latency=t, low=low, high=high, overhead=o
+        )
+        for w, r, t, low, high, o, s in zip(wholes, rows, *(c.tolist() for c in columns), strict=True)
+    ]
+
+
+def _kernels(
+    parts: Sequence[tuple[str, Part]], rows: Rows, known: Sequence[Known], scale: float, fitted: Fitted
+) -> tuple[KernelEstimate, ...]:
+    modules = chain.from_iterable(_placed(prefix, part.modules) for prefix, part in parts)
+    pairs = zip((known[row] for row in rows.tolist()), modules, strict=True)
+    return tuple([_kernel(k, module, scale, fitted) for k, module in pairs])
+
+
+def _placed(prefix: str, modules: tuple[str, ...]) -> Iterable[str]:
+    return (f"{prefix}.{m}" if m else prefix for m in modules) if prefix else modules
+
+
+def _kernel(known: Known, module: str, scale: float, fitted: Fitted) -> KernelEstimate:
+    name, kind, digest, cost = known.identity
+    latency = known.latency * scale
+    spread = float(np.exp(fitted.z * np.hypot(known.sigma, fitted.common)))
+    return KernelEstimate(
+        name=name, kind=kind, module=module, latency=latency, low=latency / spread, high=latency * spread,
+        roofline=known.roofline, bound=known.bound, cost=cost, supported=known.supported, sigma=known.sigma, key=digest,
+    )  # fmt: skip
+
+
+def key(placed: Placed) -> Key:
+    """Kernels at about the same distance (to a factor of two) are told apart no further."""
+    distance = placed.distance
+    return placed.kernel, distance.bit_length() if distance > 0 else min(distance, 0)
+
+
+def distance(bucket: int) -> int:
+    """The largest distance (byte) of a bucket of `key`."""
+    return (1 << bucket) - 1 if bucket > 0 else bucket
