@@ -20,11 +20,14 @@ import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import optuna
 
 from hwcost.search import penalties
+from hwcost.search.artifacts import keep
+from hwcost.search.density import ceilings_of, facts_of, parts_of
 from hwcost.search.limits import QUANTITIES, Budget, BudgetError, Limit, parse_budget, value_of
 from hwcost.search.memory import ATTRIBUTE, Memory, key_of
 
@@ -72,6 +75,7 @@ class LatencyObjective:
             and one objective each for pareto.
         weight: of the penalty; None is its usual one.
         metric: the metric's name in the study.
+        artifacts: folder for the breakdown of each trained architecture, an Optuna artifact; None keeps none.
 
     Raises:
         ObjectiveError, BudgetError, PenaltyError, UnitError: a value above breaks a rule.
@@ -92,12 +96,14 @@ class LatencyObjective:
         across: Literal["worst"] | Mapping[str, float] | None = None,
         weight: float | None = None,
         metric: str = "accuracy",
+        artifacts: str | Path | None = None,
     ) -> None:
         self.build, self.evaluate, self.inputs = build, evaluate, inputs
         self.models: dict[str, Any] = dict(model) if isinstance(model, Mapping) else {"device": model}
         self.limits = parse_budget(budget, tuple(self.models))
         self.form, self.direction, self.confidence = form, direction, confidence
         self.against, self.across, self.weight, self.metric = against, across, weight, metric
+        self.artifacts = artifacts
         self._check()
         self._start()
 
@@ -128,9 +134,10 @@ class LatencyObjective:
         self._lock = threading.Lock()
         self._judged: dict[str, Judgement] = {}
         self._memory = Memory()
+        self._ceilings = {name: ceilings_of(model) for name, model in self.models.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_judged", "_memory")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_judged", "_memory", "_ceilings")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -185,7 +192,23 @@ class LatencyObjective:
             limit.key: limit.excess(value_of(limit.quantity, estimates[limit.device], self.confidence, graph))
             for limit in limits
         }
-        return Judgement(key, costs, excess, _facts(estimates))
+        return Judgement(key, costs, excess, self._facts(estimates))
+
+    def _facts(self, estimates: Mapping[str, Any]) -> dict[str, Any]:
+        """What the trial keeps of its estimates: numbers of the first device and, of several, of each."""
+        each = {name: facts_of(e, self._ceilings[name]) for name, e in estimates.items()}
+        first = next(iter(each.values()))
+        return {**first, "devices": each} if len(each) > 1 else first
+
+    def breakdown(self, architecture: Any) -> dict[str, Any]:
+        """Which part of an architecture costs what on each device, as JSON; see `artifacts`."""
+        inputs = self._inputs(architecture)
+        estimates = {name: self._estimate(name, architecture, inputs) for name in self.models}
+        return {
+            "devices": {
+                name: {**facts_of(e, self._ceilings[name]), "parts": parts_of(e)} for name, e in estimates.items()
+            }
+        }
 
     def _estimate(self, name: str, architecture: Any, inputs: Any) -> Any:
         estimate = self.models[name].estimate(architecture, inputs)
@@ -237,6 +260,8 @@ class LatencyObjective:
                 f"evaluate must return a finite number, but returned {metric} in trial {trial.number} "
                 f"({dict(trial.params)}); return the worst possible value for a training that diverged"
             )
+        if self.artifacts is not None:
+            keep(trial, self.breakdown(architecture), self.artifacts)
         trial.set_user_attr(ATTRIBUTE, {**attribute, "state": "trained", self._memory.METRIC: metric})
         return metric
 
@@ -306,22 +331,6 @@ class _Traced:
                 )
             self._graph = trace(self._architecture, self._inputs)
         return self._graph
-
-
-def _facts(estimates: Mapping[str, Any]) -> dict[str, Any]:
-    """What the trial keeps of its estimates: numbers of the first device, latencies of the others."""
-    first, *others = estimates.items()
-    facts = _numbers(first[1])
-    return facts | ({"devices": {name: _numbers(e) for name, e in estimates.items()}} if others else {})
-
-
-def _numbers(estimate: Any) -> dict[str, Any]:
-    names = ("latency", "low", "high", "bound", "support", "memory_share", "intensity")
-    source = {name: getattr(estimate, name, None) for name in names}
-    cost = getattr(estimate, "cost", None)
-    if source["intensity"] is None and cost is not None:
-        source["intensity"] = getattr(cost, "intensity", None)
-    return {k: v if isinstance(v, str) else float(v) for k, v in source.items() if v is not None}
 
 
 def _worst(excess: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ storage that has heartbeats (any SQL database) the trial of a killed worker is t
 from __future__ import annotations
 
 import json
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import joblib
 import numpy as np
 import optuna
 from optuna.distributions import distribution_to_json
@@ -27,7 +29,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from hwcost.search.candidates import NothingFits
-from hwcost.search.memory import ATTRIBUTE, attribute_of, is_training
+from hwcost.search.memory import ATTRIBUTE, Ledger, attribute_of, is_training
 from hwcost.search.objective import LatencyObjective, ObjectiveError
 from hwcost.search.probe import Probe, random_choice
 from hwcost.search.sampler import ArchitectureSampler, FeasibleSampler
@@ -66,7 +68,8 @@ def run_study(
             or an Optuna storage.
         sampler: None for `ArchitectureSampler`; others than TPE are made to propose feasible architectures only.
         name: of the study; None makes one from the objective's form and metric.
-        n_jobs: threads that train at the same time.
+        n_jobs: workers that train at the same time: threads, or what joblib is set to. Under
+            `joblib.parallel_config("dask")` they are Dask's, and the storage must be a path or URL that they can open.
         progress: called with (trainings done, trainings wanted, note).
 
     Raises:
@@ -81,6 +84,8 @@ def run_study(
         optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = open_study(objective, seed=seed, storage=storage, sampler=sampler, name=name)
+        if n_jobs > 1 and _works_elsewhere():
+            _run_elsewhere(objective, trainings, seed, storage, sampler, study.study_name, n_jobs)
         worker = _Worker(study, objective, trainings, progress or (lambda *_: None))
         if n_jobs == 1:
             worker.run()
@@ -91,6 +96,36 @@ def run_study(
     finally:
         optuna.logging.set_verbosity(verbosity)
     return study
+
+
+def _works_elsewhere() -> bool:
+    """Whether joblib is set to a backend of other processes or machines, such as `parallel_config("dask")`."""
+    backend, _ = joblib.parallel.get_active_backend(prefer="threads")
+    return not getattr(backend, "supports_sharedmem", False)
+
+
+def _run_elsewhere(
+    objective: LatencyObjective, trainings: int, seed: int, storage: Any, sampler: BaseSampler | None, name: str,
+    workers: int,
+) -> None:  # fmt: skip
+    """Workers by joblib, where its backend runs them; they meet in the storage."""
+    if not isinstance(storage, str):
+        raise StudyError(
+            "workers in other processes need a storage that each can open: give a path or URL, "
+            f"not {'memory' if storage is None else type(storage).__name__}"
+        )
+    objective.check_picklable()
+    work = joblib.delayed(_work)(objective, trainings, seed, storage, sampler, name)
+    joblib.Parallel(n_jobs=workers, batch_size=1)([work] * workers)
+
+
+def _work(
+    objective: LatencyObjective, trainings: int, seed: int, storage: str, sampler: BaseSampler | None, name: str
+) -> None:
+    if sampler is not None:
+        sampler.reseed_rng()  # each worker has a copy, which would propose the same
+    with joblib.parallel_config("threading"):
+        run_study(objective, trainings, seed, storage, sampler, name)
 
 
 def open_study(
@@ -159,7 +194,7 @@ def open_storage(storage: str | BaseStorage | None) -> BaseStorage | None:
         if scheme == "journal":
             from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-            return JournalStorage(JournalFileBackend(rest.removeprefix("/") if rest.startswith("//") else rest))
+            return JournalStorage(JournalFileBackend(rest.removeprefix("/")))  # as in sqlite:///
         if scheme == "grpc":
             from optuna.storages import GrpcStorageProxy
 
@@ -216,6 +251,7 @@ def describe(objective: LatencyObjective) -> dict[str, Any]:
         decisions |= {name: json.loads(distribution_to_json(d)) for name, d in probe.distributions.items()}
     described = {
         "space": {name: decisions[name] for name in sorted(decisions)},
+        "model": {name: identity_of(model) for name, model in objective.models.items()},
         "form": objective.form,
         "metric": f"{objective.metric}, {objective.direction}d",
         "budget": {limit.key: limit.most for limit in objective.limits},
@@ -225,6 +261,15 @@ def describe(objective: LatencyObjective) -> dict[str, Any]:
         "weight": objective.weight,
     }
     return dict(json.loads(json.dumps(described)))
+
+
+def identity_of(model: Any) -> str:
+    """What tells a model from another: target and digest of its data; of a model of one's own its `digest`, or type."""
+    meta = getattr(model, "meta", None) or {}
+    target = meta.get("target") or {name: getattr(model, name, None) for name in ("runtime", "threads")}
+    digest = getattr(model, "digest", None) or meta.get("model") or type(model).__qualname__
+    where = [str(v) for name, v in sorted(target.items()) if v is not None]
+    return " ".join([*where, str(digest)])
 
 
 def _short(value: Any) -> str:
@@ -239,6 +284,8 @@ class _Worker:
         self._study, self._objective, self._wanted, self._progress = study, objective, trainings, progress
         self._beats = optuna.storages._heartbeat.is_heartbeat_enabled(study._storage)
         self._reported = -1
+        self._ledger, self._done = Ledger(), 0
+        self._lock = threading.Lock()
 
     def run(self) -> None:
         """Propose and train until the study has enough trainings, or nothing new is proposed."""
@@ -259,10 +306,13 @@ class _Worker:
 
     def _count(self) -> tuple[int, int]:
         """Trainings done, and trainings under way whose worker would be missed if it died."""
-        trials = self._study.get_trials(deepcopy=False)
-        running = (t for t in trials if t.state == TrialState.RUNNING) if self._beats else iter(())
+        with self._lock:
+            finished, others = self._ledger.read(self._study)
+            self._done += sum(map(is_training, finished))
+            done = self._done + sum(map(is_training, others))
+        running = (t for t in others if t.state == TrialState.RUNNING) if self._beats else iter(())
         busy = sum(attribute_of(t).get("state") in ("claimed", "training") for t in running)
-        return sum(is_training(t) for t in trials), busy
+        return done, busy
 
     def _report(self, done: int) -> None:
         if done != self._reported:

@@ -1,0 +1,83 @@
+"""What an architecture makes of a device: intensity, memory-bound time, and achieved against ceiling.
+
+A network of W flop and Q byte that takes t seconds has intensity I = W / Q. On a device with peak P flop/s
+and bandwidth B byte/s no network of that intensity runs faster than C = min(P, I * B) flop/s, so
+
+    achieved = (W / t) / C = max(W / P, Q / B) / t                                                (1)
+
+is the share of the ceiling that it reaches. Networks for a device whose ridge point P / B is high must be
+dense (high I) to use it; on one with a low ridge point a dense network only takes longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """Of a device for one dtype and number of threads."""
+
+    peak: float  # flop/s
+    bandwidth: float  # byte/s
+
+    def achieved(self, flops: float, traffic: float, latency: float) -> float:
+        """Eq. (1), for latency in seconds."""
+        return max(flops / self.peak, traffic / self.bandwidth) / latency
+
+
+def ceilings_of(model: Any) -> Ceilings | None:
+    """The ceilings behind a cost model, or behind a latency table whose device is in the catalogue; else None."""
+    from hwcost.device import Device, DeviceError
+
+    target = getattr(model, "target", None)
+    if target is not None and isinstance(getattr(target, "device", None), Device):
+        device, dtype, threads = target.device, target.dtype, target.threads
+    else:
+        described = getattr(model, "meta", {}).get("target", {})
+        if not {"device", "dtype", "threads"} <= set(described):
+            return None
+        try:
+            device = Device.load(described["device"])
+        except DeviceError:
+            return None  # a device of one's own: the table keeps its name, not its ceilings
+        dtype, threads = described["dtype"], described["threads"]
+    return Ceilings(device.peak(dtype, threads), device.bandwidth("DRAM", threads))
+
+
+def facts_of(estimate: Any, ceilings: Ceilings | None) -> dict[str, Any]:
+    """What a trial keeps of an estimate: numbers in SI, and only those that the estimate knows."""
+    names = ("latency", "low", "high", "bound", "support", "memory_share", "intensity")
+    found = {name: getattr(estimate, name, None) for name in names}
+    work = _work(estimate)
+    if work is not None and found["intensity"] is None and work[1]:
+        found["intensity"] = work[0] / work[1]
+    if work is not None and ceilings is not None:
+        found["achieved"] = ceilings.achieved(*work, estimate.latency)
+    return {name: v if isinstance(v, str) else float(v) for name, v in found.items() if v is not None}
+
+
+def _work(estimate: Any) -> tuple[float, float] | None:
+    """(flop, byte) of the whole network, where the estimate knows them."""
+    source = getattr(estimate, "cost", estimate)
+    flops, traffic = getattr(source, "flops", None), getattr(source, "bytes", None)
+    return None if flops is None or traffic is None else (float(flops), float(traffic))
+
+
+def parts_of(estimate: Any) -> list[dict[str, Any]]:
+    """An architecture's parts: kernels where the estimate knows them, blocks otherwise; latencies in seconds."""
+    kernels = getattr(estimate, "kernels", None)
+    if kernels is not None:
+        return [{"name": k.module, "kernel": k.name, **_part(k)} for k in kernels]
+    blocks: Mapping[str, Any] = getattr(estimate, "blocks", None) or {}
+    return [{"name": name, **_part(block)} for name, block in blocks.items()]
+
+
+def _part(part: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {f"{what}_s": float(getattr(part, what)) for what in ("latency", "low", "high")}
+    cost = getattr(part, "cost", None)
+    if cost is not None:
+        found |= {"flops": cost.flops, "bytes": cost.bytes, "bound": part.bound}
+    return found
