@@ -23,6 +23,7 @@ Ints = NDArray[np.int64]
 Overhead = tuple[float, float, float]
 
 FOLDS = 5
+_NO_OVERHEAD: Overhead = (1.0, 0.0, 0.0)
 _QUANTILE = 0.9
 _INSTRUMENT = -5e-6  # s: a kernel timed in context bears a call from Python that it has not when nobody looks
 
@@ -49,6 +50,7 @@ class _Rows:
     latency: Array  # [rows] (s)
     total: Array  # [networks] measured latency (s)
     calls: Array  # [networks]
+    lone: NDArray[np.bool_]  # [networks] kernels measured by themselves: they say nothing of overhead
 
 
 def fit(measurements: Measurements, target: Target, settings: Settings, prior: Residual | None = None) -> Fitted:
@@ -88,6 +90,7 @@ def _rows(measurements: Measurements, target: Target) -> _Rows:
         np.maximum(np.array(latency, dtype=float), 1e-9),
         np.array([n.timing.latency for n in measurements.networks]),
         np.array([n.calls for n in measurements.networks], dtype=float),
+        np.array([n.is_lone for n in measurements.networks], dtype=bool),
     )
 
 
@@ -112,7 +115,10 @@ def _fit_on(
     residual = Residual(settings, prior).fit(_take(rows.data, known), np.exp(mean_log[known]), weight / weight.mean())
     times = residual.predict(rows.data).latency[rows.kernel]
     sums = np.bincount(rows.network, times, len(rows.total)).astype(float)
-    return residual, _fit_overhead(sums[train], rows.calls[train], rows.total[train])
+    whole = train & ~rows.lone
+    if not whole.any():
+        return residual, _NO_OVERHEAD
+    return residual, _fit_overhead(sums[whole], rows.calls[whole], rows.total[whole])
 
 
 def _take(data: Columns, index: Ints) -> Columns:
@@ -136,7 +142,8 @@ def _fit_overhead(sums: Array, calls: Array, total: Array) -> Overhead:
 
 def _compose(times: Array, rows: _Rows, overhead: Overhead) -> Array:
     scale, per_call, fixed = overhead
-    return scale * np.bincount(rows.network, times, len(rows.total)) + per_call * rows.calls + fixed
+    sums = np.bincount(rows.network, times, len(rows.total))
+    return np.where(rows.lone, sums, scale * sums + per_call * rows.calls + fixed)
 
 
 def _errors_by_kind(rows: _Rows, predicted: Array) -> dict[str, float]:

@@ -17,7 +17,8 @@ from typer.core import TyperGroup
 from hwcost import __version__
 from hwcost.cli.common import examples, report_error, say
 
-_FILES = ("quickstart", "measuring", "counting", "catalogue", "modelling", "tabling", "searching")  # in the order of the help
+# In the order of the help.
+_FILES = ("quickstart", "measuring", "exchanging", "counting", "catalogue", "modelling", "tabling", "searching")
 
 
 class _Verbs(TyperGroup):

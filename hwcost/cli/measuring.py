@@ -1,4 +1,4 @@
-"""Verbs that run things on this machine, and what comes of it: calibrate, measure, export."""
+"""Verbs that run things on this machine, and what comes of it: calibrate, measure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ def register(app: typer.Typer) -> None:
             'hwcost measure --space designed --time "10 min" --runtime onnxruntime --store here.db',
         )
     )(measure)
-    app.command(epilog=examples("hwcost export --store here.db --runtime onnxruntime -o measured"))(export)
 
 
 # -- calibrate ------------------------------------------------------------------------------------
@@ -210,29 +209,3 @@ def _show(networks: list[NetworkMeasurement], store: str, quantile: str) -> None
     rest = f", {len(networks) - 30} not shown" if len(networks) > 30 else ""
     typical = median(n.timing.spread for n in networks)
     console().print(f"{len(networks)} networks in {store}{rest}; median spread ± {typical:.1%}")
-
-
-# -- export ---------------------------------------------------------------------------------------
-
-
-def export(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to write.")],
-    store: StoreOption = "measurements.db",
-    runtime: RuntimeOption = "torch-eager",
-    threads: ThreadsOption = 1,
-    as_json: JsonFlag = False,
-) -> None:
-    """Write a store's measurements of one environment as Parquet files with a card that says what they are."""
-    from hwcost.measure.exchange import export as run
-    from hwcost.measure.store import Store
-
-    opened = Store.open(store)
-    try:
-        found = opened.measurements(runtime, threads)
-    finally:
-        opened.close()
-    folder = run(found, output)
-    kernels = sum(len(n.kernels) for n in found.networks)
-    if as_json:
-        return print_json({"path": str(folder), "networks": len(found), "kernels": kernels})
-    console().print(f"{len(found)} networks with {kernels} kernels in {folder}")

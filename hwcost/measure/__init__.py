@@ -23,6 +23,7 @@ __all__ = [
     "Measurements",
     "NetworkMeasurement",
     "Timing",
+    "lone",
 ]
 
 
@@ -73,6 +74,17 @@ class NetworkMeasurement:
     timing: Timing
     kernels: tuple[Measurement, ...]
     calls: int  # operator calls, free ones included
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether it is one kernel that was measured by itself, so that it says nothing of a network's overhead."""
+        return self.calls == 0 and len(self.kernels) == 1
+
+
+def lone(name: str, family: str, kernel: Kernel, timing: Timing, *, distance: int = 0) -> NetworkMeasurement:
+    """A kernel that was measured by itself, in no network: what other people's files mostly hold."""
+    inside = Measurement(kernel=kernel, timing=timing, module="", distance=distance)
+    return NetworkMeasurement(name=name, family=family, spec={}, timing=timing, kernels=(inside,), calls=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

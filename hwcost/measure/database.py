@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -17,6 +17,7 @@ from sqlalchemy.schema import CreateTable
 
 from hwcost.measure import MeasurementError
 from hwcost.measure import schema as s
+from hwcost.measure.migrations import migrate
 
 _BUSY = 60  # s that a process waits for another one's write to a SQLite file
 
@@ -89,18 +90,42 @@ def create_tables(engine: Engine) -> None:
 
 
 def prepare(engine: Engine, name: str, *, create: bool) -> None:
-    """Make the tables where there are none; refuse those of another version."""
+    """Make the tables where there are none, bring an older store to this version, refuse a newer one."""
     if create and not inspect(engine).has_table(s.about.name):
         create_tables(engine)
     if not inspect(engine).has_table(s.about.name):
         raise StoreError(f"{name} is a database without measurements; `hwcost measure --store` makes a store")
     with engine.connect() as connection:
-        version = connection.scalar(select(s.about.c.value).where(s.about.c.key == "version"))
-    if version != str(s.VERSION):
+        version = _version(connection, name)
+    if version > s.VERSION:
         raise StoreError(
-            f"store {name} has version {version}, but this hwcost reads version {s.VERSION}; "
-            "use the hwcost that wrote it, or measure into another store"
+            f"store {name} has version {version}, but this hwcost reads up to version {s.VERSION}; update hwcost"
         )
+    if version < s.VERSION:
+        _upgrade(engine, name)
+
+
+def _version(connection: Connection, name: str) -> int:
+    text = connection.scalar(select(s.about.c.value).where(s.about.c.key == "version"))
+    if text is None or not text.isdigit() or int(text) < 1:
+        raise StoreError(f"store {name} must state its version, a number from 1 on, but it states {text!r}")
+    return int(text)
+
+
+def _upgrade(engine: Engine, name: str) -> None:
+    """All missing steps in one transaction; of several processes one does it and the others wait."""
+    if "mode=ro" in str(engine.url):
+        raise StoreError(
+            f"store {name} is of an earlier version and cannot be written to upgrade it; open a copy of it"
+        )
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins none before it changes tables
+        version = _version(connection, name)  # read again: another process may have been here
+        migrate(connection, version, s.VERSION)
+        connection.execute(update(s.about).where(s.about.c.key == "version").values(value=str(s.VERSION)))
 
 
 @contextmanager

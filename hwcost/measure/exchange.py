@@ -7,8 +7,10 @@ The tables are those of `hwcost.measure.tables`; rounds stay in the store.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -17,16 +19,21 @@ import pyarrow.parquet as pq
 
 from hwcost import units
 from hwcost.measure import MeasurementError, Measurements
-from hwcost.measure.tables import SCHEMAS, from_tables, to_tables
+from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
+
+Period = tuple[float, float]  # first and last moment, s since 1970
 
 
-def export(measurements: Measurements, folder: str | os.PathLike[str], *, command: str = "") -> Path:
+def export(
+    measurements: Measurements, folder: str | os.PathLike[str], *, command: str = "", period: Period | None = None
+) -> Path:
     """Write the files into `folder`, which is made where there is none.
 
     Args:
         measurements: of one environment.
         folder: files of the same names in it are replaced.
         command: how the measurements were made, for the card.
+        period: when they were taken, `Store.period`.
 
     Raises:
         MeasurementError: the folder cannot be written, or there is nothing to write.
@@ -36,12 +43,29 @@ def export(measurements: Measurements, folder: str | os.PathLike[str], *, comman
         raise MeasurementError("there is no measured network to export")
     try:
         place.mkdir(parents=True, exist_ok=True)
-        for name, table in to_tables(measurements).items():
-            pq.write_table(table, place / f"{name}.parquet", compression="zstd", compression_level=9)
-        (place / "README.md").write_text(card(measurements, command=command), encoding="utf-8")
+        for name, table in _dated(to_tables(measurements), period).items():
+            write_parquet(table, place / f"{name}.parquet")
+        (place / "README.md").write_text(card(measurements, command=command, period=period), encoding="utf-8")
     except OSError as error:
         raise MeasurementError(f"{place} cannot be written: {error.strerror or error}") from error
     return place
+
+
+def _dated(tables: dict[str, pa.Table], period: Period | None) -> dict[str, pa.Table]:
+    if period is not None:
+        table = tables["networks"]
+        metadata = {**(table.schema.metadata or {}), b"period": json.dumps(period).encode()}
+        tables["networks"] = table.replace_schema_metadata(metadata)
+    return tables
+
+
+def load_period(folder: str | os.PathLike[str]) -> Period | None:
+    """When exported measurements were taken; None where the files do not say."""
+    metadata = pq.read_schema(Path(folder) / "networks.parquet").metadata or {}
+    if b"period" not in metadata:
+        return None
+    first, last = json.loads(metadata[b"period"])
+    return float(first), float(last)
 
 
 def load(folder: str | os.PathLike[str]) -> Measurements:
@@ -62,8 +86,8 @@ def load(folder: str | os.PathLike[str]) -> Measurements:
     return from_tables(tables)
 
 
-def card(measurements: Measurements, *, command: str = "") -> str:
-    """What, where, how and how repeatable, as Markdown."""
+def card(measurements: Measurements, *, command: str = "", period: Period | None = None) -> str:
+    """What, where, when, how and how repeatable, as Markdown."""
     place, networks = measurements.environment, measurements.networks
     spreads = sorted(n.timing.spread for n in networks)
     latencies = [n.timing.latency for n in networks]
@@ -82,13 +106,22 @@ def card(measurements: Measurements, *, command: str = "") -> str:
         f"- **Where**: {place.cpu}, {place.cores} cores, {place.runtime} on {place.threads} thread(s), {place.dtype}, "
         f"{'pinned' if place.pinned else 'not pinned'}, governor {place.governor}.",
         f"- **Versions**: {', '.join(f'{k} {v}' for k, v in sorted(place.versions.items()))}.",
+        *([f"- **When**: {_moment(period[0])} to {_moment(period[1])}."] if period else []),
         "- **How**: interleaved rounds; the latency is a low quantile over rounds of the least run, less the time a "
         "run waited for a CPU; median and 95th percentile are of all runs (`hwcost.measure.statistics`).",
         f"- **Repeatability**: spread (relative half-width of a 90 % interval) of whole networks {median(spreads):.1%} "
         f"in the median, {tail:.1%} at the 90th percentile; "
         f"{', '.join(f'{count} flagged {flag}' for flag, count in flags.items()) or 'none flagged'}.",
         *([f"- **Made by**: `{command}`"] if command else []),
-        "- **Units**: seconds, bytes. `times.network` and `times.kernel` are row numbers of the other two files.",
+        "- **Files**: `networks.parquet` (name, family, specification, latency), `kernels.parquet` (each distinct "
+        "kernel as JSON: op kind, shapes, parameters, dtype), `times.parquet` (a row a kernel in a network; `network` "
+        "and `kernel` are row numbers of the other two). Seconds and bytes; times of kernels are kept to 0.01 %.",
+        "- **Use**: `hwcost import hwcost FOLDER --store here.db`, or "
+        "`hwcost.CostModel.fit(hwcost.measure.exchange.load(FOLDER), device=...)`.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

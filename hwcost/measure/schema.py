@@ -1,9 +1,14 @@
 """Tables of a store.
 
-Version 1. Names start with hwcost_, so that a study may share the database. A round is one row, written
-when it is taken: three blobs of float32 seconds, little-endian. A network's kernels are a blob of row
-numbers into the kernel table, where each distinct description is stored once. A claim says that a
-process is measuring a network now.
+Names start with hwcost_, so that a study may share the database. A round is one row, written when it
+is taken: three blobs of float32 seconds, little-endian. A network's kernels are a blob of row numbers
+into the kernel table, where each distinct description is stored once. A claim says that a process is
+measuring a network now. A summary holds the timings of a network that was imported, of which there are
+no rounds.
+
+Version history (`hwcost.measure.migrations` brings an older store here):
+    1  first
+    2  summaries
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 
@@ -90,4 +95,13 @@ claim = Table(
     Column("name", String(300), primary_key=True),
     Column("worker", String(80), nullable=False),
     Column("until", Float, nullable=False),
+)
+
+summary = Table(
+    "hwcost_summary",
+    metadata,
+    Column("network_id", ForeignKey("hwcost_network.id"), primary_key=True),
+    Column("times", LargeBinary, nullable=False),  # float64 [1 + kernels, 4]: latency, median, p95 (s), spread
+    Column("rounds", LargeBinary, nullable=False),  # int32 [1 + kernels]
+    Column("flags", Text, nullable=False),  # JSON list [1 + kernels] of lists
 )

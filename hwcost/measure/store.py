@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, delete, func, select
 
 from hwcost.kernel import Kernel
-from hwcost.measure import Environment, Item, Measurement, Measurements, NetworkMeasurement
+from hwcost.measure import Environment, Item, Measurement, Measurements, NetworkMeasurement, Timing
 from hwcost.measure import schema as s
 from hwcost.measure.clock import Round, kernel_timings, whole_timing
 from hwcost.measure.database import (
@@ -33,6 +33,7 @@ from hwcost.measure.database import (
     prepare,
 )
 from hwcost.measure.machine import Disturbance, is_alive
+from hwcost.measure.summaries import pack, rounded, unpack
 from hwcost.runtimes.base import Network
 
 __all__ = ["Store", "StoreError"]
@@ -76,14 +77,18 @@ class Store:
 
     def environments(self) -> tuple[tuple[Environment, int], ...]:
         """Every environment with its number of networks, the oldest first."""
+        return tuple((environment, networks) for _, environment, networks in self._places())
+
+    def _places(self) -> list[tuple[int, Environment, int]]:
+        """(row, environment, number of networks), the oldest first."""
         count = func.count(s.network.c.id)
         query = (
-            select(s.environment.c.description, count)
+            select(s.environment.c.id, s.environment.c.description, count.label("networks"))
             .select_from(s.environment.outerjoin(s.network))
             .group_by(s.environment.c.id, s.environment.c.description)
             .order_by(s.environment.c.id)
         )
-        return tuple((Environment.from_json(json.loads(text)), n) for text, n in self._read(query))
+        return [(r.id, Environment.from_json(json.loads(r.description)), r.networks) for r in self._read(query)]
 
     def environment_id(self, environment: Environment) -> int:
         """Row of an environment, written where it is new."""
@@ -110,17 +115,9 @@ class Store:
         """
         with self._write() as connection:
             ids = self._kernels(connection, [p.kernel for p in network.kernels])
-            row = {
-                "environment_id": environment_id,
-                "name": item.name,
-                "family": item.family,
-                "spec": json.dumps(dict(item.spec), sort_keys=True),
-                "calls": network.calls,
-                "kernels": np.array(ids, "<i4").tobytes(),
-                "distances": np.array([p.distance for p in network.kernels], "<i8").tobytes(),
-                "modules": json.dumps([p.module for p in network.kernels]),
-                "created": time.time(),
-            }
+            distances, modules = [p.distance for p in network.kernels], [p.module for p in network.kernels]
+            head = {"name": item.name, "family": item.family, "calls": network.calls}
+            row = _network_row(environment_id, head, item.spec, ids, distances, modules)
             connection.execute(insert_new(connection, s.network), [row])
             query = select(s.network.c.id, s.network.c.kernels).where(
                 s.network.c.environment_id == environment_id, s.network.c.name == item.name
@@ -161,6 +158,40 @@ class Store:
         }
         with self._write() as connection:
             connection.execute(s.round_.insert(), [row])
+
+    def add_measurements(self, measurements: Measurements, *, taken: float | None = None) -> int:
+        """Write networks with the timings that they have, all or none; returns how many were new.
+
+        A network whose name the store has in that environment stays as it is. `taken` is when they were
+        measured (s since 1970), by default now.
+        """
+        place = self.environment_id(measurements.environment)
+        known = set(self._column(select(s.network.c.name).where(s.network.c.environment_id == place)))
+        new = {n.name: n for n in measurements.networks if n.name not in known}
+        with self._write() as connection:
+            self._kernels(connection, [m.kernel for n in new.values() for m in n.kernels])
+            for part in parts(list(new.values())):
+                self._add_summaries(connection, place, part, time.time() if taken is None else taken)
+        return len(new)
+
+    def _add_summaries(
+        self, connection: Connection, place: int, networks: Sequence[NetworkMeasurement], taken: float
+    ) -> None:
+        rows = []
+        for n in networks:
+            ids = [self._kernel_ids[m.kernel.digest] for m in n.kernels]
+            distances, modules = [m.distance for m in n.kernels], [m.module for m in n.kernels]
+            head = {"name": n.name, "family": n.family, "calls": n.calls}
+            rows.append(_network_row(place, head, n.spec, ids, distances, modules) | {"created": taken})
+        connection.execute(s.network.insert(), rows)
+        query = select(s.network.c.name, s.network.c.id).where(
+            s.network.c.environment_id == place, s.network.c.name.in_([n.name for n in networks])
+        )
+        ids_of = {row.name: row.id for row in connection.execute(query)}
+        summaries = [
+            {"network_id": ids_of[n.name]} | pack([n.timing, *(m.timing for m in n.kernels)]) for n in networks
+        ]
+        connection.execute(s.summary.insert(), summaries)
 
     # -- claims -----------------------------------------------------------------------------------
 
@@ -217,9 +248,37 @@ class Store:
         Raises:
             StoreError: nothing fits; says what the store has.
         """
+        row, place = self._place(runtime, threads, environment)
+        return Measurements(environment=place, networks=tuple(self._networks(row)))
+
+    def period(self, runtime: str | None = None, threads: int | None = None) -> tuple[float, float]:
+        """When `measurements` of the same arguments were taken: first and last moment (s since 1970)."""
+        row, _ = self._place(runtime, threads, None)
+        mine = s.network.c.environment_id == row
+        taken = select(func.min(s.round_.c.taken), func.max(s.round_.c.taken)).join(s.network).where(mine)
+        written = select(func.min(s.network.c.created), func.max(s.network.c.created)).join(s.summary).where(mine)
+        moments = [m for query in (taken, written) for pair in self._read(query) for m in pair if m is not None]
+        return min(moments, default=0.0), max(moments, default=0.0)
+
+    def contexts(self, environment_id: int, least: int) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+        """(kernel rows, distances) of every network that has at least `least` rounds, or a summary."""
+        rounds = select(func.count()).where(s.round_.c.network_id == s.network.c.id).scalar_subquery()
+        query = (
+            select(s.network.c.kernels, s.network.c.distances)
+            .outerjoin(s.summary)
+            .where(
+                s.network.c.environment_id == environment_id,
+                (rounds >= least) | s.summary.c.network_id.is_not(None),
+            )
+        )
+        return [(np.frombuffer(r.kernels, "<i4"), np.frombuffer(r.distances, "<i8")) for r in self._read(query)]
+
+    def _place(
+        self, runtime: str | None, threads: int | None, environment: Environment | None
+    ) -> tuple[int, Environment]:
         fits = [
-            e
-            for e, networks in self.environments()
+            (row, e)
+            for row, e, networks in self._places()
             if networks
             and (runtime is None or e.runtime == runtime)
             and (threads is None or e.threads == threads)
@@ -227,7 +286,7 @@ class Store:
         ]
         if not fits:
             raise StoreError(self._nothing(runtime, threads))
-        return Measurements(environment=fits[-1], networks=tuple(self._networks(fits[-1])))
+        return fits[-1]
 
     def _nothing(self, runtime: str | None, threads: int | None) -> str:
         has = sorted({f"{e.runtime} with {e.threads} thread(s)" for e, networks in self.environments() if networks})
@@ -235,14 +294,25 @@ class Store:
         held = f"it has {', '.join(has)}" if has else "it is empty; fill it with `hwcost measure`"
         return f"{self.name} has no measurements of {wanted}; {held}"
 
-    def _networks(self, environment: Environment) -> Iterator[NetworkMeasurement]:
-        environment_id = self.environment_id(environment)
+    def _networks(self, environment_id: int) -> Iterator[NetworkMeasurement]:
+        """In the order they were begun; one that has rounds here is told by them."""
         rounds = self.rounds(environment_id)
-        query = select(s.network).where(s.network.c.environment_id == environment_id).order_by(s.network.c.id)
-        rows = [row for row in self._read(query) if row.name in rounds]
+        query = (
+            select(s.network, s.summary.c.times, s.summary.c.rounds, s.summary.c.flags)
+            .outerjoin(s.summary)
+            .where(s.network.c.environment_id == environment_id)
+            .order_by(s.network.c.id)
+        )
+        rows = [row for row in self._read(query) if row.name in rounds or row.times is not None]
         kernels = self._described({int(i) for row in rows for i in np.frombuffer(row.kernels, "<i4")})
         for row in rows:
-            yield _network(row, rounds[row.name], kernels)
+            own = rounds.get(row.name)
+            whole, *inside = (
+                [whole_timing(own), *map(rounded, kernel_timings(own))]
+                if own
+                else unpack(row.times, row.rounds, row.flags)
+            )
+            yield _network(row, whole, inside, kernels)
 
     def _described(self, ids: set[int]) -> dict[int, Kernel]:
         found: dict[int, Kernel] = {}
@@ -252,6 +322,10 @@ class Store:
         return found
 
     # -- the database -----------------------------------------------------------------------------
+
+    def _column(self, query: Any) -> Sequence[Any]:
+        with explained(self.name), self._engine.connect() as connection:
+            return connection.scalars(query).all()
 
     def _read(self, query: Any) -> Sequence[Any]:
         with explained(self.name), self._engine.connect() as connection:
@@ -263,19 +337,35 @@ class Store:
             yield connection
 
 
-def _network(row: Any, rounds: list[Round], kernels: Mapping[int, Kernel]) -> NetworkMeasurement:
+def _network_row(
+    place: int,
+    head: dict[str, Any],
+    spec: Mapping[str, Any],
+    ids: Sequence[int],
+    distances: Sequence[int],
+    modules: Sequence[str],
+) -> dict[str, Any]:
+    return head | {
+        "environment_id": place,
+        "spec": json.dumps(dict(spec), sort_keys=True),
+        "kernels": np.array(ids, "<i4").tobytes(),
+        "distances": np.array(distances, "<i8").tobytes(),
+        "modules": json.dumps(list(modules)),
+        "created": time.time(),
+    }
+
+
+def _network(row: Any, whole: Timing, inside: Sequence[Timing], kernels: Mapping[int, Kernel]) -> NetworkMeasurement:
     ids, distances = np.frombuffer(row.kernels, "<i4"), np.frombuffer(row.distances, "<i8")
     measured = tuple(
         Measurement(kernel=kernels[int(i)], timing=timing, module=module, distance=int(distance))
-        for i, timing, module, distance in zip(
-            ids, kernel_timings(rounds), json.loads(row.modules), distances, strict=True
-        )
+        for i, timing, module, distance in zip(ids, inside, json.loads(row.modules), distances, strict=True)
     )
     return NetworkMeasurement(
         name=row.name,
         family=row.family,
         spec=json.loads(row.spec),
-        timing=whole_timing(rounds),
+        timing=whole,
         kernels=measured,
         calls=row.calls,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -79,12 +80,14 @@ def comparison_table(rows: Sequence[Comparison]) -> Table:
 
 def accuracy_lines(accuracy: Accuracy, what: str) -> str:
     """The figures of a comparison in two sentences."""
+    repeats = f"repeats to ±{percent(accuracy.clock)} (median network)"
+    clock = repeats if math.isfinite(accuracy.clock) else "does not say how well it repeats"
     spearman = "" if accuracy.spearman != accuracy.spearman else f"Spearman {accuracy.spearman:.3f}, "
     return (
         f"{len(accuracy.networks)} {what}: mean error {percent(accuracy.mape)}, "
         f"within 5 % {percent(accuracy.within(0.05), 0)}, within 10 % {percent(accuracy.within(0.10), 0)}, "
         f"{spearman}inside the interval {percent(accuracy.coverage_of_interval, 0)}.\n"
-        f"The clock itself repeats to ±{percent(accuracy.clock)} (median network)."
+        f"The clock itself {clock}."
     )
 
 

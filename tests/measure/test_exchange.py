@@ -1,13 +1,17 @@
 """Tests of hwcost.measure.exchange: what is exported comes back, and damage is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hwcost.graph import OpSpec, TensorSpec
 from hwcost.kernel import Kernel
 from hwcost.measure import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
-from hwcost.measure.exchange import card, export, load
+from hwcost.measure.exchange import card, export, load, load_period
+from hwcost.measure.store import Store
+from hwcost.measure.summaries import rounded
 
 
 def timing(latency: float, *flags: str) -> Timing:
@@ -28,6 +32,44 @@ measured = Measurements(environment=here, networks=(network("one", 0.001), netwo
 
 def test_what_is_exported_comes_back(tmp_path: Path) -> None:
     assert load(export(measured, tmp_path / "new" / "folder")) == measured
+
+
+def test_an_export_goes_back_into_a_store_and_comes_out_the_same(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "m.db", create=True)
+    assert store.add_measurements(load(export(measured, tmp_path / "one")), taken=5.0) == 2
+    assert store.measurements("torch-eager", 1) == measured
+    assert store.add_measurements(measured) == 0  # what is there stays
+    assert store.period() == (5.0, 5.0)
+    again = export(store.measurements(), tmp_path / "two")
+    for name in ("networks", "kernels", "times"):
+        assert (again / f"{name}.parquet").read_bytes() == (tmp_path / "one" / f"{name}.parquet").read_bytes()
+
+
+def test_an_export_knows_when_it_was_taken(tmp_path: Path) -> None:
+    folder = export(measured, tmp_path, period=(0.0, 86_400.0))
+    assert load_period(folder) == (0.0, 86_400.0)
+    assert "1970-01-01 00:00 UTC to 1970-01-02 00:00 UTC" in (folder / "README.md").read_text()
+    assert load_period(export(measured, tmp_path)) is None
+
+
+def test_kernels_take_about_eight_bytes_each(tmp_path: Path) -> None:
+    """1,000 networks of 100 kernels must fit below a megabyte; these times are as noisy as measured ones."""
+    rng = np.random.default_rng(0)
+
+    def noisy(kernel: Kernel) -> Measurement:
+        latency = float(rng.lognormal(-9, 1.5))
+        median, p95 = latency * rng.uniform(1, 1.2), latency * rng.uniform(1.2, 2)
+        timing = Timing(latency=latency, median=median, p95=p95, spread=float(rng.uniform(0.01, 0.1)), rounds=12)
+        distance = int(rng.integers(20)) << 16
+        return Measurement(kernel=kernel, timing=rounded(timing), module=f"body.{rng.integers(50)}", distance=distance)
+
+    kernels = [Kernel((OpSpec("relu", (TensorSpec("self", (n,)),), (TensorSpec("out", (n,)),)),)) for n in range(300)]
+    networks = tuple(
+        replace(network(str(i), 0.01), kernels=tuple(noisy(kernels[k]) for k in rng.integers(300, size=100)))
+        for i in range(100)
+    )
+    folder = export(Measurements(environment=here, networks=networks), tmp_path)
+    assert (folder / "times.parquet").stat().st_size < 9.5 * 100 * 100
 
 
 def test_the_card_says_what_where_and_how_repeatable() -> None:
