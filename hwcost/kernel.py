@@ -80,7 +80,7 @@ class Kernel:
             ) from error
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def _digest(kernel: Kernel) -> str:
     """First 20 hex digits of the SHA-256 of the canonical JSON, remembered."""
     return hashlib.sha256(kernel.to_json().encode()).hexdigest()[:20]

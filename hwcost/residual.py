@@ -104,13 +104,13 @@ def _log(x: Array) -> Array:
     return np.log2(1.0 + x)
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def _traffic(kernel: Kernel) -> tuple[int, int, int, int, int]:
     cost = kernel.cost
     return cost.flops, cost.macs, cost.bytes_weights, cost.bytes_activations, cost.bytes_written
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def _shape_features(kernel: Kernel) -> tuple[float, ...]:
     """Geometry of a kernel, read alike from every op: the main op's tensors and parameters."""
     op = _main(kernel)
@@ -135,7 +135,7 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=20_000)
 def _label(kernel: Kernel) -> str:
     """The kind, told apart by what changes how an op is computed: groups."""
     return kernel.kind + "/grouped" * (_scalar(_main(kernel).param("groups", 1)) > 1)

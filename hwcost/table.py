@@ -1,4 +1,4 @@
-"""Latency tables: the blocks of a search space with their predicted time, made once, used offline.
+"""Latency tables: the blocks of a search space with their time, made once, used offline.
 
 A space says at which places blocks stand and which decisions each place depends on; so a network's
 latency is a sum of table look-ups,
@@ -8,15 +8,17 @@ latency is a sum of table look-ups,
 one array T_s a site. A row of the table is a distinct block; sites share rows. The file is Parquet:
 rows are the blocks, the schema's metadata hold the space, the target and eq. (1)'s structure, so a
 table is read without the space's code.
+
+A table is made by a cost model (`build`, `write`), or from measurements alone (`measured`): the
+classical look-up table, which has rows only for blocks that were measured. A block without a row is
+a miss; it is refused with the names of the nearest rows, until `complete` has a model price it.
 """
 
 from __future__ import annotations
 
 import datetime
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,114 +28,151 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 import hwcost
-from hwcost.estimate import relative_error
+from hwcost import generation
+from hwcost.accuracy import Accuracy, Comparison
+from hwcost.classical import places_of, rows_of
+from hwcost.generation import Progress, Walk, priced, tasks
 from hwcost.lookup import Lookup, Term
-from hwcost.tablefile import TableError, read, write
+from hwcost.pricing import Pricer
+from hwcost.tablefile import Head, Parts, Place, TableError, checked, read, write
+from hwcost.tablemerge import Hits, absorb, averaged, count_hits, difference, nearest
+from hwcost.tablevalues import TableBlock, TableEstimate, peak_memory
 
 if TYPE_CHECKING:
-    from hwcost.graph import Graph
+    from hwcost.measure import Measurements
     from hwcost.model import CostModel
 
 __all__ = ["LatencyTable", "TableError", "TableEstimate"]
-
-Progress = Callable[[int, int], None]
-_BATCH = 256  # blocks traced before their kernels are predicted together
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableBlock:
-    """A block of an architecture, from its row (s)."""
-
-    latency: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableEstimate:
-    """Latency of one architecture from a table (s); serves wherever an `Estimate` does."""
-
-    latency: float
-    low: float
-    high: float
-    confidence: float
-    support: float
-    memory_share: float
-    macs: float
-    flops: float
-    bytes: float
-    params: float
-    peak_memory: float  # byte: all weights, and the activations of the hungriest block
-    blocks: Mapping[str, TableBlock]  # by place
-
-    @property
-    def bound(self) -> str:
-        """What most of the time is bound by."""
-        return "memory" if self.memory_share >= 0.5 else "compute"
-
-    @property
-    def intensity(self) -> float:
-        """Arithmetic intensity (flop/byte) of all blocks together."""
-        return self.flops / self.bytes if self.bytes else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A site of the space: the decisions it depends on, and the row of each combination of choices."""
-
-    name: str
-    decisions: tuple[int, ...]  # positions in the space's order
-    rows: NDArray[np.int32]  # flat over the choices, last decision fastest; -1: nothing stands there
-
-    def row(self, choices: NDArray[np.integer], sizes: Sequence[int]) -> int:
-        """The row of what stands here in one architecture; -1 for nothing."""
-        flat = 0
-        for d in self.decisions:
-            flat = flat * sizes[d] + int(choices[d])
-        return int(self.rows[flat])
 
 
 class LatencyTable:
     """Blocks with latency, and how a network is composed of them."""
 
-    def __init__(self, frame: pd.DataFrame, places: Sequence[Place], meta: Mapping[str, Any]) -> None:
+    def __init__(
+        self, frame: pd.DataFrame, places: Sequence[Place], meta: Mapping[str, Any], missing: Sequence[str] = ()
+    ) -> None:
         self.frame = frame
         self.places = tuple(places)
         self.meta = dict(meta)
-        wrong = frame.index[~(frame["latency_s"] > 0)]
+        self.missing = tuple(missing)  # keys of blocks without a row
+        times = frame["latency_s"].to_numpy(dtype=float)
+        wrong = np.flatnonzero(~((times > 0) & np.isfinite(times)))
         if len(wrong):
-            raise TableError(f"a latency must be above 0 s, but row {wrong[0]} has {frame['latency_s'][wrong[0]]}")
+            raise TableError(f"a latency must be above 0 s, but row {wrong[0]} has {times[wrong[0]]}")
+        for place in self.places:
+            rows = place.rows
+            if len(rows) and not (-2 - len(missing) < rows.min() and rows.max() < len(frame)):
+                raise TableError(f"place {place.name!r} names a row that is not among the {len(frame)}; make it again")
 
     # -- making one -----------------------------------------------------------------------------
 
     @classmethod
-    def build(cls, space: Any, model: CostModel, *, progress: Progress | None = None) -> LatencyTable:
-        """Price every distinct block of a space.
+    def build(
+        cls, space: Any, model: CostModel, *, jobs: int | None = 1, progress: Progress | None = None
+    ) -> LatencyTable:
+        """Price every distinct block of a space, in memory.
 
         Args:
             space: a `hwcost.search.spaces.Space`, or anything with its `name`, `decisions`, `sites`.
             model: what prices the blocks.
-            progress: called with (blocks done, blocks in all).
+            jobs: processes; None: as `joblib.parallel_config` says (`hwcost.generation`).
+            progress: called with (combinations walked, combinations in all).
         """
-        blocks: dict[str, Any] = {}
-        places = [_place(space, site, blocks) for site in space.sites]
-        rows: list[dict[str, Any]] = []
-        todo = list(blocks.values())
-        for start in range(0, len(todo), _BATCH):
-            rows += _price(todo[start : start + _BATCH], model)
+        walk = Walk(space)
+        parts = []
+        for columns in priced(Pricer(model), tasks(walk.blocks()), jobs):
+            parts.append(pd.DataFrame(columns))
             if progress is not None:
-                progress(len(rows), len(blocks))
-        meta = {
-            "space": space.name,
-            "decisions": [{"name": d.name, "choices": list(d.choices)} for d in space.decisions],
-            "target": _target(model),
-            "fixed_s": model.overhead[2] if model.is_fitted else 0.0,
-            **model.interval,
-            "model": model.digest,
-            "hwcost": hwcost.__version__,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        return cls(pd.DataFrame(rows), places, meta)
+                progress(walk.done, walk.total)
+        frame = pd.concat(parts, ignore_index=True)
+        return cls(frame, walk.places, _meta(space, model))
+
+    @staticmethod
+    def write(
+        space: Any, model: CostModel, path: str | Path, *, jobs: int | None = 1, progress: Progress | None = None
+    ) -> int:
+        """Price every distinct block of a space straight to a file, in bounded memory; resumes.
+
+        Args:
+            space, model, jobs, progress: as `build` takes them.
+            path: ends in .parquet, .csv or .yaml (`hwcost.tablefile`).
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            TableError: another ending, parts of another table beside it, or a full disk; what was
+                priced until then is kept and the next call goes on from there.
+        """
+        path, meta = checked(path), _meta(space, model)
+        identity = {k: meta[k] for k in ("space", "decisions", "target", "model", "hwcost")}
+        return generation.write(space, Pricer(model), Parts(path, identity), meta, jobs, progress)
+
+    @classmethod
+    def measured(cls, space: Any, measurements: Measurements) -> LatencyTable:
+        """The classical look-up table: rows straight from measured networks of the space, without a model.
+
+        A block's time is the mean over the networks that it stood in (`count` of them) of the sum of its
+        kernels there. Blocks that were never measured have no row.
+
+        Raises:
+            TableError: no network of this space was measured.
+        """
+        frame, fixed, common = rows_of(space, measurements)
+        places, missing = places_of(space, list(frame["block"]))
+        e = measurements.environment
+        target = {"device": e.cpu, "runtime": e.runtime, "threads": e.threads, "dtype": e.dtype}
+        interval = {"common": common, "z": 1.645, "confidence": 0.9}
+        meta = _about(space, target) | {"fixed_s": fixed, "model": "", "environment": e.digest} | interval
+        return cls(frame, places, meta, missing)
+
+    def complete(self, space: Any, model: CostModel, choices: ArrayLike | None = None) -> LatencyTable:
+        """A table in which the model has priced the blocks without a row: all, or those that `choices` need.
+
+        Raises:
+            TableError: the model is of another target, or the space another one.
+        """
+        own = {k: v for k, v in _target(model).items() if k != "device"}  # a device has several names
+        target = {k: v for k, v in self.meta["target"].items() if k != "device"}
+        for what, mine, its in (("space", self.meta["space"], space.name), ("target", target, own)):
+            if mine != its:
+                raise TableError(f"a table is completed for its own {what}, {mine}, but got {its}")
+        needed = set(self.missing if choices is None else self.hits(choices).missing)
+        blocks = [b for b in Walk(space).blocks() if b.key in needed]
+        if not blocks:
+            return self
+        rows = pd.concat([pd.DataFrame(c) for c in priced(Pricer(model), tasks(blocks))], ignore_index=True)
+        frame, places, missing = absorb(self.frame, self.places, self.missing, rows)
+        return LatencyTable(frame, places, self.meta | {"model": model.digest}, missing)
+
+    def merge(self, other: LatencyTable) -> LatencyTable:
+        """The rows of both, for one space and target.
+
+        Rows that both have are averaged, weighted by how often they were measured; rows that a model
+        made must come from the same model.
+
+        Raises:
+            TableError: another space, target or model.
+        """
+        for what in ("space", "decisions", "target", "model"):
+            mine, theirs = self.meta[what], other.meta[what]
+            if mine != theirs and not (what == "model" and "" in (mine, theirs)):
+                said = f"{mine} and {theirs}" if what != "decisions" else "other choices"
+                raise TableError(f"tables are merged where they have the same {what}, but got {said}")
+        frame = averaged(self.frame, other.frame) if not self.meta["model"] and not other.meta["model"] else self.frame
+        frame, places, missing = absorb(frame, self.places, self.missing, other.frame)
+        return LatencyTable(frame, places, self.meta, missing)
+
+    def diff(self, other: LatencyTable) -> pd.DataFrame:
+        """The blocks of two tables, of two devices for instance, by how many times longer `other` takes.
+
+        Returns:
+            Columns block, a_s (here), b_s (there) and ratio, b_s / a_s, ascending.
+
+        Raises:
+            TableError: they share no block.
+        """
+        return difference(self.frame, other.frame)
 
     # -- what it says -----------------------------------------------------------------------------
 
@@ -152,16 +191,53 @@ class LatencyTable:
             [n] seconds.
 
         Raises:
-            TableError: another number of decisions, or a choice that does not exist.
+            TableError: another number of decisions, a choice that does not exist, or a block without a row.
         """
         array = np.asarray(choices)
         try:
             if array.ndim == 1 and len(array) == len(self.choices) and (array >= 0).all():
-                return np.array([self._lookup.one(array.tolist())])
-            return self._lookup.many(self._shaped(array))
+                found = np.array([self._lookup.one(array.tolist())])
+            else:
+                found = self._lookup.many(self._shaped(array))
         except IndexError:
             self._refuse(self._shaped(array))
             raise
+        if self.missing and np.isnan(found).any():
+            self._miss(self._shaped(array)[np.isnan(found)][:1])
+        return found
+
+    def hits(self, choices: ArrayLike) -> Hits:
+        """How many of the blocks of architectures have a row, and which have none."""
+        array = self._shaped(choices)
+        self._refuse(array)
+        return count_hits(self.places, array, self.choices, self.missing)
+
+    def evaluate(self, measurements: Measurements) -> Accuracy:
+        """Predicted against measured, for measured networks of this space.
+
+        Raises:
+            TableError: measurements of another target, or of no network of this space.
+        """
+        e, target = measurements.environment, self.meta["target"]
+        for what, mine, theirs in (
+            ("runtime", target["runtime"], e.runtime),
+            ("threads", target["threads"], e.threads),
+        ):
+            if mine != theirs:
+                raise TableError(f"this table is of {what} {mine}, but the measurements are of {theirs}")
+        networks = [n for n in measurements.networks if n.spec.get("space") == self.meta["space"]]
+        if not networks:
+            raise TableError(f"this table is of space {self.meta['space']}, of which no network was measured")
+        pairs = [(n, self.estimate(n.spec["params"])) for n in networks]
+        return Accuracy(
+            tuple(
+                Comparison(
+                    target=n.name, predicted=t.latency, low=t.low, high=t.high, measured=n.timing.latency,
+                    spread=n.timing.spread,
+                )
+                for n, t in pairs
+            )
+        )  # fmt: skip
 
     def estimate(self, architecture: Mapping[str, Any] | Sequence[int], inputs: Any = None) -> TableEstimate:
         """Latency of one architecture, with interval; so that a table serves as a model.
@@ -169,11 +245,16 @@ class LatencyTable:
         Args:
             architecture: decision name -> value (inactive ones left out), or choice indices.
             inputs: ignored; the space fixes them.
+
+        Raises:
+            TableError: no such decision or choice, or a block without a row; names the nearest rows.
         """
         choices = self._indices(architecture) if isinstance(architecture, Mapping) else np.asarray(architecture)
         array = self._shaped(choices)
         self._refuse(array)
-        stands = {p.name: row for p in self.places if (row := p.row(array[0], self.choices)) >= 0}
+        stands = {p.name: row for p in self.places if (row := p.row(array[0], self.choices)) != -1}
+        if min(stands.values(), default=0) < 0:
+            self._miss(array[:1])
         rows = np.array(list(stands.values()), dtype=np.intp)
         column = {name: values[rows] for name, values in self._columns.items()}
         times = column["latency_s"]
@@ -186,7 +267,7 @@ class LatencyTable:
             support=float((column["support"] * times).sum() / kernels),
             memory_share=float((column["memory_share"] * times).sum() / kernels),
             **{what: float(column[what].sum()) for what in ("macs", "flops", "bytes", "params")},
-            peak_memory=_peak(column),
+            peak_memory=peak_memory(column),
             blocks={name: TableBlock(latency=float(t), low=float(lo), high=float(hi)) for name, t, lo, hi in own},
         )  # fmt: skip
 
@@ -203,12 +284,12 @@ class LatencyTable:
     # -- files ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write Parquet, or CSV (the rows alone) where the name ends so.
+        """Write Parquet; or, where the name ends so, CSV or the YAML of Once-for-All (`hwcost.tablefile`).
 
         Raises:
-            TableError: the file cannot be written.
+            TableError: another ending, or the file cannot be written.
         """
-        write(self, Path(path))
+        write(self.frame, Head(self.places, self.meta, self.missing), checked(path))
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
@@ -217,8 +298,11 @@ class LatencyTable:
         Raises:
             TableError: no such file, not a table, truncated, or with rows that break a rule.
         """
-        frame, places, meta = read(Path(path))
-        return cls(frame, [Place(name, decisions, rows) for name, decisions, rows in places], meta)
+        frame, head = read(Path(path))
+        try:
+            return cls(frame, head.places, head.meta, head.missing)
+        except TableError as error:
+            raise TableError(f"{path}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -227,13 +311,24 @@ class LatencyTable:
 
     @cached_property
     def _lookup(self) -> Lookup:
-        times = np.append(self.frame["latency_s"].to_numpy(dtype=float), 0.0)  # row -1: nothing stands there
-        terms = []
+        times, terms = self._columns["latency_s"], []
         for place in self.places:
             order = np.argsort(place.decisions)
-            values = times[place.rows].reshape([self.choices[d] for d in place.decisions]).transpose(order)
+            known = np.where(place.rows == -1, 0.0, np.nan)  # nothing stands there, or there is no row
+            known[place.rows >= 0] = times[place.rows[place.rows >= 0]]
+            values = known.reshape([self.choices[d] for d in place.decisions]).transpose(order)
             terms.append(Term(tuple(sorted(place.decisions)), values))
         return Lookup(terms, self.choices, float(self.meta["fixed_s"]))
+
+    def _miss(self, choices: NDArray[np.integer]) -> None:
+        """Refuse an architecture that has a block without a row."""
+        missing = list(self.hits(choices).missing)
+        near = "; ".join(repr(key) for key in nearest(missing[0], self.frame["block"]))
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise TableError(
+            f"no row for block {missing[0]!r}{more}; the nearest are {near}. Measure more, or have a model "
+            "price what is missing with `LatencyTable.complete`"
+        )
 
     def _shaped(self, choices: ArrayLike) -> NDArray[np.integer]:
         array = np.atleast_2d(np.asarray(choices))
@@ -272,66 +367,19 @@ class LatencyTable:
         return np.array(index)
 
 
-def _peak(column: Mapping[str, NDArray[np.float64]]) -> float:
-    """Peak memory (byte): all weights, and the activations of the hungriest block; blocks after the
-    first run while the caller still holds the network's input."""
-    held = column["peak_memory"] - column["weight_bytes"]
-    later = held[1:].max() + column["input_bytes"][0] if len(held) > 1 else 0.0
-    return float(column["weight_bytes"].sum() + max(held[0], later))
-
-
-def _place(space: Any, site: Any, blocks: dict[str, Any]) -> Place:
-    """Every combination of a site's choices, and the row of the block that stands there."""
-    names = [d.name for d in space.decisions]
-    positions = tuple(names.index(name) for name in site.decisions)
-    order = {key: row for row, key in enumerate(blocks)}
-    rows = []
-    for values in itertools.product(*(space.decisions[p].choices for p in positions)):
-        block = site.block(dict(zip(site.decisions, values, strict=True)))
-        if block is None:
-            rows.append(-1)
-            continue
-        if block.key not in blocks:
-            order[block.key] = len(blocks)
-            blocks[block.key] = block
-        rows.append(order[block.key])
-    return Place(site.name, positions, np.array(rows, dtype=np.int32))
-
-
-def _price(blocks: Sequence[Any], model: CostModel) -> list[dict[str, Any]]:
-    graphs = [_graph(block) for block in blocks]
-    estimates = model.estimate_many(graphs)
+def _meta(space: Any, model: CostModel) -> dict[str, Any]:
     fixed = model.overhead[2] if model.is_fitted else 0.0
-    rows = []
-    for block, graph, estimate in zip(blocks, graphs, estimates, strict=True):
-        latency = max(estimate.latency - fixed, 1e-12)
-        rows.append({
-            "block": block.key, "name": block.name, "input_shape": "x".join(map(str, block.input_shape)),
-            "latency_s": latency, "low_s": latency * estimate.low / estimate.latency,
-            "high_s": latency * estimate.high / estimate.latency,
-            "sigma": relative_error(estimate.kernels, 0.0),
-            "macs": graph.cost.macs, "flops": graph.cost.flops, "bytes": graph.cost.bytes, "params": graph.params,
-            "input_bytes": sum(t.bytes for t in graph.inputs), "weight_bytes": graph.weight_bytes,
-            "peak_memory": graph.peak_memory,
-            "bound": estimate.bound, "memory_share": estimate.memory_share,
-            "support": estimate.support, "coverage": _coverage(estimate.support), "kernels": len(estimate.kernels),
-        })  # fmt: skip
-    return rows
+    return _about(space, _target(model)) | {"fixed_s": fixed, **model.interval, "model": model.digest}
 
 
-def _coverage(support: float) -> str:
-    """In words: whether the block's kernels lie inside what was measured."""
-    return "interpolated" if support == 1.0 else "extrapolated"
-
-
-def _graph(block: Any) -> Graph:
-    import torch
-
-    from hwcost.tracing import trace
-
-    with torch.device("meta"):
-        module = block.build()
-    return trace(module, (torch.empty(block.input_shape, device="meta"),))
+def _about(space: Any, target: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "space": space.name,
+        "decisions": [{"name": d.name, "choices": list(d.choices)} for d in space.decisions],
+        "target": dict(target),
+        "hwcost": hwcost.__version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _target(model: CostModel) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from hwcost.graph import Graph, Life, Op, OpSpec, Param, TensorSpec
+from hwcost.graph import ITEMSIZE, Graph, Life, Op, OpSpec, Param, TensorSpec
 from hwcost.rules import cost_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _PRIMES = (
     179,
     181,
 )
-_KEPT = 200_000  # ops remembered by one template
+_KEPT = 2_000  # ops remembered by one template
 _HALVINGS = 3
 _DEGREE = 3
 _ITEMSIZES = (1, 4, 8, 2)  # lives and weights are in bytes
@@ -74,16 +74,16 @@ class Monomial:
     constant: int
     factors: tuple[tuple[int, int], ...] = ()  # (which size, how often halved, rounding up)
 
-    def __call__(self, sizes: Sequence[int]) -> int:
-        """The number for these sizes."""
-        value = self.constant
+    def __call__(self, sizes: Sequence[Any]) -> Any:
+        """The number for these sizes; sizes that are arrays give an array."""
+        value: Any = self.constant
         for size, halvings in self.factors:
             value *= _halved(sizes[size], halvings)
         return value
 
 
-def _halved(value: int, times: int) -> int:
-    return -(-value // (1 << times))
+def _halved(value: Any, times: int) -> Any:
+    return -(-value // (1 << times)) if times else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,9 @@ class Template:
         self._numbers = tuple(numbers)
         self._weights = tuple(weights)
         self._ops: dict[tuple[int, tuple[int, ...]], Op] = {}
-        self._slots = _slots(graph)
+        values = iter(self._numbers)
+        self._lives, self._inputs, *self._of_ops = [tuple(itertools.islice(values, n)) for n in _slots(graph)]
+        self._uses = [tuple(sorted({size for n in numbers for size, _ in n.factors})) for numbers in self._of_ops]
 
     @classmethod
     def of(cls, make: Make, sizes: int) -> Template:
@@ -131,33 +133,88 @@ class Template:
             raise NoTemplate("the graphs at the probes are not what the explanation says")
         return template
 
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """The structure: names, modules, states, reads and writes hold for all sizes, the rest for one probe."""
+        return self._graph.ops
+
+    @property
+    def input_values(self) -> tuple[int, ...]:
+        """Value numbers of the inputs."""
+        return self._graph.input_values
+
+    @property
+    def output_values(self) -> tuple[int, ...]:
+        """Value numbers of what is given out."""
+        return self._graph.output_values
+
     def graph(self, sizes: Sequence[int]) -> Graph:
         """The graph for these sizes, as tracing would give it."""
-        values = iter([number(sizes) for number in self._numbers])
-        lives, inputs, *ops = [tuple(itertools.islice(values, n)) for n in self._slots]
-        weights = [(w, math.prod(n(sizes) for n in w.shape)) for w in self._weights]
+        lives = [number(sizes) for number in self._lives]
+        inputs = iter([number(sizes) for number in self._inputs])
         return replace(
             self._graph,
-            ops=tuple([self._op(i, numbers) for i, numbers in enumerate(ops)]),
-            inputs=_tensors(self._graph.inputs, iter(inputs)),
-            params=sum(n for w, n in weights if w.parameter),
-            weight_bytes=sum(n * w.itemsize for w, n in weights),
+            ops=tuple([self._remembered(i, sizes) for i in range(len(self._of_ops))]),
+            inputs=_tensors(self._graph.inputs, inputs),
+            params=self.params(sizes),
+            weight_bytes=self.weight_bytes(sizes),
             lives=tuple([Life(b, o.born, o.dies) for b, o in zip(lives, self._graph.lives, strict=True)]),
         )
 
-    def _op(self, index: int, numbers: tuple[int, ...]) -> Op:
-        """An op with its numbers filled in; equal ones are made once."""
+    def params(self, sizes: Sequence[Any]) -> Any:
+        """Number of parameters; sizes that are arrays give an array, here and below."""
+        return sum(math.prod(n(sizes) for n in w.shape) for w in self._weights if w.parameter)
+
+    def weight_bytes(self, sizes: Sequence[Any]) -> Any:
+        """Bytes of parameters and buffers."""
+        return sum(math.prod(n(sizes) for n in w.shape) * w.itemsize for w in self._weights)
+
+    def input_bytes(self, sizes: Sequence[Any]) -> Any:
+        """Bytes of the inputs."""
+        numbers = iter([number(sizes) for number in self._inputs])
+        total: Any = 0
+        for t in self._graph.inputs:
+            _, elements = [next(numbers) for _ in t.shape], next(numbers)
+            total = total + elements * ITEMSIZE[t.dtype]
+        return total
+
+    def input_shape(self, sizes: Sequence[Any]) -> tuple[Any, ...]:
+        """Shape of the first input."""
+        return tuple(number(sizes) for number in self._inputs[: len(self._graph.inputs[0].shape)])
+
+    def activations(self, sizes: Sequence[Any]) -> list[Any]:
+        """Bytes of activations that are live while each op runs."""
+        change: list[Any] = [0] * (len(self._of_ops) + 2)
+        for number, life in zip(self._lives, self._graph.lives, strict=True):
+            held = number(sizes)
+            change[max(life.born, 0)] = change[max(life.born, 0)] + held
+            change[life.dies + 1] = change[life.dies + 1] - held
+        return list(itertools.accumulate(change[: max(len(self._of_ops), 1)]))
+
+    def uses(self, index: int) -> tuple[int, ...]:
+        """Which sizes an op depends on."""
+        return self._uses[index]
+
+    def op(self, index: int, sizes: Sequence[int]) -> Op:
+        """An op with its numbers filled in."""
+        return self._filled(index, tuple([int(number(sizes)) for number in self._of_ops[index]]))
+
+    def _remembered(self, index: int, sizes: Sequence[int]) -> Op:
+        """Equal ops are made once."""
+        numbers = tuple([number(sizes) for number in self._of_ops[index]])
         found = self._ops.get((index, numbers))
         if found is None:
-            op, values = self._graph.ops[index], iter(numbers)
-            inputs, outputs = _tensors(op.spec.inputs, values), _tensors(op.spec.outputs, values)
-            params = tuple((name, _fill(value, values)) for name, value in op.spec.params)
-            spec = OpSpec(op.spec.kind, inputs, outputs, params)
-            cost = cost_of(spec)[0] if op.state != "free" else op.cost
             if len(self._ops) >= _KEPT:
                 self._ops.clear()
-            found = self._ops[index, numbers] = replace(op, spec=spec, cost=cost)
+            found = self._ops[index, numbers] = self._filled(index, numbers)
         return found
+
+    def _filled(self, index: int, numbers: tuple[int, ...]) -> Op:
+        op, values = self._graph.ops[index], iter(numbers)
+        inputs, outputs = _tensors(op.spec.inputs, values), _tensors(op.spec.outputs, values)
+        params = tuple((name, _fill(value, values)) for name, value in op.spec.params)
+        spec = OpSpec(op.spec.kind, inputs, outputs, params)
+        return replace(op, spec=spec, cost=cost_of(spec)[0] if op.state != "free" else op.cost)
 
 
 def _trace(make: Make, sizes: tuple[int, ...]) -> tuple[Graph, list[_Actual]]:

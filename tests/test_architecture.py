@@ -27,7 +27,7 @@ LAYERS = (
     ("residual",),
     ("fitting+fitcache",),
     ("model+modelfile+compose+assemble",),
-    ("table+tablefile+lookup",),
+    ("table+tablefile+tablevalues+tablemerge+lookup+pricing+generation+classical",),
     ("advise", "importers", "report"),
     ("search",),
     ("cli",),

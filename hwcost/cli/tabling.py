@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwcost.cli.common import (
     JsonFlag,
-    ModelOption,
     RuntimeOfModelOption,
     ThreadsOfModelOption,
+    UsageError,
     console,
     examples,
     load_model,
@@ -21,36 +24,114 @@ from hwcost.cli.common import (
     writable,
 )
 
+if TYPE_CHECKING:
+    from hwcost.search.spaces import Space
+
+_WORTH_PROCESSES = 20_000  # combinations of choices; below, starting workers takes longer than the work
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
-    app.command(epilog=examples("hwcost table --space tiny-cnn --model here.hwcost -o tiny-cnn.parquet"))(table)
+    app.command(
+        epilog=examples(
+            "hwcost table --space tiny-cnn --model here.hwcost -o tiny-cnn.parquet",
+            "hwcost table --space mbconv --widths 0.5:1.5:0.05 --resolutions 128,160,192,224 -m default -o t.parquet",
+            "hwcost table --space tiny-cnn --store here.db -o measured.parquet",
+        )
+    )(table)
 
 
 def table(
-    space: Annotated[str, typer.Option("--space", metavar="NAME", help="A search space.")],
-    model: ModelOption,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The Parquet file to write.")],
+    space: Annotated[
+        str, typer.Option("--space", metavar="NAME", help="A search space, or path/file.py:name of one or of blocks.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Ends in .parquet; or .csv, .yaml for others.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="FILE", help="A cost model, or `default` for the shipped one.")
+    ] = "",
+    store: Annotated[
+        str, typer.Option(metavar="URL", help="Without a model: the blocks that were measured, as measured.")
+    ] = "",
+    widths: Annotated[
+        str, typer.Option(metavar="LIST", help="Width multipliers, 0.5,1 or start:stop:step; mbconv only.")
+    ] = "",
+    resolutions: Annotated[str, typer.Option(metavar="LIST", help="128,160 or start:stop:step; mbconv only.")] = "",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: the cores, for large spaces.")] = None,
+    dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Price on a Dask cluster, tcp://host:8786.")] = "",
     runtime: RuntimeOfModelOption = None,
     threads: ThreadsOfModelOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the offline latency table of a search space: every block with its latency and interval."""
+    """Write the offline latency table of a search space: every block with its latency and interval.
+
+    A run that ended early goes on where it stopped when the same command is given again.
+    """
     from hwcost.search.spaces import get_space
 
-    chosen = get_space(space)
+    settings = {"widths": widths, "resolutions": resolutions}
+    query = "&".join(f"{name}={value}" for name, value in settings.items() if value)
+    chosen = get_space(f"{space}?{query}" if query else space)
     writable(output)
+    if bool(model) == bool(store):
+        raise UsageError("table takes either --model or, for a table of what was measured, --store")
+    start = time.monotonic()
+    if store:
+        rows = _measured(chosen, store, output, runtime, threads)
+    else:
+        with _workers(dask):
+            rows = _priced(chosen, model, output, runtime, threads, None if dask else jobs or _jobs(chosen))
+    seconds = time.monotonic() - start
+    if as_json:
+        return print_json({"rows": rows, "seconds": seconds, "path": str(output)})
+    from hwcost.report.text import describe_path
+
+    console().print(f"{rows} blocks of {chosen.name} in {seconds:.1f} s: wrote {describe_path(output)}")
+
+
+def _priced(space: Space, model: str, output: Path, runtime: str | None, threads: int | None, jobs: int | None) -> int:
     loaded = load_model(model, runtime=runtime, threads=threads)
 
     from hwcost.table import LatencyTable
 
-    start = time.monotonic()
-    with progress(f"pricing the blocks of {space}") as bar:
-        made = LatencyTable.build(chosen, loaded, progress=bar)
-    made.save(output)
-    seconds = time.monotonic() - start
-    if as_json:
-        return print_json({"rows": len(made), "seconds": seconds, "path": str(output)})
-    from hwcost.report.text import describe_path
+    with progress(f"pricing the blocks of {space.name}") as bar:
+        return LatencyTable.write(space, loaded, output, jobs=jobs, progress=bar)
 
-    console().print(f"{len(made)} blocks of {space} in {seconds:.1f} s: wrote {describe_path(output)}")
+
+def _measured(space: Space, store: str, output: Path, runtime: str | None, threads: int | None) -> int:
+    from hwcost.measure.store import Store
+    from hwcost.table import LatencyTable
+
+    made = LatencyTable.measured(space, Store.open(store).measurements(runtime, threads))
+    made.save(output)
+    return len(made)
+
+
+def _jobs(space: Space) -> int:
+    """All cores that this process may use, where there is enough to do."""
+    from hwcost.generation import Walk
+
+    return len(os.sched_getaffinity(0)) if Walk(space).total >= _WORTH_PROCESSES else 1
+
+
+@contextmanager
+def _workers(dask: str) -> Iterator[Any]:
+    """Have joblib price on a Dask cluster, where an address is given."""
+    if not dask:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UsageError("--dask needs the extra `dask`: pip install 'hwcost[dask]'") from error
+    import joblib
+
+    try:
+        client = Client(dask, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no Dask scheduler at {dask} ({type(error).__name__}); start one with `dask scheduler`"
+        ) from error
+    with client, joblib.parallel_config("dask"):
+        yield client

@@ -1,15 +1,23 @@
-"""Search spaces by name; one's own by "package.module:Class" or "path/file.py:Class"."""
+"""Search spaces by name; one's own by "package.module:Class" or "path/file.py:Class".
+
+A name may carry settings, "mbconv?widths=0.5:1.5:0.05&resolutions=128,160": the name under which tables,
+stores and studies keep the scaled space.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
 from pathlib import Path
 
-from hwcost.search.spaces.base import Block, Decision, Params, Site, Space, SpaceError
+from hwcost.search.spaces.base import Block, BlockList, Decision, Form, Params, Site, Space, SpaceError
 
-__all__ = ["Block", "Decision", "Params", "Site", "Space", "SpaceError", "get_object", "get_space", "space_names"]
+__all__ = [
+    "Block", "BlockList", "Decision", "Form", "Params", "Site", "Space", "SpaceError", "get_object", "get_space",
+    "space_names",
+]  # fmt: skip
 
 _SPACES = {
     "mbconv": "hwcost.search.spaces.mbconv:MBConv",
@@ -25,19 +33,34 @@ def space_names() -> tuple[str, ...]:
 
 
 def get_space(name: str) -> Space:
-    """A space by name, or one's own as "package.module:Class" or "path/file.py:Class".
+    """A space by name, or one's own as "package.module:Class" or "path/file.py:Class", settings after "?".
+
+    A list of blocks in place of a class is the space that holds one of them.
 
     Raises:
-        SpaceError: there is no such space, or what is there is no space.
+        SpaceError: there is no such space, what is there is no space, or it has no such setting.
     """
-    place = _SPACES.get(name, name)
+    bare, _, query = name.partition("?")
+    place = _SPACES.get(bare, bare)
     if ":" not in place:
-        raise SpaceError(f"no space {name!r}; choose from {', '.join(space_names())}, or give path/file.py:Class")
+        raise SpaceError(f"no space {bare!r}; choose from {', '.join(space_names())}, or give path/file.py:Class")
     found = get_object(place, "space")
-    space = found() if isinstance(found, type) else found
+    settings = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
+    if isinstance(found, (list, tuple)) and found and all(isinstance(b, Block) for b in found):
+        found = BlockList(bare, found)
+    space = _made(bare, found, settings) if isinstance(found, type) else found
     if not isinstance(space, Space):
-        raise SpaceError(f"space {name!r} must be a hwcost.search.spaces.Space, but is a {type(space).__name__}")
+        raise SpaceError(f"space {bare!r} must be a hwcost.search.spaces.Space, but is a {type(space).__name__}")
     return space
+
+
+def _made(name: str, kind: type, settings: dict[str, str]) -> object:
+    known = set(signature(kind).parameters) & {"widths", "resolutions"}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        has = f"has {' and '.join(sorted(known))}" if known else "has none"
+        raise SpaceError(f"space {name!r} has no setting {unknown[0]!r}; it {has}")
+    return kind(**settings)
 
 
 def get_object(place: str, what: str) -> object:

@@ -45,7 +45,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,6 +81,14 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What blocks that differ only in `sizes` have in common, so that one trace serves them all."""
+
+    make: Callable[..., tuple[nn.Module, tuple[int, ...]]]  # (sizes, *structure) -> (module, input shape)
+    structure: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
 class Block:
     """A part of a network. Blocks of equal `key` are the same block and take the same time."""
 
@@ -88,6 +96,13 @@ class Block:
     key: str  # kind, input shape and parameters
     build: Callable[[], nn.Module]
     input_shape: tuple[int, ...]  # batch included
+    form: Form | None = None  # for tables of many sizes
+    sizes: tuple[int, ...] = ()  # of the form
+
+    @classmethod
+    def of(cls, name: str, key: str, shape: tuple[int, ...], form: Form, sizes: tuple[int, ...]) -> Block:
+        """A block of a form; `shape` must be the one that the form gives these sizes."""
+        return cls(name, key, partial(_module_of, form, sizes), shape, form, sizes)
 
 
 @dataclass(frozen=True)
@@ -97,6 +112,10 @@ class Site:
     name: str
     decisions: tuple[str, ...]
     block: Callable[[Params], Block | None]
+
+
+def _module_of(form: Form, sizes: tuple[int, ...]) -> nn.Module:
+    return form.make(sizes, *form.structure)[0]
 
 
 class Space(ABC):
@@ -235,3 +254,17 @@ def chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Module:
         alone = len(members) == 1 and not members[0][0]
         root.add_module(head, members[0][1] if alone else chain(members))
     return root
+
+
+class BlockList(Space):
+    """Blocks of one's own as a space of one decision, which of them stands there: for a table of these blocks."""
+
+    def __init__(self, name: str, blocks: Sequence[Block]) -> None:
+        self.name = name
+        self._blocks = {block.key: block for block in blocks}
+        self.decisions = (Decision("block", tuple(self._blocks)),)
+        self.sites = (Site("block", ("block",), lambda p: self._blocks[p["block"]]),)
+
+    def input_shape(self, params: Params) -> tuple[int, ...]:
+        """The chosen block's."""
+        return self._blocks[params["block"]].input_shape

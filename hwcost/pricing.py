@@ -1,0 +1,299 @@
+"""Latency of many blocks at once, in arrays: what fills the rows of a latency table.
+
+A block's time is
+
+    t = scale * sum_k t(kernel k) + per_call * calls,                      (1)
+
+the network's law (`hwcost.model`) without the part that a network pays once. Kernels are predicted
+once in a batch, and blocks are sums over indices into them.
+
+Blocks of one form (`hwcost.templates`) are lowered together where a runtime makes a kernel of every
+op: each op is made once for every distinct set of the sizes it depends on. All other blocks are
+traced, or written down by their template, and lowered one by one.
+
+A `Pricer` keeps nothing from batch to batch, so batches may be priced in any process and any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcost.graph import Graph, Op
+from hwcost.kernel import Kernel
+from hwcost.residual import columns
+from hwcost.runtimes import get_runtime
+
+if TYPE_CHECKING:
+    from hwcost.model import CostModel
+    from hwcost.templates import Template
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ONE_KERNEL_AN_OP = ("torch-eager",)  # runtimes that fuse nothing
+_COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
+_LEAST = 0.5  # of its kernels' time is the least a block takes, however much of it timing added
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some blocks to price. Each stands either in one of `groups` or among `loose`."""
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[Template, Ints, Ints], ...]  # template, sizes [n, number of sizes], places in the task [n]
+    loose: tuple[tuple[int, Graph], ...]  # place in the task, what was traced
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class _Batch:
+    """Blocks of a task as kernels: entry i says that kernel `index[i]` runs in block `row[i]`."""
+
+    rows: int
+    known: dict[tuple[Kernel, int], int] = field(default_factory=dict)  # (kernel, bucket of its distance) -> index
+    row: list[Ints] = field(default_factory=list)
+    index: list[Ints] = field(default_factory=list)
+    counts: dict[str, Ints] = field(default_factory=dict)
+    shapes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = {name: np.zeros(self.rows, dtype=np.int64) for name in _COUNTS}
+        self.shapes = [""] * self.rows
+
+    def number(self, kernel: Kernel, bucket: int) -> int:
+        return self.known.setdefault((kernel, bucket), len(self.known))
+
+
+class Pricer:
+    """Prices tasks for one model; small enough to be sent to other processes."""
+
+    def __init__(self, model: CostModel) -> None:
+        self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
+        self.is_fitted = model.is_fitted
+        self.measured = _measured(model)
+
+    def price(self, task: Task) -> dict[str, Any]:
+        """The columns of a task's rows."""
+        batch = _Batch(len(task))
+        for template, sizes, places in task.groups:
+            if self.runtime in ONE_KERNEL_AN_OP:
+                _add_form(batch, template, sizes, places)
+            else:
+                for place, own in zip(places, sizes.tolist(), strict=True):
+                    self._add_graph(batch, int(place), template.graph(own))
+        for place, graph in task.loose:
+            self._add_graph(batch, place, graph)
+        shape = ["x".join(map(str, s)) for s in task.input_shapes]
+        head = {"block": list(task.keys), "name": list(task.names), "input_shape": shape, "output_shape": batch.shapes}
+        own = {"dtype": [self.target.dtype] * len(task), **self._times(batch)}
+        return head | own | {name: values for name, values in batch.counts.items() if name != "calls"}
+
+    def _count(self, batch: _Batch, row: Ints, index: Ints) -> Ints:
+        """How often a block was measured: as often as that of its kernels which was measured least."""
+        if not self.measured:
+            return np.zeros(batch.rows, dtype=np.int64)
+        times = np.array([self.measured.get((k.digest, b), 0) for k, b in batch.known], dtype=np.int64)
+        count = np.full(batch.rows, np.iinfo(np.int64).max)
+        np.minimum.at(count, row, times[index])
+        return np.where(np.bincount(row, minlength=batch.rows) > 0, count, 0)
+
+    def _add_graph(self, batch: _Batch, place: int, graph: Graph) -> None:
+        network = get_runtime(self.runtime).lower(graph)
+        found = [batch.number(p.kernel, int(_bucket(np.array([p.distance]))[0])) for p in network.kernels]
+        batch.index.append(np.array(found, dtype=np.int64))
+        batch.row.append(np.full(len(found), place, dtype=np.int64))
+        counts = counted(graph)
+        batch.shapes[place] = counts.pop("output_shape")
+        for name, value in (counts | {"calls": network.calls}).items():
+            batch.counts[name][place] = value
+
+    def _times(self, batch: _Batch) -> dict[str, Any]:
+        """Latency, interval, bound and coverage of each block."""
+        row = np.concatenate([*batch.row, np.zeros(0, dtype=np.int64)])
+        index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
+        if not len(index):
+            return _nothing(batch.rows)
+        data = columns([(kernel, _distance(bucket)) for kernel, bucket in batch.known], self.target)
+        predicted = self.fitted.residual.predict(data, self.fitted.sigma)
+        kernels = [kernel for kernel, _ in batch.known]
+        n, time = batch.rows, predicted.latency[index]
+        total = np.maximum(np.bincount(row, time, n), 1e-12)
+        scale, per_call, _ = self.fitted.overhead
+        ran = scale * total
+        latency = np.maximum(ran + per_call * batch.counts["calls"], _LEAST * ran)
+        sigma = _error(row, index, time * predicted.sigma[index], kernels, n) / total if self.is_fitted else np.zeros(n)
+        spread = np.exp(self.fitted.z * np.hypot(self.fitted.common, sigma))
+        memory = np.bincount(row, time * (data.compute_time <= data.memory_time)[index], n) / total
+        known = predicted.supported & self.is_fitted
+        support = np.bincount(row, time * known[index], n) / total
+        inside = np.bincount(row, ~known[index], n) == 0
+        count = self._count(batch, row, index)
+        return {
+            "latency_s": latency, "low_s": latency / spread, "high_s": latency * spread, "sigma": sigma,
+            "memory_share": memory, "bound": np.where(memory >= 0.5, "memory", "compute").tolist(),
+            "support": np.where(inside, 1.0, support), "count": count, "kernels": np.bincount(row, minlength=n),
+            "coverage": np.where(count > 0, "measured", np.where(inside, "interpolated", "extrapolated")).tolist(),
+        }  # fmt: skip
+
+
+def traced(block: Any) -> Graph:
+    """The graph of one block, built on meta."""
+    import torch
+
+    from hwcost.tracing import trace
+
+    with torch.device("meta"):
+        module = block.build()
+    return trace(module, (torch.empty(block.input_shape, device="meta"),))
+
+
+def counted(graph: Graph) -> dict[str, Any]:
+    """What a row says of a block's graph besides times."""
+    cost, out = graph.cost, _output(graph.ops, graph.output_values)
+    return {
+        "output_shape": "x".join(map(str, out)), "macs": cost.macs, "flops": cost.flops, "bytes": cost.bytes,
+        "params": graph.params, "input_bytes": sum(t.bytes for t in graph.inputs),
+        "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
+        "stride": _stride(graph.inputs[0].shape if graph.inputs else (), out),
+    }  # fmt: skip
+
+
+def _measured(model: CostModel) -> dict[tuple[str, int], int]:
+    """How often each kernel was measured, at about which distance."""
+    found: dict[tuple[str, int], int] = {}
+    for network in model.measurements.networks if model.measurements is not None else ():
+        for m in network.kernels:
+            key = m.kernel.digest, int(_bucket(np.array([m.distance]))[0])
+            found[key] = found.get(key, 0) + 1
+    return found
+
+
+def _nothing(rows: int) -> dict[str, Any]:
+    """The times of blocks without any kernel."""
+    least, zero = np.full(rows, 1e-12), np.zeros(rows)
+    return {
+        "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "memory_share": zero,
+        "bound": ["compute"] * rows, "support": np.ones(rows), "count": np.zeros(rows, dtype=np.int64),
+        "kernels": np.zeros(rows, dtype=np.int64), "coverage": ["interpolated"] * rows,
+    }  # fmt: skip
+
+
+def _error(row: Ints, index: Ints, own: Array, kernels: Sequence[Kernel], rows: int) -> Array:
+    """Standard error (s) of each block: equal kernels of a block err together, others apart."""
+    number: dict[Kernel, int] = {}
+    same = np.array([number.setdefault(k, len(number)) for k in kernels], dtype=np.int64)[index]
+    pair, inverse = np.unique(row * max(len(number), 1) + same, return_inverse=True)
+    together = np.bincount(inverse, own, len(pair))
+    return np.sqrt(np.bincount(pair // max(len(number), 1), together**2, rows))
+
+
+def _bucket(distance: Ints) -> Ints:
+    """Distances as a cost model tells them apart: to a factor of two; 0 and -1 are kept."""
+    return np.where(distance > 0, np.frexp(distance.astype(float))[1], np.minimum(distance, 0)).astype(np.int64)
+
+
+def _distance(bucket: int) -> int:
+    return (1 << bucket) - 1 if bucket > 0 else bucket
+
+
+# -- blocks of one form, for runtimes that make a kernel of every op ---------------------------------
+
+
+def _add_form(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> None:
+    """All blocks of a form together: op by op, each distinct op made once."""
+    n, reuse = len(sizes), _Reuse(len(sizes), template.input_values)
+    totals = {name: np.zeros(n, dtype=np.int64) for name in ("macs", "flops", "bytes")}
+    output: list[tuple[int, ...]] = [()] * n
+    given_out = set(template.output_values)
+    for i, like in enumerate(template.ops):
+        used = sizes[:, template.uses(i)]
+        _, first, inverse = np.unique(used, axis=0, return_index=True, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        ops = [template.op(i, sizes[at].tolist()) for at in first]
+        for name, values in totals.items():
+            values += np.array([getattr(op.cost, name) for op in ops], dtype=np.int64)[inverse]
+        distance = reuse.step(like, ops, inverse)
+        if like.state != "free":
+            _add_op(batch, ops, inverse, _bucket(distance), places)
+        for o in (o for o, value in enumerate(like.writes) if value in given_out):
+            output = [ops[u].spec.outputs[o].shape for u in inverse]
+    batch.counts["calls"][places] = len(template.ops)
+    for name, values in totals.items():
+        batch.counts[name][places] = values
+    _add_sizes(batch, template, sizes, places)
+    _add_shapes(batch, places, output, sizes, template)
+
+
+def _add_op(batch: _Batch, ops: Sequence[Op], inverse: Ints, bucket: Ints, places: Ints) -> None:
+    """One op of every block: distinct (op, distance) become kernels."""
+    pair, which = np.unique(inverse * 256 + bucket + 1, return_inverse=True)
+    kernels = [Kernel((op.spec,)) for op in ops]
+    numbers = [batch.number(kernels[int(p) // 256], int(p) % 256 - 1) for p in pair]
+    batch.row.append(places)
+    batch.index.append(np.array(numbers, dtype=np.int64)[which.reshape(-1)])
+
+
+def _add_sizes(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> None:
+    by_size = list(sizes.T)
+    weights = np.zeros(len(sizes), dtype=np.int64) + template.weight_bytes(by_size)
+    live = np.zeros(len(sizes), dtype=np.int64)
+    for held in template.activations(by_size):
+        live = np.maximum(live, held)
+    batch.counts["params"][places] = template.params(by_size)
+    batch.counts["weight_bytes"][places] = weights
+    batch.counts["peak_memory"][places] = weights + live
+    batch.counts["input_bytes"][places] = template.input_bytes(by_size)
+
+
+def _add_shapes(batch: _Batch, places: Ints, output: list[tuple[int, ...]], sizes: Ints, template: Template) -> None:
+    inputs = zip(*(np.broadcast_to(d, len(sizes)).tolist() for d in template.input_shape(list(sizes.T))), strict=True)
+    for place, out, given in zip(places.tolist(), output, inputs, strict=True):
+        batch.shapes[place] = "x".join(map(str, out))
+        batch.counts["stride"][place] = _stride(given, out)
+
+
+class _Reuse:
+    """`hwcost.runtimes.torch_eager.reuse_distances` for many blocks of one form at once."""
+
+    def __init__(self, rows: int, inputs: Sequence[int]) -> None:
+        self.moved = np.zeros(rows, dtype=np.int64)
+        self.written: dict[int, Ints] = {v: np.zeros(rows, dtype=np.int64) for v in inputs}
+
+    def step(self, like: Op, ops: Sequence[Op], inverse: Ints) -> Ints:
+        """Bytes moved since the largest activation that an op reads was written; then run the op."""
+        largest, source = np.zeros_like(self.moved), np.full_like(self.moved, -1)
+        distance = np.full_like(self.moved, -1)
+        for t, value in enumerate(like.reads):
+            if like.spec.inputs[t].weight:
+                continue
+            size = np.array([op.spec.inputs[t].bytes for op in ops], dtype=np.int64)[inverse]
+            better = (size > largest) | ((size == largest) & (value > source))
+            since = self.moved - self.written[value] if value in self.written else np.full_like(self.moved, -1)
+            largest, source = np.where(better, size, largest), np.where(better, value, source)
+            distance = np.where(better, since, distance)
+        before = self.moved
+        self.moved = before + np.array([op.cost.bytes for op in ops], dtype=np.int64)[inverse]
+        viewed = bool(like.reads) and like.state == "free"
+        origin = self.written.get(like.reads[0], self.moved) if viewed else self.moved
+        self.written.update(dict.fromkeys(like.writes, origin))
+        return distance
+
+
+def _output(ops: Sequence[Op], values: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the last value that is given out; () where an input is handed through."""
+    written = [(t.shape, value) for op in ops for t, value in zip(op.spec.outputs, op.writes, strict=True)]
+    return next((shape for shape, value in reversed(written) if value in values), ())
+
+
+def _stride(given: Sequence[int], out: Sequence[int]) -> int:
+    """How many times smaller the map becomes; 1 where there is no map."""
+    return max(round(given[-1] / max(out[-1], 1)), 1) if len(given) == len(out) == 4 else 1
