@@ -10,7 +10,10 @@ the device, the measurements and the settings, and is fitted again when it is lo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +37,16 @@ if TYPE_CHECKING:
 __all__ = ["BlockEstimate", "CostModel", "Estimate", "KernelEstimate", "ModelError"]
 
 CONFIDENCE = 0.9
+ANOTHER_MACHINE = "on another machine, fit on top of it: `hwcost measure`, then `hwcost fit --prior default`"
+_KINDS = 3  # families that `provenance` names
 
 
 class ModelError(ValueError):
     """A model that cannot be fitted, read or used for this target."""
+
+
+class DefaultModel(UserWarning):
+    """A shipped model is used: it knows the machine it was fitted on."""
 
 
 class CostModel:
@@ -51,8 +60,10 @@ class CostModel:
         measurements: Measurements | None = None,
         settings: Settings | None = None,
         prior: CostModel | None = None,
+        date: str = "",
     ) -> None:
         self.target = target
+        self.date = date
         self.prior = prior
         self.runtime = runtime
         self.measurements = measurements
@@ -117,7 +128,8 @@ class CostModel:
         if prior is not None and not prior.is_fitted:
             raise ModelError("a prior must be a fitted model, but got the roofline alone; leave the prior out")
         fitted = fit(measurements, target, chosen, prior.fitted.residual if prior else None)
-        return cls(target, environment.runtime, fitted, measurements, chosen, prior)
+        today = datetime.now(UTC).date().isoformat()
+        return cls(target, environment.runtime, fitted, measurements, chosen, prior, today)
 
     def merge(self, more: Measurements) -> CostModel:
         """A new model fitted on this one's measurements and `more`, of the same environment."""
@@ -164,10 +176,23 @@ class CostModel:
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the model's data: 20 hex digits."""
+        """Identity of the model's data: 20 hex digits; the day of the fit is no part of it."""
         from hwcost.modelfile import to_bytes
 
-        return hashlib.sha256(to_bytes(self)).hexdigest()[:20]
+        return hashlib.sha256(to_bytes(self, dated=False)).hexdigest()[:20]
+
+    @property
+    def provenance(self) -> str:
+        """In one line, what it was fitted on: machine, runtime with its versions, threads, day, networks."""
+        if self.measurements is None:
+            return f"the roofline of {self.device.name} alone"
+        environment, networks = self.measurements.environment, self.measurements.networks
+        versions = ", ".join(f"{name} {value}" for name, value in environment.versions.items() if value[:1].isdigit())
+        kinds = ", ".join(f"{n} {kind}" for kind, n in _kinds(n.family for n in networks).items())
+        return (
+            f"fitted on {len(networks)} networks ({kinds}) measured on {environment.cpu}, {self.runtime} "
+            f"({versions or 'versions unknown'}), {self.threads} thread(s), on {self.date or 'an unknown day'}"
+        )
 
     def estimate(
         self, network: nn.Module | Graph | Network, inputs: Any = None, kwargs: dict[str, Any] | None = None
@@ -224,15 +249,27 @@ class CostModel:
         save(self, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> CostModel:
-        """Read a model's data and fit it again.
+    def load(cls, path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> CostModel:
+        """Read a model's data and fit it again, or recall the fit.
+
+        Args:
+            path: of the file, or `default` for the shipped model of `runtime` (torch-eager) and
+                `threads` (1), with a warning that says what it was fitted on.
+            runtime, threads: must be the file's where given.
 
         Raises:
-            ModelError: no such file, not a model, or a newer format.
+            ModelError: no such file, not a model, of another runtime or thread count, or a newer format.
         """
-        from hwcost.modelfile import load
+        from hwcost.modelfile import load, shipped_path
 
-        return load(Path(path))
+        is_default = str(path) == "default"
+        model = load(shipped_path(runtime or "torch-eager", threads or 1) if is_default else Path(path))
+        for name, asked, has in (("runtime", runtime, model.runtime), ("threads", threads, model.threads)):
+            if asked is not None and asked != has:
+                raise ModelError(f"model {path} is of {name} {has}, but {name} {asked} was asked; leave it out")
+        if is_default:
+            warnings.warn(f"the default model was {model.provenance}; {ANOTHER_MACHINE}", DefaultModel, stacklevel=2)
+        return model
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -283,6 +320,14 @@ class CostModel:
             common=self.fitted.common, z=self.fitted.z, notes=notes,
         )  # fmt: skip
         return compose(wholes, self._catalogue, self.fitted, like)
+
+
+def _kinds(families: Iterable[str]) -> dict[str, int]:
+    """Networks by family, the largest families first, the others together."""
+    count = Counter(families)
+    named = dict(count.most_common(_KINDS))
+    rest = count.total() - sum(named.values())
+    return named | ({f"of {len(count) - len(named)} other families": rest} if rest else {})
 
 
 def _device(device: Device | str | Path) -> Device:

@@ -20,21 +20,22 @@ import hwcost
 from hwcost import fitcache
 from hwcost.device import Device, DeviceError
 from hwcost.measure import MeasurementError
-from hwcost.measure.tables import SCHEMAS, from_tables, to_tables
+from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
 from hwcost.model import CostModel, ModelError
 from hwcost.residual import Settings, Target
+from hwcost.shipped import shipped
 
 FORMAT = 1
 _PRIOR = "prior.hwcost"  # a model file in the model file
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
 
 
-def to_bytes(model: CostModel) -> bytes:
-    """The content of a model file; equal models give equal bytes."""
+def to_bytes(model: CostModel, *, dated: bool = True) -> bytes:
+    """The content of a model file; but for the day of the fit, equal models give equal bytes."""
     head = {
         "format": FORMAT, "hwcost": hwcost.__version__, "runtime": model.runtime, "threads": model.threads,
         "dtype": model.target.dtype, "settings": asdict(model.settings), "fitted": model.is_fitted,
-    }  # fmt: skip
+    } | ({"date": model.date} if dated else {})  # fmt: skip
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         _put(archive, "model.json", json.dumps(head, indent=1, sort_keys=True).encode())
@@ -43,7 +44,7 @@ def to_bytes(model: CostModel) -> bytes:
             for name, table in to_tables(model.measurements).items():
                 _put(archive, f"{name}.parquet", _parquet(table))
         if model.prior is not None:
-            _put(archive, _PRIOR, to_bytes(model.prior))
+            _put(archive, _PRIOR, to_bytes(model.prior, dated=dated))
     return buffer.getvalue()
 
 
@@ -64,8 +65,23 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    write_parquet(table, sink)
     return sink.getvalue()
+
+
+def shipped_path(runtime: str, threads: int) -> Path:
+    """The file of the model that ships for this runtime and thread count.
+
+    Raises:
+        ModelError: none does.
+    """
+    path = Path(str(shipped("models"))) / f"{runtime}-{threads}.hwcost"
+    if not path.is_file():
+        raise ModelError(
+            f"no model ships for {runtime} on {threads} thread{'s' if threads > 1 else ''}; "
+            "measure and fit one (`hwcost measure`, `hwcost fit`), or use the roofline alone (--device)"
+        )
+    return path
 
 
 def load(path: Path) -> CostModel:
@@ -105,8 +121,9 @@ def _from_members(members: dict[str, bytes], content: bytes, path: Path) -> Cost
         fitted = fitcache.recall(content)
         if fitted is not None:
             target = Target(device, head["threads"], head["dtype"])
-            return CostModel(target, head["runtime"], fitted, measurements, settings, prior)
+            return CostModel(target, head["runtime"], fitted, measurements, settings, prior, head.get("date", ""))
         model = CostModel.fit(measurements, device=device, settings=settings, prior=prior)
+        model.date = head.get("date", "")
         fitcache.remember(content, model.fitted)
         return model
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
@@ -21,8 +22,6 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TextIO
 
 import typer
-
-from hwcost.shipped import shipped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -245,30 +244,17 @@ def load_device(name: str) -> Device:
 
 
 def load_model(name: str, *, runtime: str | None = None, threads: int | None = None) -> CostModel:
-    """A cost model's file, or the shipped one for `default` (by default that of torch-eager on one thread).
+    """A cost model's file, or the shipped one for `default` (by default that of torch-eager on one thread);
+    its warning becomes a line.
 
     Raises:
-        UsageError: the model is of another runtime or thread count than what was asked for.
+        ModelError: none such, or of another runtime or thread count than what was asked for.
     """
-    from hwcost.model import CostModel
+    from hwcost.model import CostModel, DefaultModel
 
-    model = CostModel.load(shipped_model(runtime or "torch-eager", threads or 1) if name == "default" else name)
-    for option, asked, has in (("runtime", runtime, model.runtime), ("threads", threads, model.threads)):
-        if asked is not None and asked != has:
-            raise UsageError(f"model {name} is of {option} {has}, but --{option} {asked} was asked; leave it out")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DefaultModel)
+        model = CostModel.load(name, runtime=runtime, threads=threads)
+    for warning in caught:
+        say(str(warning.message))
     return model
-
-
-def shipped_model(runtime: str, threads: int) -> Path:
-    """The file of the model that ships for this runtime and thread count.
-
-    Raises:
-        UsageError: none does.
-    """
-    path = Path(str(shipped("models"))) / f"{runtime}-{threads}.hwcost"
-    if not path.is_file():
-        raise UsageError(
-            f"no model ships for {runtime} on {threads} thread{'s' if threads > 1 else ''}; "
-            "measure and fit one (`hwcost measure`, `hwcost fit`), or use --device for the roofline alone"
-        )
-    return path

@@ -11,8 +11,8 @@ from hwcost.cli.common import (
     DtypeOption,
     JsonFlag,
     KwargsOption,
-    RuntimeOption,
-    ThreadsOption,
+    RuntimeOfModelOption,
+    ThreadsOfModelOption,
     UsageError,
     console,
     examples,
@@ -56,8 +56,8 @@ def estimate(
         str, typer.Option("--model", "-m", metavar="FILE", help="Predict with this cost model; `default` ships.")
     ] = "",
     kwargs: KwargsOption = "",
-    runtime: RuntimeOption = "torch-eager",
-    threads: ThreadsOption = 1,
+    runtime: RuntimeOfModelOption = None,
+    threads: ThreadsOfModelOption = None,
     dtype: DtypeOption = "float32",
     depth: Annotated[int, typer.Option("--depth", min=1, help="Parts of the module path that name a block.")] = 2,
     as_json: JsonFlag = False,
@@ -93,12 +93,12 @@ def count(target: str, inputs: Sequence[str], kwargs: str = "") -> Graph:
     return trace(build_target(target, parse_kwargs(kwargs)), examples_)
 
 
-def _model(device: str, model: str, runtime: str, threads: int, dtype: str) -> CostModel:
+def _model(device: str, model: str, runtime: str | None, threads: int | None, dtype: str) -> CostModel:
     from hwcost.model import CostModel
 
     if model:
         return load_model(model, runtime=runtime, threads=threads)
-    return CostModel.analytic(load_device(device), runtime=runtime, threads=threads, dtype=dtype)
+    return CostModel.analytic(load_device(device), runtime or "torch-eager", threads or 1, dtype)
 
 
 def as_document(graph: Graph, found: Estimate, depth: int) -> dict[str, Any]:

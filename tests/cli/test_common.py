@@ -14,6 +14,7 @@ import typer
 
 from hwcost import cli
 from hwcost.cli import common
+from hwcost.model import ModelError
 
 VERBS = sorted(c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback)
 HEAVY = ("torch", "sklearn", "numpy", "pandas", "pydantic", "optuna", "plotly", "sqlalchemy")
@@ -179,5 +180,5 @@ def test_progress_goes_to_standard_error(capsys):
 
 
 def test_a_model_that_does_not_ship_is_refused():
-    with pytest.raises(common.UsageError, match="no model ships for onnxruntime on 64 threads"):
+    with pytest.raises(ModelError, match="no model ships for onnxruntime on 64 threads"):
         common.load_model("default", runtime="onnxruntime", threads=64)

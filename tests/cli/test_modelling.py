@@ -122,7 +122,7 @@ def test_evaluate_prints_a_table(run, made):
         (["{made}/m.hwcost", "{nets}:build"], "needs --input"),
         (["{made}/m.hwcost", "{nets}:raises", "--input", "1x3x8x8"], "no weights"),
         (["{made}/m.hwcost", "{nets}:build", "--input", "1x7x8x8"], "7"),
-        (["{made}/m.hwcost", "{nets}:build", "--input", "1x3x8x8", "--threads", "2"], "of threads 1, but --threads 2"),
+        (["{made}/m.hwcost", "{nets}:build", "--input", "1x3x8x8", "--threads", "2"], "of threads 1, but threads 2"),
         (["{made}/m.hwcost", "--store", "{nets}"], "nets.py"),
         (["{made}/here.toml", "--store", "{made}/m.db"], "here.toml"),
         (["none.hwcost", "--store", "{made}/m.db"], "none.hwcost"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwcost import CostModel
 from hwcost.device import Device
 from hwcost.graph import OpSpec, TensorSpec
 from hwcost.kernel import Kernel
@@ -113,3 +114,8 @@ def measurements() -> Measurements:
 @pytest.fixture(scope="session")
 def unseen() -> Measurements:
     return simulate(60, seed=1)
+
+
+@pytest.fixture(scope="session")
+def model(measurements: Measurements, device: Device) -> CostModel:
+    return CostModel.fit(measurements, device=device)

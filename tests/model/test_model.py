@@ -16,11 +16,6 @@ from hwcost.measure import Measurements
 from hwcost.model import ModelError
 
 
-@pytest.fixture(scope="module")
-def model(measurements: Measurements, device: Device) -> CostModel:
-    return CostModel.fit(measurements, device=device)
-
-
 def test_unseen_networks_are_predicted(model: CostModel, unseen: Measurements) -> None:
     accuracy = model.evaluate(unseen)
     # The simulated clock errs by 1 %; a model that knew the law exactly would have 0.8 % (the mean

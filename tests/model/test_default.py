@@ -1,0 +1,113 @@
+"""Tests of the model that ships: `default`, what it warns of, and its use as a prior.
+
+The folder of shipped models is one of the test's own, with a model of the simulated machine.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hwcost import CostModel, Device
+from hwcost.measure import Measurements
+from hwcost.model import DefaultModel, ModelError
+from hwcost.modelfile import shipped_path
+
+
+@pytest.fixture
+def ships(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder in which the simulated machine's model is the shipped one of torch eager."""
+    folder = tmp_path / "datasets" / "models"
+    folder.mkdir(parents=True)
+    model.save(folder / "torch-eager-1.hwcost")
+    monkeypatch.setattr("hwcost.modelfile.shipped", lambda *parts: (tmp_path / "datasets").joinpath(*parts))
+    return folder
+
+
+def test_default_is_the_shipped_model_and_says_what_it_was_fitted_on(ships: Path, model: CostModel) -> None:
+    with pytest.warns(DefaultModel) as caught:
+        loaded = CostModel.load("default")
+    assert loaded.digest == model.digest
+    (message,) = [str(w.message) for w in caught]
+    assert "\n" not in message
+    for said in ("80 networks (80 simulated)", "measured on simulated, torch-eager", "1 thread(s)", "fit --prior"):
+        assert said in message
+    assert re.search(r"on \d{4}-\d\d-\d\d;", message)
+
+
+def test_a_file_that_is_named_warns_of_nothing(ships: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CostModel.load(ships / "torch-eager-1.hwcost", runtime="torch-eager", threads=1)
+
+
+@pytest.mark.parametrize(("runtime", "threads"), [("onnxruntime", 1), ("torch-eager", 2)])
+def test_what_does_not_ship_is_refused(ships: Path, runtime: str, threads: int) -> None:
+    with pytest.raises(ModelError, match=f"no model ships for {runtime} on {threads} thread"):
+        CostModel.load("default", runtime=runtime, threads=threads)
+
+
+def test_a_model_of_another_runtime_or_thread_count_is_refused(ships: Path) -> None:
+    for wrong in ({"runtime": "onnxruntime"}, {"threads": 2}):
+        with pytest.raises(ModelError, match=r"is of \w+ \S+, but \w+ \S+ was asked"):
+            CostModel.load(ships / "torch-eager-1.hwcost", **wrong)  # type: ignore[arg-type]
+
+
+def test_the_day_of_the_fit_is_kept_and_is_no_part_of_the_identity(model: CostModel, tmp_path: Path) -> None:
+    other = CostModel(model.target, model.runtime, model.fitted, model.measurements, model.settings, date="2001-02-03")
+    other.save(tmp_path / "old.hwcost")
+    again = CostModel.load(tmp_path / "old.hwcost")
+    assert again.date == "2001-02-03"
+    assert CostModel.load(tmp_path / "old.hwcost").date == "2001-02-03"  # from the cached fit
+    assert again.digest == model.digest
+
+
+def test_what_was_measured_in_many_families_is_named_in_short(model: CostModel) -> None:
+    assert model.measurements is not None
+    networks = tuple(replace(n, family=f"f{i % 7}") for i, n in enumerate(model.measurements.networks))
+    many = CostModel(model.target, model.runtime, model.fitted, replace(model.measurements, networks=networks))
+    assert "(12 f0, 12 f1, 12 f2, 44 of 4 other families)" in many.provenance
+
+
+def test_the_recipe_for_another_machine(
+    ships: Path, simulate_networks: Callable[..., Measurements], device: Device
+) -> None:
+    """A few networks of a machine 1.7 times slower, on top of the shipped model of this one."""
+
+    def slower(measurements: Measurements) -> Measurements:
+        environment = replace(measurements.environment, cpu="slower")
+        networks = tuple(
+            replace(
+                n, timing=_stretched(n.timing),
+                kernels=tuple(replace(k, timing=_stretched(k.timing)) for k in n.kernels),
+            )
+            for n in measurements.networks
+        )  # fmt: skip
+        return Measurements(environment=environment, networks=networks)
+
+    few, unseen = slower(simulate_networks(12, seed=11, widths=(64, 100, 128))), slower(simulate_networks(40, seed=12))
+    with pytest.warns(DefaultModel):
+        prior = CostModel.load("default")
+    helped = CostModel.fit(few, device=device, prior=prior)
+    alone = CostModel.fit(few, device=device)
+    assert helped.evaluate(unseen).mape < 0.5 * alone.evaluate(unseen).mape
+    assert helped.evaluate(unseen).mape < 0.1 < prior.evaluate(unseen).mape
+
+
+def _stretched(timing):  # type: ignore[no-untyped-def]
+    return replace(timing, latency=1.7 * timing.latency)
+
+
+def test_the_folder_of_shipped_models_is_where_the_package_keeps_its_data() -> None:
+    """Every file there is loadable as what its name says; there may be none yet."""
+    folder = Path(__file__).parents[2] / "datasets" / "models"
+    for path in folder.glob("*.hwcost"):
+        runtime, _, threads = path.stem.rpartition("-")
+        assert shipped_path(runtime, int(threads)).is_file()
+        assert path.with_suffix(".md").is_file(), f"{path.name} ships without a card"
+        assert path.stat().st_size < 8e6
