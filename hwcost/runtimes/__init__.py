@@ -8,6 +8,7 @@ from hwcost.runtimes.base import Network, Placed, Runtime, RuntimeUnavailable
 
 _FILES = {
     "torch-eager": "hwcost.runtimes.torch_eager",
+    "torch-compile": "hwcost.runtimes.torch_compile",
     "onnxruntime": "hwcost.runtimes.onnxruntime",
 }
 

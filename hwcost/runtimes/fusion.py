@@ -1,0 +1,113 @@
+"""Groups of traced ops that run as one kernel, and the network that they make. Knows no torch.
+
+A compiler decides which ops go together; what follows is the same for every compiler: a tensor that is
+written and read inside a group, and nowhere else, never reaches memory. Copies that the compiler adds
+(of an input or a weight into another layout) are ops of kind "clone".
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from hwcost.graph import Graph, OpSpec, TensorSpec
+from hwcost.kernel import Kernel
+from hwcost.runtimes.base import Network, Placed
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A tensor copied into another layout for the op of that number."""
+
+    op: int
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    weight: bool = False
+
+    @property
+    def spec(self) -> OpSpec:
+        """The copy as an op."""
+        source = TensorSpec("self", self.shape, self.dtype, weight=self.weight)
+        return OpSpec("clone", (source,), (TensorSpec("out", self.shape, self.dtype),))
+
+
+@dataclass(slots=True)
+class Group:
+    """One kernel in the making: numbers of its ops in the graph, and copies."""
+
+    ops: list[int] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+
+
+def network_of(groups: Sequence[Group], graph: Graph, runtime: str) -> Network:
+    """The network of groups in the order they run; empty groups are left out."""
+    flow = Flow(graph)
+    placed: list[Placed] = []
+    moved, written = 0, dict.fromkeys(graph.input_values, 0)
+    for group in (g for g in groups if g.ops or g.copies):
+        kernel = flow.kernel(group)
+        source = flow.largest_read(group)
+        placed.append(Placed(kernel, flow.module(group), moved - written[source] if source in written else -1))
+        moved += kernel.cost.bytes
+        written |= {flow.origin[v]: moved for i in group.ops for v in graph.ops[i].writes}
+    return Network(tuple(placed), len(placed), runtime)
+
+
+class Flow:
+    """Who writes and who reads the values of a graph, views followed to what they are views of."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.origin: dict[int, int] = {v: v for v in graph.input_values}
+        self.readers: defaultdict[int, set[int]] = defaultdict(set)
+        for number, op in enumerate(graph.ops):
+            view = op.state == "free" and op.reads
+            for value in op.reads:
+                self.origin.setdefault(value, value)
+                if not view:
+                    self.readers[self.origin[value]].add(number)
+            for value in op.writes:
+                self.origin[value] = self.origin[op.reads[0]] if view else value
+        self.outputs = {self.origin.get(v, v) for v in graph.output_values}
+
+    def kernel(self, group: Group) -> Kernel:
+        """The kernel of a group: its ops in the order of the graph, then its copies."""
+        inside = set(group.ops)
+        made = {v for i in inside for v in self.graph.ops[i].writes}
+        specs = [self._spec(i, inside, made) for i in sorted(inside)]
+        copies = sorted(group.copies, key=lambda c: (c.shape, c.dtype, c.weight))
+        return Kernel((*specs, *(c.spec for c in copies)))
+
+    def _spec(self, number: int, inside: set[int], made: set[int]) -> OpSpec:
+        op = self.graph.ops[number]
+        inputs = tuple(
+            replace(t, internal=True) if self.origin[v] in made else t
+            for t, v in zip(op.spec.inputs, op.reads, strict=True)
+        )
+        outputs = tuple(
+            replace(t, internal=True) if self._stays(self.origin[v], inside) else t
+            for t, v in zip(op.spec.outputs, op.writes, strict=True)
+        )
+        return replace(op.spec, inputs=inputs, outputs=outputs)
+
+    def _stays(self, value: int, inside: set[int]) -> bool:
+        readers = self.readers[value]
+        return bool(readers) and value not in self.outputs and readers <= inside
+
+    def largest_read(self, group: Group) -> int:
+        """The largest activation that a group reads from memory, -1 where it reads none."""
+        inside = {*group.ops, *(c.op for c in group.copies)}
+        made = {v for i in group.ops for v in self.graph.ops[i].writes}
+        reads = [
+            (t.bytes, self.origin[v])
+            for i in sorted(inside)
+            for t, v in zip(self.graph.ops[i].spec.inputs, self.graph.ops[i].reads, strict=True)
+            if not t.weight and self.origin[v] not in made
+        ]
+        return max(reads, default=(0, -1))[1]
+
+    def module(self, group: Group) -> str:
+        """Where a group stands: the module of its op with most macs, or else of its first."""
+        ops = [self.graph.ops[i] for i in sorted(group.ops or [c.op for c in group.copies])]
+        return max(ops, key=lambda op: op.cost.macs).module
