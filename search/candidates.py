@@ -43,6 +43,7 @@ class Pool:
     looked_at: int = 0
     infeasible: int = 0
     nearest: Candidate | None = None  # the least infeasible one
+    _seen: set[tuple[tuple[str, Any], ...]] = field(default_factory=set)  # parameters of all that were looked at
 
     @property
     def feasible_share(self) -> float:
@@ -53,6 +54,7 @@ class Pool:
         """Build and judge one architecture; a feasible one joins the pool."""
         probe = Probe(choose)
         architecture = self.objective.build(probe)
+        self._seen.add(tuple(probe.params.items()))
         candidate = Candidate(probe.params, probe.distributions, self.objective.judge(architecture, probe.params))
         if candidate.judgement.feasible:
             self.feasible.setdefault(candidate.judgement.key, candidate)
@@ -79,7 +81,7 @@ class Pool:
     def _descend(self, parents: list[Candidate], rng: np.random.Generator) -> None:
         """From the nearest misses, step by step towards the budget."""
         for _ in range(_DESCENT):
-            children = [self.look(mutation) for parent in parents for mutation in _mutations(parent, rng, 8)]
+            children = [child for parent in parents for child in self._children(parent, rng, 8)]
             if self.feasible:
                 return
             by_key = {c.judgement.key: c for c in [*parents, *children]}
@@ -103,19 +105,26 @@ class Pool:
     def grow(self, around: list[Candidate], rng: np.random.Generator, each: int) -> None:
         """Look at neighbours, one or two steps away, of each given architecture."""
         for candidate in around:
-            for mutation in _mutations(candidate, rng, each):
-                self.look(mutation)
+            for _ in self._children(candidate, rng, each):
+                pass
+
+    def _children(self, parent: Candidate, rng: np.random.Generator, count: int) -> Iterator[Candidate]:
+        """Neighbours that were not looked at before."""
+        for params in _mutations(parent, rng, count):
+            if tuple(params.items()) not in self._seen:
+                yield self.look(fixed_or_random(params, rng))
 
 
-def _mutations(parent: Candidate, rng: np.random.Generator, count: int) -> Iterator[Choose]:
-    """Ways to choose that differ from the parent in one parameter, or in two."""
+def _mutations(parent: Candidate, rng: np.random.Generator, count: int) -> Iterator[dict[str, Any]]:
+    """Parameters that differ from the parent's in one, or in two."""
     names = list(parent.params)
     for i in range(count if names else 0):
-        changed = rng.choice(names, size=min(1 + i % 2, len(names)), replace=False)
+        first = int(rng.integers(len(names)))
+        second = (first + int(rng.integers(1, len(names)))) % len(names) if i % 2 and len(names) > 1 else first
         params = dict(parent.params)
-        for name in changed:
+        for name in {names[first]: None, names[second]: None}:
             params[name] = another(parent.distributions[name], params[name], rng)
-        yield fixed_or_random(params, rng)
+        yield params
 
 
 def another(distribution: BaseDistribution, value: Any, rng: np.random.Generator) -> Any:

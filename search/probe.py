@@ -6,6 +6,7 @@ Samplers use it to look at architectures before they propose one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Probe:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of `choices`."""
-        return self._suggest(name, CategoricalDistribution(tuple(choices)))
+        return self._suggest(name, _categorical(*((type(c), c) for c in choices)))
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """An integer in [low, high]."""
@@ -46,6 +47,11 @@ class Probe:
             self.params[name] = self._choose(name, distribution)
             self.distributions[name] = distribution
         return self.params[name]
+
+
+@lru_cache(maxsize=1024)  # making one checks every choice, and a pool asks for the same few again and again
+def _categorical(*typed: tuple[type, Any]) -> CategoricalDistribution:
+    return CategoricalDistribution([choice for _, choice in typed])  # 1, 1.0 and True are equal, but not the same
 
 
 def random_choice(rng: np.random.Generator) -> Choose:

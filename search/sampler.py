@@ -3,15 +3,13 @@
 `ArchitectureSampler`, which `run_study` chooses, is Bayesian optimisation that uses what a search of
 architectures knows and a general sampler does not: the cost of every candidate before it is trained, so
 that only feasible ones are proposed and the cost is a feature of the surrogate; that places with the same
-choices resemble each other; that nothing is worth training twice.
+choices resemble each other; what the space tells of an architecture (`Space.features`); that nothing is worth
+training twice.
 
 1. The first trials are random, and those over the budget are rejected in the open, which shows how much
    of the space is feasible; after many rejections they are drawn from the feasible pool.
 2. From then on: a Gaussian process of the metric (`surrogate`), and from a pool of random feasible
-   architectures and neighbours of the best the one with most expected improvement. With several
-   objectives the improvement is that of the dominated area, exact in the known cost c:
-
-       a(x) = sum over cost levels u >= c(x) of EI( x; best metric trained with cost <= u ).          (1)
+   architectures and neighbours of the best the one with most expected improvement (`ranking`).
 
 `FeasibleSampler` makes any other sampler propose feasible architectures only.
 """
@@ -28,15 +26,13 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from hwcost.search import surrogate
 from hwcost.search.candidates import Candidate, Pool
-from hwcost.search.encoding import Encoder, Views
 from hwcost.search.memory import attribute_of, is_training
 from hwcost.search.objective import LatencyObjective
 from hwcost.search.probe import Probe, draw, fixed_or_random
+from hwcost.search.ranking import Encoded, Ranking
 
 Array = NDArray[np.float64]
-_LEVELS = 16  # cost levels of eq. (1)
 _LOOKS = 60  # random architectures looked at for each proposal
 _PARENTS, _NEIGHBOURS, _CLIMBS = 4, 12, 2
 _REJECTIONS = 100  # random proposals without a training before the start is drawn from the pool
@@ -115,6 +111,7 @@ class ArchitectureSampler(_Proposing):
         super().__init__(objective, seed, pool, looks)
         self._first = start
         self._known: dict[int, Candidate] = {}
+        self._encoded = Encoded(objective.build)
         self.fruitless = 0  # proposals in a row that found nothing feasible that is not trained already
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, rng: np.random.Generator) -> Candidate | None:
@@ -139,7 +136,7 @@ class ArchitectureSampler(_Proposing):
     def _free(self, taken: set[Any]) -> list[Candidate]:
         return [c for key, c in self.pool.feasible.items() if key not in taken]
 
-    def _climb(self, ranking: _Ranking, free: list[Candidate], taken: set[Any], rng: np.random.Generator) -> Candidate:
+    def _climb(self, ranking: Ranking, free: list[Candidate], taken: set[Any], rng: np.random.Generator) -> Candidate:
         """The candidate that ranks first, after looking at the neighbours of those that do."""
         scores = ranking(free)
         for _ in range(_CLIMBS):
@@ -157,11 +154,13 @@ class ArchitectureSampler(_Proposing):
         running: Sequence[FrozenTrial],
         free: Sequence[Candidate],
         rng: np.random.Generator,
-    ) -> _Ranking:
+    ) -> Ranking:
         values = np.array([self._upward(t)[0] for t in trained])
         device = int(rng.integers(len(self._objective.models)))
         old, now = [self._candidate(t) for t in trained], [self._candidate(t) for t in running]
-        return _Ranking(self._objective, old, values, now, free, device, rng)
+        self._encoded.learn([*old, *now, *free])
+        several = len(self._objective.directions) > 1
+        return Ranking(self._encoded, old, values, now, free, device=device, several=several, rng=rng)
 
     def _best(self, trained: Sequence[FrozenTrial]) -> list[Candidate]:
         """The trained architectures whose neighbours are worth looking at: the front, and the best by metric."""
@@ -185,56 +184,6 @@ class ArchitectureSampler(_Proposing):
         """The trial's values, all to be maximised."""
         signs = [1.0 if d == "maximize" else -1.0 for d in self._objective.directions]
         return [s * v for s, v in zip(signs, trial.values or (), strict=True)]
-
-
-class _Ranking:
-    """Expected improvement of candidates, after one fit to what was trained."""
-
-    def __init__(
-        self, objective: LatencyObjective, trained: Sequence[Candidate], values: Array, running: Sequence[Candidate],
-        pool: Sequence[Candidate], device: int, rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        self._device, self._several = device, len(objective.directions) > 1
-        known = [*trained, *running]
-        everybody = [*known, *pool]
-        distributions = {name: d for c in everybody for name, d in c.distributions.items()}
-        self._encode = Encoder(distributions)
-        self._levels = np.quantile(self._costs(pool), np.linspace(0, 1, _LEVELS))
-        self._z = surrogate.warp(values)
-        self._paid = self._costs(trained)
-        seen = self._views(known)
-        believed = np.concatenate([self._z, np.zeros(len(running))])  # a running trial is believed to be average
-        settings = surrogate.settings(rng, len(distributions), seen.counts.shape[1])
-        self._process = surrogate.Surrogate(seen, believed, settings)
-
-    def _costs(self, candidates: Sequence[Candidate]) -> Array:
-        return np.array([list(c.judgement.costs.values())[self._device] for c in candidates])
-
-    def _views(self, candidates: Sequence[Candidate]) -> Views:
-        return self._encode([c.params for c in candidates], self._costs(candidates))
-
-    def __call__(self, candidates: Sequence[Candidate]) -> Array:
-        """The acquisition of each candidate."""
-        views, costs = self._views(candidates), self._costs(candidates)
-        if self._several:
-            return self._process.expect(
-                lambda m, d: area_improvement(m, d, costs, self._z, self._paid, self._levels), views
-            )
-        best = float(self._z.max())
-        return self._process.expect(lambda m, d: surrogate.expected_improvement(m, d, best), views)
-
-
-def area_improvement(mean: Array, deviation: Array, cost: Array, z: Array, paid: Array, levels: Array) -> Array:
-    """Eq. (1) at the given cost levels, for candidates of known `cost`; `z` are results that cost `paid`.
-
-    The levels are quantiles of the candidates' costs, so that the scale of the cost does not matter.
-    """
-    total = np.zeros_like(mean)
-    for level in levels:
-        reached = z[paid <= level]
-        best = float(reached.max()) if len(reached) else float(z.min())
-        total += np.where(cost <= level, surrogate.expected_improvement(mean, deviation, best), 0.0)
-    return total
 
 
 class FeasibleSampler(_Proposing):

@@ -5,21 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from scipy.integrate import quad
-from scipy.stats import norm
 
 from hwcost.search import FeasibleSampler, LatencyObjective, NothingFits, ObjectiveError, StudyError, run_study
-from hwcost.search.encoding import Encoder
 from hwcost.search.memory import attribute_of, is_training
-from hwcost.search.sampler import area_improvement
 from hwcost.search.study import open_storage
-from hwcost.search.surrogate import Settings, Surrogate, expected_improvement, warp
 
 Toys = Any
 FEASIBLE = {(w, d) for w in (1, 2, 3, 4) for d in (1, 2, 3) if w * d <= 5}  # at 5 ms; 7 of 12
@@ -176,77 +168,3 @@ def test_the_wrapper_proposes_feasible_architectures_only(toys: Toys) -> None:
     study.optimize(gated, n_trials=20)
     assert {t.state.name for t in study.trials} == {"COMPLETE"}
     assert {attribute_of(t)["state"] for t in study.trials} == {"trained", "known"}
-
-
-class TestSurrogate:
-    """The Gaussian process and its acquisition."""
-
-    def views(self, n: int) -> tuple[list[dict[str, Any]], Any]:
-        rng = np.random.default_rng(0)
-        points = [
-            {"a": str(rng.integers(3)), "b": str(rng.integers(3)), "w": int(rng.integers(1, 9))} for _ in range(n)
-        ]
-        distributions: dict[str, Any] = {
-            "a": optuna.distributions.CategoricalDistribution(("0", "1", "2")),
-            "b": optuna.distributions.CategoricalDistribution(("0", "1", "2")),
-            "w": optuna.distributions.IntDistribution(1, 8),
-        }
-        costs = np.array([p["w"] + 1.0 for p in points])
-        return points, Encoder(distributions)(points, costs)
-
-    def test_distance_is_the_number_of_different_categories(self) -> None:
-        points, views = self.views(20)
-        for i in range(1, 20):
-            different = (points[0]["a"] != points[i]["a"]) + (points[0]["b"] != points[i]["b"])
-            far = abs(points[0]["w"] - points[i]["w"]) / 7
-            assert np.abs(views.places[0] - views.places[i]).sum() / 2 == pytest.approx(different + far)
-
-    def test_places_with_the_same_choices_are_counted_together(self) -> None:
-        points, views = self.views(5)
-        for point, row in zip(points, views.counts, strict=True):
-            assert row.tolist() == [(point["a"] == c) + (point["b"] == c) for c in "012"]
-
-    def test_it_agrees_with_the_textbook_formula(self) -> None:
-        """R&W eq. 2.25 and 2.26, by a plain inverse, for one setting."""
-        _, views = self.views(8)
-        z = np.linspace(-1, 1, 5)
-        s = Settings((1.0, 0.5, 0.5), (2.0, 1.0, 1.0), 0.01)
-        process, at = Surrogate(views[slice(0, 5)], z, [s]), views[slice(5, 8)]
-        mean, deviation = process.expect(lambda m, _: m, at), process.expect(lambda _, d: d, at)
-
-        def k(i: int, j: int) -> float:
-            d1 = np.abs(views.places[i] - views.places[j]).sum() / 2
-            d2 = ((views.counts[i] - views.counts[j]) ** 2).sum()
-            d3 = ((views.cost[i] - views.cost[j]) ** 2).sum()
-            return float((np.exp(-d1 / 2) + 0.5 * np.exp(-d2 / 2) + 0.5 * np.exp(-d3 / 2)) / 2)
-
-        gram = np.array([[k(i, j) for j in range(5)] for i in range(5)]) + (0.01 + 1e-8) * np.eye(5)
-        inverse = np.linalg.inv(gram)
-        variance = z @ inverse @ z / 5
-        for i in range(3):
-            row = np.array([k(5 + i, j) for j in range(5)])
-            assert mean[i] == pytest.approx(row @ inverse @ z)
-            assert deviation[i] ** 2 == pytest.approx(variance * (1 - row @ inverse @ row))
-
-    @given(st.floats(-2, 2), st.floats(0.1, 2), st.floats(-2, 2))
-    def test_expected_improvement_is_the_integral_it_stands_for(
-        self, mean: float, deviation: float, best: float
-    ) -> None:
-        by_hand, _ = quad(lambda z: (z - best) * norm.pdf(z, mean, deviation), best, best + 25)
-        got = expected_improvement(np.array([mean]), np.array([deviation]), best)[0]
-        assert got == pytest.approx(by_hand, abs=1e-6)
-
-    def test_warping_keeps_the_order_and_spreads_the_best(self) -> None:
-        z = warp(np.array([10.0, 80.0, 85.0, 88.0, 88.2]))
-        assert (np.diff(z) > 0).all()
-        assert (z[4] - z[2]) / (z[1] - z[0]) > 10 * (88.2 - 85) / (80 - 10)  # the last three points matter
-        assert not warp(np.array([1.0, 1.0])).any()
-
-    def test_area_improvement_favours_what_is_cheap_where_nothing_cheap_is_known(self) -> None:
-        """Two candidates of the same promise; accurate networks are known at cost 2 and more only."""
-        promise = np.zeros(2), np.ones(2)
-        levels = np.array([1.0, 2.0, 3.0])
-        cheap, dear = area_improvement(
-            *promise, np.array([1.0, 3.0]), np.array([1.0, 0.0]), np.array([2.0, 2.5]), levels
-        )
-        assert cheap > dear
