@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import spearmanr
 
+from hwcost.estimate import Estimate
+from hwcost.measure import Timing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -19,6 +22,14 @@ class Comparison:
     high: float
     measured: float
     spread: float  # the clock's own: relative half-width of a 90 % interval of `measured`
+
+    @classmethod
+    def of(cls, target: str, estimate: Estimate, timing: Timing) -> Comparison:
+        """An estimate beside what the clock said."""
+        return cls(
+            target=target, predicted=estimate.latency, low=estimate.low, high=estimate.high,
+            measured=timing.latency, spread=timing.spread,
+        )  # fmt: skip
 
     @property
     def error(self) -> float:
@@ -35,6 +46,16 @@ class Accuracy:
     def within(self, bound: float) -> float:
         """Share of networks whose error is at most `bound`."""
         return float(np.mean(np.abs(self._errors()) <= bound)) if self.networks else float("nan")
+
+    def within_clock(self, bound: float) -> float:
+        """Share of networks whose error is at most `bound`, or the spread of their own measurement where
+        that is wider."""
+        inside = [abs(n.error) <= max(bound, n.spread) for n in self.networks]
+        return float(np.mean(inside)) if inside else float("nan")
+
+    def wider_clock(self, bound: float) -> float:
+        """Share of networks that the clock itself repeats no better than `bound`."""
+        return float(np.mean([n.spread > bound for n in self.networks])) if self.networks else float("nan")
 
     @property
     def mape(self) -> float:

@@ -208,7 +208,7 @@ class CostModel:
             ModelError: a module without inputs, or a network lowered for another runtime.
             TraceError: the module's forward cannot be followed.
         """
-        return self._estimates([self._lowered(network, inputs, kwargs)])[0]
+        return self._estimates([self.lower(network, inputs, kwargs)])[0]
 
     def estimate_many(self, networks: Sequence[Any], *, space: Any = None) -> list[Estimate]:
         """Latency of many networks in one vectorised pass.
@@ -222,23 +222,49 @@ class CostModel:
         """
         if space is not None:
             return self._compose(self._assembler(space).wholes(networks))
-        return self._estimates([self._lowered(*n) if isinstance(n, tuple) else self._lowered(n) for n in networks])
+        return self._estimates([self.lower(*n) if isinstance(n, tuple) else self.lower(n) for n in networks])
 
-    def evaluate(self, measurements: Measurements) -> Accuracy:
-        """Predicted against measured, for networks that this model did not see."""
-        networks = [
+    def lower(self, network: Any, inputs: Any = None, kwargs: dict[str, Any] | None = None) -> Network:
+        """The kernels that this model's runtime makes of a network; arguments and errors as of `estimate`."""
+        if isinstance(network, Network):
+            if network.runtime != self.runtime:
+                raise ModelError(
+                    f"this model is of runtime {self.runtime}, but the network was lowered for {network.runtime}"
+                )
+            return network
+        if not isinstance(network, Graph):
+            if inputs is None:
+                raise ModelError(
+                    "a module needs example inputs to be estimated, but got none; "
+                    "pass inputs=(x,), meta tensors suffice"
+                )
+            from hwcost.tracing import trace
+
+            network = trace(network, inputs, kwargs)
+        return self._runtime.lower(network)
+
+    def lower_measured(self, measurements: Measurements) -> list[Network]:
+        """Measured networks as the kernels that were measured."""
+        return [
             Network(tuple(Placed(m.kernel, m.module, m.distance) for m in n.kernels), n.calls, self.runtime)
             for n in measurements.networks
         ]
-        rows = []
-        for measured, estimate in zip(measurements.networks, self.estimate_many(networks), strict=True):
-            rows.append(
-                Comparison(
-                    target=measured.name, predicted=estimate.latency, low=estimate.low, high=estimate.high,
-                    measured=measured.timing.latency, spread=measured.timing.spread,
-                )
-            )  # fmt: skip
-        return Accuracy(tuple(rows))
+
+    def evaluate(self, measurements: Measurements) -> Accuracy:
+        """Predicted against measured, for networks that this model did not see.
+
+        Raises:
+            ModelError: measurements of another runtime or thread count.
+        """
+        taken = measurements.environment
+        if (taken.runtime, taken.threads) != (self.runtime, self.threads):
+            raise ModelError(
+                f"a model is evaluated on measurements of its own runtime and threads, {self.runtime} on "
+                f"{self.threads}, but these were taken with {taken.runtime} on {taken.threads}"
+            )
+        estimates = self.estimate_many(self.lower_measured(measurements))
+        pairs = zip(measurements.networks, estimates, strict=True)
+        return Accuracy(tuple(Comparison.of(n.name, e, n.timing) for n, e in pairs))
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -273,24 +299,6 @@ class CostModel:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _lowered(self, network: Any, inputs: Any = None, kwargs: dict[str, Any] | None = None) -> Network:
-        if isinstance(network, Network):
-            if network.runtime != self.runtime:
-                raise ModelError(
-                    f"this model is of runtime {self.runtime}, but the network was lowered for {network.runtime}"
-                )
-            return network
-        if not isinstance(network, Graph):
-            if inputs is None:
-                raise ModelError(
-                    "a module needs example inputs to be estimated, but got none; "
-                    "pass inputs=(x,), meta tensors suffice"
-                )
-            from hwcost.tracing import trace
-
-            network = trace(network, inputs, kwargs)
-        return self._runtime.lower(network)
-
     def _estimates(self, networks: Sequence[Network]) -> list[Estimate]:
         return self._compose([Whole((("", part),)) for part in self._parts(networks)])
 
@@ -304,7 +312,7 @@ class CostModel:
 
     def _assembler(self, space: Any) -> Assembler:
         if self._assembling is None or self._assembling.space is not space:
-            self._assembling = Assembler(space, self._lowered, self._parts)
+            self._assembling = Assembler(space, self.lower, self._parts)
         return self._assembling
 
     def _predict(self, data: Columns) -> Prediction:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,8 +30,9 @@ from hwcost.cli.common import (
 
 if TYPE_CHECKING:
     from hwcost.accuracy import Accuracy
-    from hwcost.measure import Measurements
+    from hwcost.measure import Item, Measurements
     from hwcost.model import CostModel
+    from hwcost.runtimes import Network
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +46,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "hwcost evaluate here.hwcost nets.py:small nets.py:large --input 1x3x224x224",
-            "hwcost evaluate here.hwcost --store other-networks.db",
+            "hwcost evaluate here.hwcost --store other-networks.db --baselines --plot evaluation.html",
         )
     )(evaluate)
 
@@ -111,9 +114,17 @@ def _show_fit(model: CostModel, measurements: Measurements, path: Path) -> None:
 
 
 def _figures(accuracy: Accuracy) -> dict[str, Any]:
+    return _errors(accuracy) | {
+        "within_5_or_clock": accuracy.within_clock(0.05), "within_10_or_clock": accuracy.within_clock(0.10),
+        "clock_above_5": accuracy.wider_clock(0.05), "clock": accuracy.clock,
+        "coverage_of_interval": accuracy.coverage_of_interval, "width": accuracy.width,
+    }  # fmt: skip
+
+
+def _errors(accuracy: Accuracy) -> dict[str, Any]:
     return {
         "within_5": accuracy.within(0.05), "within_10": accuracy.within(0.10), "mape": accuracy.mape,
-        "spearman": accuracy.spearman, "coverage_of_interval": accuracy.coverage_of_interval, "clock": accuracy.clock,
+        "spearman": accuracy.spearman,
     }  # fmt: skip
 
 
@@ -131,6 +142,10 @@ def evaluate(
     ] = None,
     kwargs: KwargsOption = "",
     store: Annotated[str, typer.Option(metavar="URL", help="Networks that were measured before.")] = "",
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also six simple predictors, fitted on the model's measurements.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write predicted against measured as HTML.")] = None,
     runtime: RuntimeOfModelOption = None,
     threads: ThreadsOfModelOption = None,
     as_json: JsonFlag = False,
@@ -138,18 +153,34 @@ def evaluate(
     """Compare predicted with measured latency: of TARGETs, measured now, or of a store's networks."""
     if bool(targets) == bool(store):
         raise UsageError("evaluate takes either TARGETs with --input, or --store")
+    if plot is not None:
+        writable(plot)
     loaded = load_model(model, runtime=runtime, threads=threads)
-    accuracy = _of_store(loaded, store) if store else _of_targets(loaded, targets or [], input or [], kwargs)
+    if store:
+        networks, accuracy = _of_store(loaded, store)
+    else:
+        networks, accuracy = _of_targets(loaded, targets or [], input or [], kwargs)
+    others = _beside(loaded, networks, accuracy) if baselines else {}
+    if plot is not None:
+        _draw(plot, loaded, accuracy, others)
     if as_json:
-        return print_json({"networks": [_row(n) for n in accuracy.networks]} | _figures(accuracy))
-    from hwcost.report.text import accuracy_lines, comparison_table
+        rows = [{"name": name} | _errors(other) for name, other in others.items()]
+        document = {"networks": [_row(n) for n in accuracy.networks]} | _figures(accuracy)
+        return print_json(document | ({"baselines": rows} if baselines else {}))
+    _show_evaluation(accuracy, others)
+
+
+def _show_evaluation(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> None:
+    from hwcost.report.text import accuracy_lines, baseline_table, comparison_table
 
     out = console()
     out.print(comparison_table(accuracy.networks))
     out.print(accuracy_lines(accuracy, "networks" if len(accuracy.networks) > 1 else "network"), soft_wrap=True)
+    if others:
+        out.print(baseline_table({"this model": accuracy} | dict(others)))
 
 
-def _of_store(model: CostModel, url: str) -> Accuracy:
+def _of_store(model: CostModel, url: str) -> tuple[list[Network], Accuracy]:
     from hwcost.measure.store import Store
 
     measurements = Store.open(url).measurements(model.runtime, model.threads)
@@ -159,37 +190,69 @@ def _of_store(model: CostModel, url: str) -> Accuracy:
         if seen:
             say(f"{seen} of {len(measurements)} networks were in the fit of this model: their figures flatter it")
         _warn_of_differences(model.measurements, measurements)
-    return model.evaluate(measurements)
+    return model.lower_measured(measurements), model.evaluate(measurements)
 
 
-def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs: str) -> Accuracy:
+def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs: str) -> tuple[list[Network], Accuracy]:
     """Predicted from the trace alone, before anything runs; then measured, interleaved."""
-    from tempfile import TemporaryDirectory
-
     from hwcost.accuracy import Accuracy, Comparison
     from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs, target_item
-    from hwcost.measure.campaign import measure
-    from hwcost.measure.store import Store
 
     specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
     items = [target_item(target, inputs, kwargs) for target in targets]
-    predicted = model.estimate_many([(build_target(t, arguments), tuple(s.tensor() for s in specs)) for t in targets])
-    with TemporaryDirectory() as folder, progress("measuring") as bar:
-        store = Store.open(Path(folder) / "evaluate.db", create=True)
-        found = measure(items, runtime=model.runtime, threads=model.threads, store=store, progress=bar)
-        store.close()
+    networks = [model.lower(build_target(t, arguments), tuple(s.tensor() for s in specs)) for t in targets]
+    predicted = model.estimate_many(networks)
+    found = _measured_now(model, items)
     if model.measurements is not None:
         _warn_of_differences(model.measurements, found)
     timings = {n.name: n.timing for n in found.networks}
-    pairs = [(i, e, timings[i.name]) for i, e in zip(items, predicted, strict=True)]
-    return Accuracy(
-        tuple(
-            Comparison(
-                target=i.family, predicted=e.latency, low=e.low, high=e.high, measured=t.latency, spread=t.spread
-            )
-            for i, e, t in pairs
-        )
-    )
+    for item in items:
+        if item.name not in timings:
+            say(f"{item.family} could not be measured and is left out")
+    kept = [i for i, item in enumerate(items) if item.name in timings]
+    rows = tuple(Comparison.of(items[i].family, predicted[i], timings[items[i].name]) for i in kept)
+    return [networks[i] for i in kept], Accuracy(rows)
+
+
+def _measured_now(model: CostModel, items: list[Item]) -> Measurements:
+    """The networks, round by round, into a store that is not kept."""
+    from tempfile import TemporaryDirectory
+
+    from hwcost.measure.campaign import measure
+    from hwcost.measure.store import Store
+
+    with TemporaryDirectory() as folder, progress("measuring") as bar:
+        store = Store.open(Path(folder) / "evaluate.db", create=True)
+        try:
+            return measure(items, runtime=model.runtime, threads=model.threads, store=store, progress=bar)
+        finally:
+            store.close()
+
+
+def _beside(model: CostModel, networks: list[Network], accuracy: Accuracy) -> dict[str, Accuracy]:
+    """What each baseline says of the same networks; a baseline states no interval."""
+    from hwcost.accuracy import Accuracy
+    from hwcost.baselines import fit_baselines
+
+    found = {}
+    with progress("fitting the baselines") as bar:
+        for baseline in fit_baselines(model):
+            times = baseline.predict(networks).tolist()
+            pairs = zip(accuracy.networks, times, strict=True)
+            found[baseline.name] = Accuracy(tuple(replace(n, predicted=t, low=t, high=t) for n, t in pairs))
+        bar(1, 1)
+    return found
+
+
+def _draw(path: Path, model: CostModel, accuracy: Accuracy, others: Mapping[str, Accuracy]) -> None:
+    from hwcost.report.html import save_figure
+    from hwcost.report.plots import evaluation_figure
+    from hwcost.report.text import accuracy_lines
+
+    title = f"Predicted and measured: {model.device.name}, {model.runtime}, {model.threads} thread(s)"
+    notes = [accuracy_lines(accuracy, "networks"), f"The model was {model.provenance}."]
+    save_figure(evaluation_figure(accuracy, others), path, title, notes)
+    say(f"wrote {path}")
 
 
 def _warn_of_differences(fitted: Measurements, now: Measurements) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hwcost.accuracy import Comparison
+from hwcost.accuracy import Accuracy, Comparison
 from hwcost.report.axes import linear_axis, log_axis
 from hwcost.report.columns import interval, percent
 from hwcost.report.page import Candidate, QuickstartResult, Winner
@@ -19,6 +19,7 @@ from hwcost.units import format as quantity
 
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#3f88c5", "#e8871e", "#3a9d78", "#8f6bb8", "#c8553d", "#98a0aa"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
+_BROWN = "#8d6e63"
 _THIN = "rgba(63,136,197,0.35)"
 
 
@@ -55,6 +56,22 @@ def predicted_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]
         xaxis=log_axis([low, high], "second", "measured", margin=1.0),
         yaxis=log_axis([low, high], "second", "predicted", margin=1.0),
     )
+
+
+def evaluation_figure(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> go.Figure:
+    """Predicted against measured, for one model; other predictors of the same networks are in the legend,
+    to be shown by a click."""
+    fig = predicted_figure(accuracy.networks, ())
+    fig.data[-1].name = f"this model, {len(accuracy.networks)} networks"
+    for (name, other), color in zip(others.items(), (ORANGE, GREEN, PURPLE, RED, GREY, _BROWN), strict=False):
+        fig.add_trace(
+            go.Scatter(
+                x=[r.measured for r in other.networks], y=[r.predicted for r in other.networks], name=name,
+                mode="markers", marker={"color": color, "size": 6}, visible="legendonly",
+                text=[_hover(r) for r in other.networks], hovertemplate="%{text}<extra></extra>",
+            )
+        )  # fmt: skip
+    return fig
 
 
 def error_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) -> go.Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -75,6 +75,16 @@ def comparison_table(rows: Sequence[Comparison]) -> Table:
         error = Text(f"{100 * row.error:+.1f} %", style="" if inside else "bold yellow")
         times_of_row = texts[4 * i : 4 * i + 4]
         table.add_row(row.target, *times_of_row, error, f"±{percent(row.spread)}", "yes" if inside else "no")
+    return table
+
+
+def baseline_table(found: Mapping[str, Accuracy]) -> Table:
+    """One line a predictor, all on the same networks."""
+    table = _table("predictor<", "mean error>", "within 5 %>", "within 10 %>", "Spearman>")
+    for name, accuracy in found.items():
+        spearman = "-" if accuracy.spearman != accuracy.spearman else f"{accuracy.spearman:.3f}"
+        shares = (percent(accuracy.within(bound), 0) for bound in (0.05, 0.10))
+        table.add_row(name, percent(accuracy.mape), *shares, spearman)
     return table
 
 

@@ -30,3 +30,12 @@ def test_coverage_counts_measured_values_inside() -> None:
 
 def test_two_networks_have_no_rank_correlation() -> None:
     assert math.isnan(Accuracy((row(1, 1), row(2, 2))).spearman)
+
+
+def test_where_the_clock_is_wider_than_the_bound_it_is_the_bound() -> None:
+    # errors +4 %, +8 %, +20 %; the second network's clock repeats to 9 % only
+    rows = (row(1.04, 1.0), row(1.08, 1.0, spread=0.09), row(1.2, 1.0, spread=0.1))
+    accuracy = Accuracy(rows)
+    assert accuracy.within(0.05) == 1 / 3
+    assert accuracy.within_clock(0.05) == 2 / 3
+    assert accuracy.wider_clock(0.05) == 2 / 3
