@@ -12,6 +12,7 @@ Conventions, held everywhere:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from operator import index
 
@@ -68,3 +69,17 @@ class Cost:
         return Cost(**{f.name: getattr(self, f.name) * whole for f in fields(Cost)})
 
     __rmul__ = __mul__
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    """The sum of many costs, an order of magnitude faster than one by one."""
+    macs = other = weights = activations = written = 0
+    for cost in costs:
+        macs += cost.macs
+        other += cost.other_flops
+        weights += cost.bytes_weights
+        activations += cost.bytes_activations
+        written += cost.bytes_written
+    return Cost(
+        macs=macs, other_flops=other, bytes_weights=weights, bytes_activations=activations, bytes_written=written
+    )

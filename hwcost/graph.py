@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from hwcost.cost import Cost
+from hwcost.cost import Cost, total
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +131,7 @@ class Graph:
     @cached_property
     def cost(self) -> Cost:
         """Cost of the whole network."""
-        return sum((op.cost for op in self.ops), Cost())
+        return total(op.cost for op in self.ops)
 
     @property
     def status(self) -> Literal["complete", "partial"]:

@@ -64,7 +64,7 @@ def rule(*kinds: str) -> Callable[[R], R]:
         for kind in kinds:
             _claim(kind)
             _RULES[kind] = function
-        cost_of.cache_clear()
+        _changed()
         return function
 
     return register
@@ -75,7 +75,7 @@ def free(reason: str, *kinds: str) -> None:
     for kind in kinds:
         _claim(kind)
         _FREE[kind] = reason
-    cost_of.cache_clear()
+    _changed()
 
 
 def _claim(kind: str) -> None:
@@ -84,6 +84,22 @@ def _claim(kind: str) -> None:
     if taken is not None:
         where = taken if isinstance(taken, str) else f"{taken.__module__}.{taken.__qualname__}"
         raise RuleError(f"a kind has one rule, but {kind!r} is taken already ({where})")
+
+
+_revision = 0
+
+
+def _changed() -> None:
+    """What was concluded from the rules so far no longer holds."""
+    global _revision
+    _revision += 1
+    cost_of.cache_clear()
+
+
+def revision() -> int:
+    """A number that changes with the rules: what was concluded under another one must be forgotten."""
+    _load()
+    return _revision
 
 
 _loading = False

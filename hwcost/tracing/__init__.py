@@ -163,7 +163,7 @@ def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
 @contextmanager
 def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[None]:
     """Put everything back that a forward may change; no garbage is collected meanwhile."""
-    saved = [_snapshot(m) for m in places.values()]
+    saved = _Saved(places)
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     numpy_random = getattr(sys.modules.get("numpy"), "random", None)
     numpy_state = numpy_random.get_state() if numpy_random else None
@@ -174,8 +174,7 @@ def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[N
             m.__dict__["training"] = training
         yield
     finally:
-        for attributes, contents, containers in saved:
-            _put_back(attributes, contents, containers)
+        saved.put_back()
         torch.set_rng_state(torch_state)
         random.setstate(python_state)
         if numpy_random:
@@ -184,25 +183,39 @@ def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[N
             gc.enable()
 
 
-_Saved = tuple[dict[str, Any], dict[str, Any], list[tuple[Any, Any]]]
+class _Saved:
+    """Attributes of modules, and what is in those that are containers."""
+
+    def __init__(self, places: Mapping[str, nn.Module]) -> None:
+        self._attributes = [(m.__dict__, m.__dict__.copy()) for m in places.values()]
+        self._full: list[tuple[Any, Any]] = []
+        self._empty: list[Any] = []  # most are: a module has a dozen of them for hooks
+        for attributes, _ in self._attributes:
+            for value in attributes.values():
+                if isinstance(value, _CONTAINERS):
+                    if value:
+                        self._full.append((value, value.copy()))
+                    else:
+                        self._empty.append(value)
+
+    def put_back(self) -> None:
+        """Make everything what it was."""
+        for attributes, content in self._attributes:
+            if "training" in content:
+                attributes["training"] = content["training"]
+            if not _same(attributes, content):
+                attributes.clear()
+                attributes.update(content)
+        if any(self._empty):
+            for container in self._empty:
+                container.clear()
+        for container, content in self._full:
+            if not _same(container, content):
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(content)
+
+
 _CONTAINERS = (dict, list, set)
-
-
-def _snapshot(module: nn.Module) -> _Saved:
-    """A module's attributes, and what is in those that are containers."""
-    attributes = module.__dict__
-    inside = [(v, v.copy() if v else ()) for v in attributes.values() if isinstance(v, _CONTAINERS)]
-    return attributes, attributes.copy(), inside
-
-
-def _put_back(attributes: dict[str, Any], contents: dict[str, Any], containers: list[tuple[Any, Any]]) -> None:
-    if not _same(attributes, contents):
-        attributes.clear()
-        attributes.update(contents)
-    for container, content in containers:
-        if (container or content) and not _same(container, content):
-            container.clear()
-            (container.extend if isinstance(container, list) else container.update)(content)
 
 
 def _same(now: Any, then: Any) -> bool:

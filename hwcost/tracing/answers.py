@@ -1,22 +1,29 @@
-"""What the first call of a signature teaches: its description, its cost and the forms of its results."""
+"""What the first call of a signature teaches: its description, its cost and the forms of its results.
+
+An answer follows from shapes, dtypes and parameters alone, so the process remembers it: a network made of
+signatures that were met before, in another module or another trace, learns nothing anew. Answers that follow
+from values are never remembered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
 
 from hwcost.cost import Cost
 from hwcost.graph import OpSpec, State, TensorSpec
-from hwcost.rules import assess
+from hwcost.rules import assess, revision
 from hwcost.tracing.calls import Call, bind, call_of
 from hwcost.tracing.forms import Form, contiguous, layout, predict, predicted
-from hwcost.tracing.probing import Probe, real_form
+from hwcost.tracing.probing import MIXED, Probe, real_form
 from hwcost.tracing.shadow import Weight, memory_of
 
 DTYPES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+MEMORY_LIMIT = 20_000  # signatures that the process remembers; then it starts anew
 _VIEW = "a view: no data moves"
 
 
@@ -52,14 +59,17 @@ class Entry:
     mutated: tuple[int, ...]  # positions among the tensor arguments
     size: int  # elements of the results
     workspace: int  # bytes held while it runs
+    by_values: bool  # the results' forms follow from values, where these are known
     lasting: bool  # the same at every call of the signature
 
 
 class Tags:
-    """Numbers for forms and roles, and the specs of tensors that have them."""
+    """Numbers for forms and roles, the specs of tensors that have them, and the entries of signatures of them."""
 
     def __init__(self) -> None:
+        self.entries: dict[Any, Entry] = {}
         self.forms: list[Form] = []
+        self._lock = Lock()
         self._numbers: dict[tuple[Form, bool], int] = {}
         self._specs: dict[Any, TensorSpec] = {}
 
@@ -67,8 +77,11 @@ class Tags:
         """The number of a form and a role."""
         found = self._numbers.get((form, weight))
         if found is None:
-            found = self._numbers[form, weight] = len(self.forms)
-            self.forms.append(form)
+            with self._lock:  # another thread may trace at the same time
+                found = self._numbers.get((form, weight))
+                if found is None:
+                    self.forms.append(form)
+                    found = self._numbers[form, weight] = len(self.forms) - 1
         return found
 
     def spec(self, name: str, tag: int, *, weight: bool = False, repeat: bool = False) -> TensorSpec:
@@ -84,6 +97,24 @@ class Tags:
             spec = TensorSpec(name, shape, DTYPES[dtype], weight, False, repeat, _layout_name(form), elements)
             self._specs[key] = spec
         return spec
+
+
+_remembered: dict[Any, Tags] = {}
+
+
+def remembered() -> Tags:
+    """What this process knows, under the present rules and default dtype; a full memory is emptied."""
+    key = revision(), torch.get_default_dtype()
+    tags = _remembered.get(key)
+    if tags is None or max(len(tags.entries), len(tags.forms)) > MEMORY_LIMIT:
+        forget()
+        tags = _remembered[key] = Tags()
+    return tags
+
+
+def forget() -> None:
+    """Let go of every answer; a trace that is under way keeps its own."""
+    _remembered.clear()
 
 
 def span(form: Form) -> int:
@@ -114,6 +145,11 @@ def _layout_name(form: Form) -> str:
     return "channels_last" if meta.is_contiguous(memory_format=torch.channels_last) else "strided"
 
 
+def any_known(tensors: list[Any]) -> bool:
+    """Whether the values of any of them are known."""
+    return any(t.known is not None and t.memory.valid for t in tensors)
+
+
 class Learner:
     """Finds out what a signature's first call does. `really` computes on known values."""
 
@@ -132,11 +168,11 @@ class Learner:
             results = Results()
         else:
             results = self._results(call, func, args, kwargs, tensors, known)
-        return self._entry(call, tensors, names, params, results, mutated, known)
+        return self._entry(call, tensors, names, params, results, mutated)
 
     def _entry(
         self, call: Call, tensors: list[Any], names: list[str], params: Any,
-        results: Results, mutated: tuple[int, ...], known: bool,
+        results: Results, mutated: tuple[int, ...],
     ) -> Entry:  # fmt: skip
         numbers = [t.number for t in tensors]
         inputs = tuple(
@@ -155,9 +191,10 @@ class Learner:
         cost, state, reason = found.cost, found.state, found.reason
         if made and all(o.shares >= 0 for o in made):
             cost, state, reason = Cost(), "free", _VIEW
-        lasting = not (call.sized_by_values and known) and not call.changes_form
+        by_values = call.sized_by_values or call.kind in MIXED
+        lasting = not (call.changes_form or (by_values and any_known(tensors)))
         size = sum(numel(o.form) for o in made)
-        return Entry(call, spec, cost, state, reason, results, mutated, size, found.workspace, lasting)
+        return Entry(call, spec, cost, state, reason, results, mutated, size, found.workspace, by_values, lasting)
 
     def _results(self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], known: bool) -> Results:
         """Forms of the results: from the shapes, from the values, or from torch."""

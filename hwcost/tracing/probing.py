@@ -19,7 +19,8 @@ from hwcost.tracing.forms import Form, broadcast, contiguous
 from hwcost.tracing.shadow import Shadow, Weight, form_of
 
 _ZEROS_LIMIT = 1 << 24  # elements of all arguments that an op may be run on
-_MIXED = ("_pack_padded_sequence", "_pad_packed_sequence", "repeat_interleave", "lstm", "gru", "rnn_tanh", "rnn_relu")
+# Their results' sizes follow from lengths or repeats, where these are known.
+MIXED = ("_pack_padded_sequence", "_pad_packed_sequence", "repeat_interleave", "lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
 class Probe:
@@ -36,7 +37,7 @@ class Probe:
             self.note = "its size depends on values; taken as if all were nonzero, kept and equal"
             return everything(self._forms(args)), False
         try:
-            mixed = self._call.kind in _MIXED
+            mixed = self._call.kind in MIXED
             out = self._func(*self._replace(args, self._mixed if mixed else self._meta), **self._place(kwargs, "meta"))
         except NotImplementedError:
             out = self._on_zeros(args, kwargs)

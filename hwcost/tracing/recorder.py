@@ -2,8 +2,8 @@
 
 Every tensor of a traced forward is a `Shadow`: it has a form and the device of the module, but no
 data. Every operator call arrives here whole (under inference mode composite ops are not taken
-apart), is written down, and is answered with new shadows. A signature met before in the same trace
-is answered from memory, so repeated blocks cost next to nothing.
+apart), is written down, and is answered with new shadows. A signature met before is answered from
+memory (`hwcost.tracing.answers`), so repeated blocks cost next to nothing.
 
 Lives: all views of one storage hold one `Memory`; it dies when they do, in the user's own code.
 Known values: what follows from constants, parameters and integer inputs alone, and is small, is
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -22,12 +23,13 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph, Life, Op
-from hwcost.tracing.answers import DTYPES, Entry, Learner, Tags, span
+from hwcost.tracing.answers import DTYPES, Entry, Learner, any_known, remembered, span
 from hwcost.tracing.shadow import Memory, NeedsValue, Shadow, Weight, form_of, make_shadow, memory_of
 
 KNOWN_LIMIT = 1 << 16  # elements; larger values are not computed
 _NUMBERS = (int, float, bool, complex)
 _CPU = torch.device("cpu")
+_packed_numbers = count()
 
 
 class Recorder(TorchDispatchMode):
@@ -43,11 +45,11 @@ class Recorder(TorchDispatchMode):
         self._stack: list[str] = [""]
         self._ops: list[Op] = []
         self._dead: list[Life] = []
-        self._memo: dict[Any, Entry] = {}
-        self._tags = Tags()
+        self._tags = remembered()
+        self._entries = self._tags.entries
         self._learner = Learner(self._tags, self._really)
         self._weights: dict[int, Weight | Shadow] = {}  # by id of the real tensor
-        self._packed: dict[int, list[torch.Tensor]] = {}  # tensors inside a packed object, by its id
+        self._packed: dict[int, tuple[int, list[torch.Tensor]]] = {}  # a number and the tensors inside, by id
         self._keep: list[Any] = []  # so that these ids stay valid
         self._memories: dict[int, Memory] = {}  # of weights, by identity of the storage
         self._numbers = 0
@@ -140,14 +142,15 @@ class Recorder(TorchDispatchMode):
             self._keep.append(tensor)
         return found
 
-    def _unpack(self, packed: Any) -> list[torch.Tensor]:
-        """Weight and bias inside the packed parameters of a quantised layer."""
+    def _unpack(self, packed: Any) -> tuple[int, list[torch.Tensor]]:
+        """A number that no other object ever has, and weight and bias inside a quantised layer's packed parameters."""
         found = self._packed.get(id(packed))
         if found is None:
             inside = packed.unpack() if hasattr(packed, "unpack") else ()
-            found = self._packed[id(packed)] = [t for t in inside if isinstance(t, torch.Tensor)]
+            tensors = [t for t in inside if isinstance(t, torch.Tensor)]
+            found = self._packed[id(packed)] = next(_packed_numbers), tensors
             self._keep.append(packed)
-            self._params += sum(t.numel() for t in found)
+            self._params += sum(t.numel() for t in tensors)
         return found
 
     # -- every call ---------------------------------------------------------------------------------
@@ -176,11 +179,11 @@ class Recorder(TorchDispatchMode):
             if t.known is None or not t.memory.valid:
                 known = False
                 break
-        entry = self._memo.get(key)
-        if entry is None:
+        entry = self._entries.get(key)
+        if entry is None or (entry.by_values and any_known(tensors)):
             entry = self._learner.learn(func, args, kwargs or {}, tensors, known=known)
             if entry.lasting:
-                self._memo[key] = entry
+                self._entries[key] = entry
         if entry.results.note:
             self._notes[f"{entry.call.name} in {self._stack[-1] or 'the root module'}: {entry.results.note}"] = None
         if entry.call.reads_values:
@@ -207,8 +210,9 @@ class Recorder(TorchDispatchMode):
                 signature.append(kind)
                 signature.append(arg)
             elif kind is torch.ScriptObject:
-                signature.append(id(arg))
-                self._scan(self._unpack(arg), signature, tensors)
+                number, inside = self._unpack(arg)
+                signature.append(number)
+                self._scan(inside, signature, tensors)
             else:
                 signature.append(arg)
 

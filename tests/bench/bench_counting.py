@@ -3,9 +3,12 @@
     make bench        (or: python tests/bench/bench_counting.py [--rounds 5])
 
 Ten networks, round-robin; every repetition counts a module that no counter has seen (a copy, made
-outside the clock), and what hwcost remembers of descriptions is forgotten before each, so that nobody
-wins by not counting. Each counter runs in the fastest way that it supports: on meta tensors where it can. The
-time is the minimum over rounds. The reference is the published number of multiply-adds.
+outside the clock), so that nobody wins by not counting. hwcost follows the whole forward each time, but a
+process remembers what it learned of an op's signature (kind, shapes, dtypes, parameters); so it is listed twice:
+"hwcost" as a user's second network of that kind meets it, "hwcost, first" with everything forgotten before each
+repetition. Each counter runs in the fastest way that it supports: on meta tensors where it can. The
+time is CPU time (all run on one thread; what else the machine does must not choose the winner), the minimum over
+rounds. The reference is the published number of multiply-adds.
 """
 
 from __future__ import annotations
@@ -37,6 +40,15 @@ def by_hwcost(module: nn.Module, x: torch.Tensor) -> float:
     import hwcost
 
     return hwcost.trace(module, (x,)).cost.macs
+
+
+def by_hwcost_first(module: nn.Module, x: torch.Tensor) -> float:
+    from hwcost.rules import cost_of
+    from hwcost.tracing.answers import forget
+
+    forget()
+    cost_of.cache_clear()
+    return by_hwcost(module, x)
 
 
 def by_flop_counter(module: nn.Module, x: torch.Tensor) -> float:
@@ -94,6 +106,7 @@ def by_thop(module: nn.Module, x: torch.Tensor) -> float:
 # name -> (counter, the package it needs, whether it counts on meta)
 COUNTERS: dict[str, tuple[Callable[[nn.Module, torch.Tensor], float], str, bool]] = {
     "hwcost": (by_hwcost, "hwcost", True),
+    "hwcost, first": (by_hwcost_first, "hwcost", True),
     "FlopCounterMode": (by_flop_counter, "torch", True),
     "FlopCounterMode, CPU": (by_flop_counter, "torch", False),
     "FlopCounterMode, math": (by_flop_counter_math, "torch", True),
@@ -108,14 +121,11 @@ COUNTERS: dict[str, tuple[Callable[[nn.Module, torch.Tensor], float], str, bool]
 def clocked(
     counter: Callable[[nn.Module, torch.Tensor], float], module: nn.Module, x: torch.Tensor
 ) -> tuple[float, float]:
-    """(seconds, macs) of counting a module once."""
-    from hwcost.rules import cost_of
-
-    cost_of.cache_clear()
+    """(seconds of CPU, macs) of counting a module once."""
     with contextlib.redirect_stdout(io.StringIO()):
-        start = time.perf_counter()
+        start = time.process_time()
         macs = counter(module, x)
-        return time.perf_counter() - start, macs
+        return time.process_time() - start, macs
 
 
 def measure(rounds: int) -> dict[str, dict[str, tuple[float, float]]]:
@@ -141,7 +151,7 @@ def measure(rounds: int) -> dict[str, dict[str, tuple[float, float]]]:
 
 
 def report(best: dict[str, dict[str, tuple[float, float]]]) -> None:
-    """One line a counter and network, then the two ratios that count."""
+    """One line a network, then the ratios that count, with signatures remembered and with all forgotten."""
     print(f"{'network':20}" + "".join(f"{name:>26}" for name in COUNTERS))
     for network, published in PUBLISHED.items():
         cells = []
@@ -150,18 +160,20 @@ def report(best: dict[str, dict[str, tuple[float, float]]]) -> None:
             cells.append(f"{seconds * 1e3:9.1f} ms {macs / published - 1:+8.1%}")
         print(f"{network:20}" + "".join(f"{cell:>26}" for cell in cells))
     for network, published in PUBLISHED.items():
-        own = best["hwcost"][network][0]
+        own, first = (best[name][network][0] for name in ("hwcost", "hwcost, first"))
         right = {
             n: t[network][0]
             for n, t in best.items()
-            if n != "hwcost" and network in t and abs(t[network][1] / published - 1) < RIGHT
+            if not n.startswith("hwcost") and network in t and abs(t[network][1] / published - 1) < RIGHT
         }
         rival = min(right, key=lambda n: right[n], default="")
         fvcore = best["fvcore"].get(network, (float("nan"), 0.0))[0]
-        against = (
-            f"{right[rival] / own:5.1f} x faster than {rival}, the fastest right one" if rival else "no other is right"
-        )
-        print(f"{network:20} {against}; {fvcore / own:5.1f} x faster than fvcore")
+        if rival:
+            ratios = f"{right[rival] / own:5.1f} x ({right[rival] / first:.1f} x at first)"
+            print(f"{network:20} {ratios} faster than {rival}, the fastest right one; ", end="")
+        else:
+            print(f"{network:20} no other is right; ", end="")
+        print(f"{fvcore / own:5.1f} x ({fvcore / first:.1f} x at first) faster than fvcore")
 
 
 if __name__ == "__main__":
