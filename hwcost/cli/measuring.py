@@ -101,12 +101,17 @@ def measure(
 ) -> None:
     """Measure networks and their kernels on this machine; goes on where it stopped."""
     items = _items(targets or [], input or [], kwargs, space, samples, seed, limited=bool(time))
-    found = _campaign(items, time=time, runtime=runtime, threads=threads, store=store, rounds=rounds, spread=spread)
+    found, known = _campaign(
+        items, time=time, runtime=runtime, threads=threads, store=store, rounds=rounds, spread=spread,
+        skip_known=bool(space),
+    )  # fmt: skip
     names = None if space else {item.name for item in items}
     networks = [n for n in found.networks if (n.family == space if names is None else n.name in names)]
     if as_json:
-        return print_json({"store": store, "networks": [_row(n, quantile) for n in networks]})
+        return print_json({"store": store, "passed_over": known, "networks": [_row(n, quantile) for n in networks]})
     _show(networks, store, quantile)
+    if known:
+        console().print(f"{known} drawn networks were passed over: each of their kernels is in three networks there")
 
 
 def _items(
@@ -155,18 +160,21 @@ def _campaign(
     store: str,
     rounds: int,
     spread: float | None,
-) -> Measurements:
+    skip_known: bool,
+) -> tuple[Measurements, int]:
+    """What the store has after the campaign, and how many networks were passed over."""
     import math
 
     from hwcost import units
+    from hwcost.measure.campaign import Outcome
     from hwcost.measure.campaign import measure as run
     from hwcost.measure.store import Store
 
     budget = units.parse(time, "second") if time else math.inf
-    opened = Store.open(store, create=True)
+    opened, ends = Store.open(store, create=True), list[Outcome]()
     try:
         with progress("measuring") as bar:
-            return run(
+            found = run(
                 items,
                 runtime=runtime,
                 threads=threads,
@@ -174,10 +182,16 @@ def _campaign(
                 rounds=rounds,
                 spread=math.inf if spread is None else spread,
                 budget=budget,
+                skip_known=skip_known,
                 progress=bar,
+                on_end=ends.append,
             )
+    except KeyboardInterrupt:
+        say(f"interrupted: every round that was finished is in {store}; the same command goes on from there")
+        raise typer.Exit(130) from None
     finally:
         opened.close()
+    return found, len(ends[0].known)
 
 
 def _row(network: NetworkMeasurement, quantile: str) -> dict[str, Any]:

@@ -5,6 +5,9 @@ network that still needs one, so that each is timed over the whole length of its
 done when it has enough undisturbed rounds and its spread is what was asked for, or when twice as
 many rounds did not get it there. Every round is written when it is taken: a campaign that was killed
 goes on where it stopped, and a second process takes the networks that the first does not hold.
+
+Where it is asked to, a campaign passes over networks of a search space that would teach it nothing: each of
+their kernels, in that context, is already part of three complete networks of the same environment.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +24,7 @@ from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, 
 from hwcost.measure.machine import check_threads, environment, free_memory, pinning, worker_name
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
-from hwcost.runtimes.base import Session
+from hwcost.runtimes.base import Network, Session
 
 Progress = Callable[[float, float, str], None]  # done, total, what it is at
 
@@ -28,6 +32,8 @@ _MEMORY_SHARE = 0.25  # of the memory that is free
 _OVERHEAD = 3.0  # a session holds about this many times its weights: activations, packed copies
 _WAVE = 300.0  # s that a wave should take at most, so that other processes find networks to take
 _CLAIM = 600.0  # s without a sign of life after which a claim lapses
+_RENEWAL = 60.0  # s between signs of life
+_KNOWN = 3  # complete networks that hold a kernel in context before it counts as known
 _PATIENCE = 2  # a network gets at most this many times the rounds asked for
 
 
@@ -58,6 +64,7 @@ class Outcome:
     """How a campaign went."""
 
     done: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)  # passed over: every kernel is known in its context
     failed: dict[str, str] = field(default_factory=dict)  # name -> why
     timed: float = 0.0  # s in runs
     wall: float = 0.0  # s in all
@@ -72,7 +79,9 @@ def measure(
     rounds: int = 8,
     spread: float = math.inf,
     budget: float = math.inf,
+    skip_known: bool = False,
     progress: Progress | None = None,
+    on_end: Callable[[Outcome], None] | None = None,
 ) -> Measurements:
     """Measure networks and their kernels in context; returns what the store has of this environment.
 
@@ -86,7 +95,9 @@ def measure(
         rounds: undisturbed rounds of each network, at least.
         spread: go on, up to twice the rounds, until the spread is at most this.
         budget: wall time (s) after which no new round begins.
+        skip_known: pass over networks of a space whose kernels are all known in their contexts.
         progress: told (rounds done, rounds planned, what it is at).
+        on_end: told how the campaign went.
 
     Raises:
         MeasurementError: a bad argument, or no network could be measured; some that could not are warned of.
@@ -97,8 +108,10 @@ def measure(
     chosen = get_runtime(runtime)
     with pinning(threads) as pinned:
         place = environment(chosen, threads, pinned=pinned)
-        campaign = Campaign(chosen, place, store, plan, progress)
+        campaign = Campaign(chosen, place, store, plan, progress, skip_known=skip_known)
         outcome = campaign.run(items)
+    if on_end:
+        on_end(outcome)
     if outcome.failed:
         name, why = next(iter(outcome.failed.items()))
         if not outcome.done:
@@ -124,20 +137,30 @@ class Campaign:
     """One process's part of a campaign; `run` does it, `outcome` tells how it went."""
 
     def __init__(
-        self, runtime: Runtime, place: Environment, store: Store, plan: Plan, progress: Progress | None = None
+        self,
+        runtime: Runtime,
+        place: Environment,
+        store: Store,
+        plan: Plan,
+        progress: Progress | None = None,
+        *,
+        skip_known: bool = False,
     ) -> None:
         self._runtime, self._place, self._store, self._plan = runtime, place, store, plan
         self._environment = store.environment_id(place)
         self._worker = worker_name()
-        self._progress = progress or (lambda done, total, note: None)
+        self._told = progress or (lambda done, total, note: None)
+        self._known = _Known(store, self._environment, plan.rounds) if skip_known else None
         self._held: set[str] = set()  # names claimed and not done
+        self._endless = False
+        self._begun = self._renewed = time.monotonic()
         self._planned = 0
         self._taken = 0
         self.outcome = Outcome()
 
     def run(self, items: Iterable[Item]) -> Outcome:
         """Measure wave after wave until the items or the budget end."""
-        start = time.monotonic()
+        start = self._begun = time.monotonic()
         queue = self._waiting(items)
         try:
             while time.monotonic() - start < self._plan.budget:
@@ -155,10 +178,10 @@ class Campaign:
     def _waiting(self, items: Iterable[Item]) -> Iterator[tuple[Item, list[Round]]]:
         """Items that are neither complete nor held by another process, with the rounds they have."""
         total = len(items) if isinstance(items, Sequence) else 0
-        self._planned = total * self._plan.rounds
+        self._planned, self._endless = total * self._plan.rounds, not total
         for batch in _batches(items, 16):
             names = [item.name for item in batch]
-            free = self._store.claim(self._environment, names, self._worker, seconds=_CLAIM)
+            free = self._claim(names)
             self._held |= free
             begun = self._store.rounds(self._environment, names)
             if not total:
@@ -184,17 +207,25 @@ class Campaign:
             try:
                 module, inputs = materialise(item.build)
                 session = self._runtime.prepare(module, inputs, threads=self._place.threads)
+                if self._known and not rounds and "space" in item.spec and self._known.holds(session.network):
+                    self._pass_over(item)
+                    continue
                 self._warm(wave, item, rounds, session)
             except Exception as error:  # a network that does not run is the user's; the others go on
                 self.outcome.failed[item.name] = _brief(error)
                 self._planned -= self._plan.rounds
                 continue
-            self._progress(self._taken, max(self._planned, self._taken), f"loading {item.name}")
+            self._tell(f"loading {item.name}")
             memory -= _OVERHEAD * input_bytes(module, inputs)
             cost += self._plan.rounds * max(6 * wave[-1].expected, 0.06)
             if memory < 0 or cost > _WAVE or time.monotonic() - start + cost > self._plan.budget:
                 break
         return wave
+
+    def _pass_over(self, item: Item) -> None:
+        self.outcome.known.append(item.name)
+        self._held.discard(item.name)
+        self._planned -= self._plan.rounds
 
     def _warm(self, wave: list[_Visited], item: Item, rounds: list[Round], session: Session) -> None:
         begun = time.monotonic()
@@ -208,11 +239,12 @@ class Campaign:
 
     def _visit(self, wave: list[_Visited], start: float) -> None:
         """Interleaved rounds until every network of the wave is done, or the budget is."""
-        open_ = list(wave)
+        open_, self._renewed = list(wave), -math.inf  # while they were loaded, the first claims grew old
         with quiet_interpreter():
             while open_:
-                kept = self._store.claim(self._environment, self._held, self._worker, seconds=_CLAIM)
-                open_ = [v for v in open_ if v.item.name in kept]  # a claim that lapsed may have been taken
+                if time.monotonic() - self._renewed > _RENEWAL:
+                    kept = self._claim(self._held)
+                    open_ = [v for v in open_ if v.item.name in kept]  # a claim that lapsed may have been taken
                 for visited in open_:
                     if time.monotonic() - start > self._plan.budget:
                         return
@@ -220,6 +252,8 @@ class Campaign:
                 done = [v for v in open_ if self._plan.is_met(v.rounds)]
                 self.outcome.done += [v.item.name for v in done]
                 self._held -= {v.item.name for v in done}
+                if self._known:
+                    self._known.add(v.session.network for v in done)
                 open_ = [v for v in open_ if v not in done]
 
     def _round(self, visited: _Visited) -> None:
@@ -229,8 +263,48 @@ class Campaign:
         self._store.add_round(visited.network_id, len(visited.rounds), taken)
         visited.rounds.append(taken)
         self._taken += 1
-        self._planned = max(self._planned, self._taken)
-        self._progress(self._taken, self._planned, visited.item.name)
+        self._tell(visited.item.name)
+
+    def _claim(self, names: Iterable[str]) -> set[str]:
+        self._renewed = time.monotonic()
+        return self._store.claim(self._environment, names, self._worker, seconds=_CLAIM)
+
+    def _tell(self, note: str) -> None:
+        """Rounds done and planned; of an endless campaign, as many as its time will allow at this rate."""
+        planned = float(self._planned)
+        if self._endless and math.isfinite(self._plan.budget):
+            share = (time.monotonic() - self._begun) / self._plan.budget
+            planned = self._taken / min(share, 1.0) if share > 0 else planned
+        self._told(self._taken, max(planned, self._taken), note)
+
+
+class _Known:
+    """Kernels in context, and how many complete networks hold each."""
+
+    def __init__(self, store: Store, environment_id: int, rounds: int) -> None:
+        self._count = Counter(
+            context
+            for network in store.contexts(environment_id, rounds)
+            for context in {(digest, _bucket(distance)) for digest, distance in network}
+        )
+
+    def add(self, networks: Iterable[Network]) -> None:
+        """Networks that are complete now."""
+        for network in networks:
+            self._count.update(_contexts(network))
+
+    def holds(self, network: Network) -> bool:
+        """Whether every kernel is known where it stands."""
+        return all(self._count[context] >= _KNOWN for context in _contexts(network))
+
+
+def _contexts(network: Network) -> set[tuple[str, int]]:
+    return {(p.kernel.digest, _bucket(p.distance)) for p in network.kernels}
+
+
+def _bucket(distance: int) -> int:
+    """Distances within a factor of two are one context."""
+    return distance.bit_length() if distance > 0 else min(distance, 0)
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -260,18 +260,20 @@ class Store:
         moments = [m for query in (taken, written) for pair in self._read(query) for m in pair if m is not None]
         return min(moments, default=0.0), max(moments, default=0.0)
 
-    def contexts(self, environment_id: int, least: int) -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
-        """(kernel rows, distances) of every network that has at least `least` rounds, or a summary."""
+    def contexts(self, environment_id: int, least: int) -> list[list[tuple[str, int]]]:
+        """(digest, distance) of each kernel of every network that has at least `least` rounds, or a summary."""
         rounds = select(func.count()).where(s.round_.c.network_id == s.network.c.id).scalar_subquery()
+        enough = (rounds >= least) | s.summary.c.network_id.is_not(None)
         query = (
             select(s.network.c.kernels, s.network.c.distances)
             .outerjoin(s.summary)
-            .where(
-                s.network.c.environment_id == environment_id,
-                (rounds >= least) | s.summary.c.network_id.is_not(None),
-            )
+            .where(s.network.c.environment_id == environment_id, enough)
         )
-        return [(np.frombuffer(r.kernels, "<i4"), np.frombuffer(r.distances, "<i8")) for r in self._read(query)]
+        digests = {row.id: row.digest for row in self._read(select(s.kernel.c.id, s.kernel.c.digest))}
+        return [
+            [(digests[k], d) for k, d in zip(*_contexts(row.kernels, row.distances), strict=True)]
+            for row in self._read(query)
+        ]
 
     def _place(
         self, runtime: str | None, threads: int | None, environment: Environment | None
@@ -381,6 +383,10 @@ def _round(row: Any) -> Round:
         Disturbance(row.steal, row.switches, row.waited),
         row.seconds,
     )
+
+
+def _contexts(kernels: bytes, distances: bytes) -> tuple[list[int], list[int]]:
+    return np.frombuffer(kernels, "<i4").tolist(), np.frombuffer(distances, "<i8").tolist()
 
 
 def _floats(blob: bytes) -> NDArray[np.float32]:

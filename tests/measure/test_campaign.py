@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from hwcost.measure import Item, MeasurementError
-from hwcost.measure.campaign import Plan, measure
+from hwcost.measure.campaign import Outcome, Plan, measure
 from hwcost.measure.clock import Round, quiet_interpreter, take_round
 from hwcost.measure.machine import Disturbance
 from hwcost.measure.materialise import materialise
@@ -101,7 +102,7 @@ def test_a_process_that_finds_every_network_taken_ends_with_nothing(store: Store
 
 def test_a_budget_ends_an_endless_campaign(store: Store) -> None:
     start = time.monotonic()
-    found = measure(networks.items(10**9), store=store, rounds=2, budget=1.5)
+    found = measure(networks.items(10**9), store=store, rounds=2, budget=5.0)
     assert len(found) >= 1
     assert time.monotonic() - start < 60  # it ends at all
 
@@ -129,6 +130,50 @@ def test_progress_reaches_its_end(store: Store) -> None:
 def test_a_campaign_that_cannot_be_is_refused(store: Store, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         measure([networks.item(1)], store=store, **arguments)
+
+
+def test_networks_of_a_space_whose_kernels_are_all_known_are_passed_over(store: Store) -> None:
+    """Names are all that tells these networks apart; the fourth and fifth would teach nothing."""
+    ends: list[Outcome] = []
+
+    def named(number: int, spec: dict[str, Any]) -> Item:
+        return replace(networks.item(2), name=f"toy/n{number}", spec=spec)
+
+    same = [named(n, {"space": "toy", "n": n}) for n in range(3)]
+    measure(same, store=store, rounds=2, skip_known=True, on_end=ends.append)
+    target = named(5, {"target": "nets.py:toy"})
+    more = [named(4, {"space": "toy"}), target, networks.item(3)]
+    found = measure(more, store=store, rounds=2, skip_known=True, on_end=ends.append)
+    assert [end.known for end in ends] == [[], ["toy/n4"]]
+    assert [n.name for n in found.networks] == ["toy/n0", "toy/n1", "toy/n2", "toy/n5", "toy/3"]
+    assert len(measure(more, store=store, rounds=2)) == 6  # unless it is asked to, a campaign passes nothing over
+
+
+def test_an_endless_campaign_plans_as_many_rounds_as_its_time_allows(store: Store) -> None:
+    start, said = time.monotonic(), list[tuple[float, float, float]]()
+
+    def progress(done: float, total: float, note: str) -> None:
+        said.append((done, total, time.monotonic() - start))
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(networks.items(10**9), store=store, rounds=2, budget=60.0, progress=progress)
+    done, total, elapsed = said[-1]
+    assert 0 < done / total <= elapsed / 60.0  # the share of the time that is over; the clock starts after imports
+    assert all(done <= total for done, total, _ in said)
+
+
+def test_ctrl_c_keeps_every_round_that_was_taken_and_gives_up_its_claims(store: Store) -> None:
+    def progress(done: float, total: float, note: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(list(networks.items(4)), store=store, rounds=4, progress=progress)
+    place = 1
+    assert sum(len(r) for r in store.rounds(place).values()) == 3
+    assert store.claim(place, ["toy/1"], "elsewhere:1", seconds=60) == {"toy/1"}
 
 
 # -- when a network is done -----------------------------------------------------------------------------
