@@ -1,19 +1,12 @@
 """The space `designed`: random networks made to cover the shapes that kernels come in.
 
-A network is a chain of pieces drawn one after the other until its expected time is spent. It starts
-from an image at full size, from a map or from tokens; pieces are convolutions (kernels 1 to 7,
-strides, groups, depthwise, dilated, transposed), residual and branched blocks, squeeze-excite,
-attention (with bias, with fewer keys), feed-forward and gated blocks, normalisation, activation,
-elementwise arithmetic, pooling, means, resizing, padding, concatenation, splitting, channel shuffles,
-windows and other copies, classifiers of large matrices. Channels are multiples of 8 seven times of
-ten; sizes are drawn log-uniformly, and the batch is 1 six times of ten.
-
-A network follows from its seed and the version of these rules alone.
+Six networks of ten are of realistic structure (`designed_stages`), the others chains of pieces
+(`designed_chain`). A network follows from its seed and the version of these rules alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,29 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from hwcost.measure import MeasurementError
-from hwcost.measure.designed_modules import (
-    Arithmetic,
-    Attention,
-    ChannelsLast,
-    ClassToken,
-    Concatenated,
-    Mean,
-    Residual,
-    Shape,
-    Shuffled,
-    Split,
-    SqueezeExcite,
-    Transposed,
-    Windows,
-)
-from hwcost.tracing import trace
+from hwcost.measure.designed_chain import chain, expected, log_uniform
+from hwcost.measure.designed_modules import Shape
+from hwcost.measure.designed_stages import stages, transformer
 
-VERSION = 2
-_TIMES = (3e-4, 4e-2)  # s, expected, least and most
-_RATE, _BANDWIDTH, _CALL = 4e10, 1e10, 5e-6  # flop/s, byte/s, s: only decide when a network is long enough
-_ACTIVATION_LIMIT = 1 << 23  # elements of one activation
-_WEIGHT_LIMIT = 1 << 24  # elements of one matrix of a classifier
-_MOST_PIECES, _TRIES = 14, 30
+VERSION = 3
+_LONG_TIMES = (1e-3, 6e-2)  # s, of networks of realistic structure
 
 Rng = np.random.Generator
 
@@ -81,305 +57,24 @@ class DesignedSpace:
 
 
 def draw(rng: Rng) -> tuple[nn.Module, Shape]:
-    """A random network and the shape of its input."""
-    start = shape = _start(rng)
-    left = _log_uniform(rng, *_TIMES)
-    pieces: list[nn.Module] = []
-    for _ in range(_TRIES):
-        if left <= 0 or len(pieces) == _MOST_PIECES:
-            break
-        kinds = _TOKEN_PIECES if len(shape) == 3 else _MAP_PIECES
-        weights = np.array([weight for weight, _ in kinds], float)
-        piece = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))][1](rng, shape)
-        seconds, after = _expected(piece, shape)
-        if seconds > max(2 * left, 2 * _TIMES[0]) or int(np.prod(after)) > _ACTIVATION_LIMIT or min(after) < 1:
-            continue  # too long for what is left, too large, or nothing left: another draw
-        pieces.append(piece)
-        shape, left = after, left - seconds
-    return nn.Sequential(*pieces) if pieces else _activation(rng, shape), start
-
-
-def _expected(piece: nn.Module, shape: Shape) -> tuple[float, Shape]:
-    """About how long a piece takes (s), and the shape it gives."""
-    graph = trace(piece, (torch.empty(shape, device="meta"),))
-    after = graph.ops[-1].spec.outputs[0].shape
-    return graph.cost.flops / _RATE + graph.cost.bytes / _BANDWIDTH + len(graph.ops) * _CALL, after
-
-
-# -- sizes ------------------------------------------------------------------------------------------
-
-
-def _log_uniform(rng: Rng, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
-def _channels(rng: Rng, low: int = 8, high: int = 512) -> int:
-    size = _log_uniform(rng, low, high)
-    return max(8, 8 * round(size / 8)) if rng.random() < 0.7 else max(3, round(size))
-
-
-def _pick(rng: Rng, *choices: Any) -> Any:
-    return choices[int(rng.integers(len(choices)))]
-
-
-def _start(rng: Rng) -> Shape:
-    batch = 1 if rng.random() < 0.6 else int(_pick(rng, 2, 4, 8, 16))
+    """A random network and the shape of its input: of realistic structure six times of ten, else a chain."""
     form = rng.random()
-    if form < 0.25:  # an image at full size, for a stem
-        size = int(_pick(rng, 64, 96, 128, 160, 192, 224))
-        return (batch, int(_pick(rng, 1, 3, 3, 3)), size, size)
-    if form < 0.7:
-        size = round(_log_uniform(rng, 7, 112))
-        return (batch, min(_channels(rng), 4 * 10**5 // size**2 + 3), size, size)
-    return (batch, round(_log_uniform(rng, 8, 800)), _width(rng))
-
-
-def _width(rng: Rng) -> int:
-    return int(_pick(rng, 1, 2, 3, 4, 6, 8, 12)) * int(_pick(rng, 16, 24, 32, 48, 64))
-
-
-# -- pieces of maps [n, c, h, w] --------------------------------------------------------------------
-
-
-def _conv(rng: Rng, shape: Shape) -> nn.Module:
-    c, h = shape[1], shape[2]
-    kernel = int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.3, 0.03, 0.4, 0.03, 0.12, 0.02, 0.1]))
-    kernel -= kernel % 2 == 0 and h == 1  # an even one would not fit with its padding
-    stride = int(rng.choice([1, 2, 4], p=[0.7, 0.27, 0.03])) if h > 6 else 1
-    dilation = int(_pick(rng, 2, 3, 4)) if kernel > 1 and stride == 1 and h > 12 and rng.random() < 0.12 else 1
-    out = _channels(rng) if rng.random() < 0.7 else c
-    groups = 1
-    if rng.random() < 0.15:
-        groups = max(g for g in (1, 2, 3, 4, 8, 16, 32) if c % g == 0 and (g == 1 or rng.random() < 0.6))
-        out = max(groups, out // groups * groups)
-    layers: list[nn.Module] = [
-        nn.Conv2d(c, out, kernel, stride, dilation * (kernel - 1) // 2, dilation, groups, bias=bool(rng.random() < 0.5))
-    ]
-    if rng.random() < 0.6:
-        layers.append(nn.BatchNorm2d(out))
-    if rng.random() < 0.75:
-        layers.append(_function(rng))
-    return nn.Sequential(*layers)
-
-
-def _depthwise(rng: Rng, shape: Shape) -> nn.Module:
-    c, h = shape[1], shape[2]
-    kernel, stride = int(_pick(rng, 3, 3, 5, 7)), int(_pick(rng, 1, 1, 2)) if h > 6 else 1
-    dilation = 2 if stride == 1 and h > 12 and rng.random() < 0.1 else 1
-    layers = [
-        nn.Conv2d(c, c, kernel, stride, dilation * (kernel // 2), dilation, groups=c, bias=False),
-        nn.BatchNorm2d(c),
-    ]
-    return nn.Sequential(*layers, *([_function(rng)] if rng.random() < 0.7 else []))
-
-
-def _inverted(rng: Rng, shape: Shape) -> nn.Module:
-    """Expand, depthwise, maybe squeeze-excite, project; residual where the shapes allow it."""
-    c, hidden = shape[1], max(8, round(shape[1] * float(_pick(rng, 1, 2, 3, 4, 6)) / 8) * 8)
-    act, stride = _function(rng), int(_pick(rng, 1, 1, 2)) if shape[2] > 6 else 1
-    kernel = int(_pick(rng, 3, 5, 7))
-    out = c if rng.random() < 0.6 else _channels(rng)
-    layers = [nn.Conv2d(c, hidden, 1, bias=False), nn.BatchNorm2d(hidden), act]
-    layers += [
-        nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False),
-        nn.BatchNorm2d(hidden),
-    ]
-    layers += [act, *([SqueezeExcite(hidden, max(1, hidden // 4))] if rng.random() < 0.5 else [])]
-    layers += [nn.Conv2d(hidden, out, 1, bias=False), nn.BatchNorm2d(out)]
-    body = nn.Sequential(*layers)
-    return Residual(body) if stride == 1 and out == c else body
-
-
-def _bottleneck(rng: Rng, shape: Shape) -> nn.Module:
-    c = shape[1]
-    inner, act = max(4, c // int(_pick(rng, 1, 2, 4))), _function(rng)
-    layers = [nn.Conv2d(c, inner, 1, bias=False), nn.BatchNorm2d(inner), act]
-    layers += [nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), act]
-    layers += [nn.Conv2d(inner, c, 1, bias=False), nn.BatchNorm2d(c)]
-    return nn.Sequential(Residual(nn.Sequential(*layers)), act)
-
-
-def _branches(rng: Rng, shape: Shape) -> nn.Module:
-    """Branches of one stride, concatenated; or the input beside what was made of it, as in dense blocks."""
-    c = shape[1]
-    wide = [_channels(rng, 8, 128) for _ in range(int(_pick(rng, 1, 2, 3, 4)))]
-    made: list[nn.Module] = []
-    for out in wide:
-        kernel = int(_pick(rng, 1, 3, 5))
-        made.append(nn.Sequential(nn.Conv2d(c, out, kernel, padding=kernel // 2), _function(rng)))
-    if len(made) == 1 or rng.random() < 0.4:
-        made.append(nn.Identity() if rng.random() < 0.6 else nn.MaxPool2d(3, 1, 1))
-    return Concatenated(made)
-
-
-def _pool(rng: Rng, shape: Shape) -> nn.Module:
-    if shape[2] < 4:
-        return _activation(rng, shape)
-    kernel = int(_pick(rng, 2, 3))
-    stride = int(_pick(rng, 1, 2))
-    make = nn.MaxPool2d if rng.random() < 0.6 else nn.AvgPool2d
-    return make(kernel, stride, kernel // 2)
-
-
-def _resize(rng: Rng, shape: Shape) -> nn.Module:
-    mode = str(_pick(rng, "nearest", "bilinear"))
-    up = shape[2] <= 56
-    return nn.Upsample(scale_factor=2.0 if up else 0.5, mode=mode)
-
-
-def _transposed(rng: Rng, shape: Shape) -> nn.Module:
-    kernel = int(_pick(rng, 2, 3, 4))
-    return nn.ConvTranspose2d(shape[1], _channels(rng, 8, 128), kernel, 2, padding=(kernel - 1) // 2)
-
-
-def _map_norm(rng: Rng, shape: Shape) -> nn.Module:
-    c = shape[1]
-    groups = [g for g in (1, 2, 4, 8, 32) if c % g == 0]
-    return nn.BatchNorm2d(c) if rng.random() < 0.4 else nn.GroupNorm(int(rng.choice(groups)), c)
-
-
-def _to_tokens(rng: Rng, shape: Shape) -> nn.Module:
-    """Patches become tokens."""
-    patch = int(
-        rng.choice([p for p in (1, 2, 4, 8, 16) if p <= shape[2] and (shape[2] // p) ** 2 <= 800] or [shape[2]])
-    )
-    return nn.Sequential(nn.Conv2d(shape[1], _width(rng), patch, patch), nn.Flatten(2), Transposed())
-
-
-def _head(rng: Rng, shape: Shape) -> nn.Module:
-    """Pool everything, classify, and go on with the scores as a small map."""
-    classes = int(_pick(rng, 10, 100, 1000))
-    pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if rng.random() < 0.5 else [Mean(2, 3, keep=False)]
-    layers = [*pool, nn.Linear(shape[1], classes)]
-    return nn.Sequential(*layers, nn.Unflatten(1, (classes, 1, 1)))
-
-
-def _gate(rng: Rng, shape: Shape) -> nn.Module:
-    return SqueezeExcite(shape[1], max(1, shape[1] // int(_pick(rng, 4, 8, 16))))
-
-
-def _classifier(rng: Rng, shape: Shape) -> nn.Module:
-    """Flatten the map and classify with large matrices, as VGG does; the weights rule."""
-    size, hidden = min(int(_pick(rng, 1, 2, 4, 7)), shape[2]), int(_pick(rng, 256, 512, 1024, 2048, 4096))
-    hidden = min(hidden, _WEIGHT_LIMIT // (shape[1] * size**2))
-    layers = [nn.AdaptiveAvgPool2d(size), nn.Flatten(), nn.Linear(shape[1] * size**2, hidden), nn.ReLU()]
-    layers += [nn.Linear(hidden, int(_pick(rng, 100, 1000, hidden))), nn.Softmax(dim=-1)]
-    return nn.Sequential(*layers, nn.Unflatten(1, (-1, 1, 1)))
-
-
-def _shuffle(rng: Rng, shape: Shape) -> nn.Module:
-    groups = [g for g in (2, 3, 4, 8) if shape[1] % g == 0] or [1]
-    return Shuffled(int(rng.choice(groups)))
-
-
-def _channels_last(rng: Rng, shape: Shape) -> nn.Module:
-    """A layer norm over channels, and maybe a feed-forward on them, as in ConvNeXt (arXiv:2201.03545)."""
-    c = shape[1]
-    if rng.random() < 0.4:
-        return ChannelsLast(nn.LayerNorm(c))
-    hidden = c * int(_pick(rng, 2, 4))
-    body = ChannelsLast(
-        nn.Sequential(nn.LayerNorm(c), nn.Linear(c, hidden), _function(rng, gelu=0.7), nn.Linear(hidden, c))
-    )
-    return Residual(nn.Sequential(nn.Conv2d(c, c, 7, padding=3, groups=c), body) if rng.random() < 0.6 else body)
-
-
-def _windows(rng: Rng, shape: Shape) -> nn.Module:
-    """Windows of tokens, as in Swin (arXiv:2103.14030)."""
-    sizes = [s for s in (4, 7, 8, 14) if shape[2] % s == 0] or [1]
-    size = int(rng.choice(sizes))
-    return Windows(size, size // 2 if rng.random() < 0.5 else 0)
-
-
-def _padded(rng: Rng, shape: Shape) -> nn.Module:
-    side = int(_pick(rng, 1, 2, 3))
-    pad = nn.ZeroPad2d((0, side, 0, side)) if rng.random() < 0.5 else nn.ZeroPad2d(side)
-    return nn.Sequential(pad, nn.MaxPool2d(3, 2)) if shape[2] > 6 and rng.random() < 0.3 else pad
-
-
-def _halves(rng: Rng, shape: Shape) -> nn.Module:
-    c = shape[1]
-    if c % 2:
-        return _activation(rng, shape)
-    body = nn.Identity() if rng.random() < 0.5 else nn.Conv2d(c // 2, c // 2, 3, padding=1, bias=False)
-    return Split(body, gate=bool(rng.random() < 0.4), dim=1)
-
-
-# -- pieces of tokens [n, t, d] -----------------------------------------------------------------------
-
-
-def _attention(rng: Rng, shape: Shape) -> nn.Module:
-    d = shape[2]
-    heads = int(rng.choice([h for h in (1, 2, 3, 4, 6, 8, 12, 16) if d % h == 0 and d // h >= 8] or [1]))
-    bias = shape[1] if rng.random() < 0.3 else 0
-    reduce = int(_pick(rng, 2, 4, 16)) if shape[1] > 16 and rng.random() < 0.2 else 1
-    attention = Attention(d, heads, fused=bool(rng.random() < 0.6), bias=bias, reduce=reduce)
-    return Residual(nn.Sequential(nn.LayerNorm(d), attention))
-
-
-def _feed_forward(rng: Rng, shape: Shape) -> nn.Module:
-    d = shape[2]
-    hidden = max(8, round(d * float(_pick(rng, 1, 2, 3, 4))))
-    body = nn.Sequential(nn.Linear(d, hidden), _function(rng, gelu=0.5), nn.Linear(hidden, d))
-    return Residual(nn.Sequential(nn.LayerNorm(d), body) if rng.random() < 0.7 else body)
-
-
-def _linear(rng: Rng, shape: Shape) -> nn.Module:
-    out = _width(rng) if rng.random() < 0.7 else _channels(rng, 8, 1500)
-    return nn.Linear(shape[2], out, bias=bool(rng.random() < 0.8))
-
-
-def _token_norm(rng: Rng, shape: Shape) -> nn.Module:
-    return nn.LayerNorm(shape[2]) if rng.random() < 0.7 else nn.Softmax(dim=-1)
-
-
-def _token_concat(rng: Rng, shape: Shape) -> nn.Module:
-    return Concatenated([nn.Identity(), nn.Linear(shape[2], shape[2])], dim=int(_pick(rng, 1, 2)))
-
-
-def _gated(rng: Rng, shape: Shape) -> nn.Module:
-    """A gated linear unit (arXiv:2002.05202)."""
-    d, hidden = shape[2], _width(rng)
-    return nn.Sequential(nn.Linear(d, 2 * hidden), Split(_function(rng), gate=True, dim=-1), nn.Linear(hidden, d))
-
-
-def _class_token(rng: Rng, shape: Shape) -> nn.Module:
-    return ClassToken(shape[2], add=bool(shape[1] < 2 or rng.random() < 0.7))
-
-
-def _token_mean(rng: Rng, shape: Shape) -> nn.Module:
-    return nn.Sequential(Mean(1, keep=True), nn.Linear(shape[2], int(_pick(rng, 10, 100, 1000))))
-
-
-# -- pieces of anything -------------------------------------------------------------------------------
-
-_FUNCTIONS: tuple[Callable[[], nn.Module], ...] = (
-    nn.ReLU, nn.ReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.Sigmoid, nn.Tanh,
-    nn.Hardsigmoid, nn.ELU, nn.Softplus, nn.Mish,
-)  # fmt: skip
-
-
-def _function(rng: Rng, gelu: float = 0.0) -> nn.Module:
-    if rng.random() < gelu:
-        return nn.GELU()
-    return _FUNCTIONS[int(rng.integers(len(_FUNCTIONS)))]()
-
-
-def _activation(rng: Rng, shape: Shape) -> nn.Module:
-    return _function(rng)
-
-
-def _arithmetic(rng: Rng, shape: Shape) -> nn.Module:
-    return Arithmetic(str(_pick(rng, "add", "mul", "sub", "scale", "channel")), shape)
-
-
-Maker = Callable[[Rng, Shape], nn.Module]
-_MAP_PIECES: tuple[tuple[float, Maker], ...] = (
-    (30, _conv), (8, _depthwise), (12, _inverted), (8, _bottleneck), (7, _branches), (6, _pool), (3, _resize),
-    (3, _transposed), (4, _map_norm), (4, _activation), (4, _arithmetic), (3, _gate), (3, _to_tokens), (1, _head),
-    (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves),
-)  # fmt: skip
-_TOKEN_PIECES: tuple[tuple[float, Maker], ...] = (
-    (30, _attention), (25, _feed_forward), (15, _linear), (8, _token_norm), (5, _activation), (6, _arithmetic),
-    (4, _token_concat), (5, _gated), (3, _class_token), (1, _token_mean),
-)  # fmt: skip
+    if form < 0.4:
+        return _cut(*stages(rng), limit=log_uniform(rng, *_LONG_TIMES))
+    if form < 0.6:
+        return _cut(*transformer(rng), limit=log_uniform(rng, *_LONG_TIMES))
+    return chain(rng)
+
+
+def _cut(layers: list[nn.Module], start: Shape, limit: float) -> tuple[nn.Module, Shape]:
+    """The first layers of a network, until they take `limit` seconds."""
+    shape, kept, spent = start, list[nn.Module](), 0.0
+    for layer in layers:
+        seconds, after = expected(layer, shape)
+        if min(after) < 1 or (kept and spent + seconds > 2 * limit):
+            break
+        kept.append(layer)
+        shape, spent = after, spent + seconds
+        if spent > limit:
+            break
+    return nn.Sequential(*kept), start

@@ -179,3 +179,66 @@ class ClassToken(nn.Module):
         if self.token is None:
             return x[:, 1:]
         return torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+
+
+class Summed(nn.Module):
+    """The sum of several branches."""
+
+    def __init__(self, branches: list[nn.Module]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        first, *others = self.branches
+        y: Tensor = first(x)
+        for branch in others:
+            y = y + branch(x)
+        return y
+
+
+class Grid(nn.Module):
+    """A token module on windows of a map, maybe rolled before; on all of it where the windows do not fit."""
+
+    def __init__(self, body: nn.Module, size: int, shift: int) -> None:
+        super().__init__()
+        self.body, self.size, self.shift = body, size, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c, h, w]."""
+        n, c, h, w = x.shape
+        if not self.size or h % self.size or h == self.size:
+            y: Tensor = self.body(x.flatten(2).transpose(1, 2))
+            return y.transpose(1, 2).reshape(n, c, h, w)
+        s, shift = self.size, self.shift
+        x = x.permute(0, 2, 3, 1)
+        x = torch.roll(x, (-shift, -shift), (1, 2)) if shift else x
+        x = x.reshape(n, h // s, s, w // s, s, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, s * s, c)
+        x = self.body(x).reshape(n, h // s, w // s, s, s, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+        x = torch.roll(x, (shift, shift), (1, 2)) if shift else x
+        return x.permute(0, 3, 1, 2).contiguous()
+
+
+class RootMeanSquare(nn.Module):
+    """Normalised by the root of the mean square, written out as language models do (arXiv:1910.07467)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t, d]."""
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+class Rotated(nn.Module):
+    """Rotary position encoding of tokens (arXiv:2104.09864)."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.cos, self.sin = nn.Parameter(torch.empty(tokens, width)), nn.Parameter(torch.empty(tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t, d]."""
+        first, second = x.chunk(2, -1)
+        return x * self.cos + torch.cat([-second, first], -1) * self.sin
