@@ -74,23 +74,27 @@ def fit_baselines(model: CostModel) -> tuple[Baseline, ...]:
     """
     if model.measurements is None:
         raise ModelError("baselines are fitted on a model's own measurements, but the roofline alone has none")
+    networks = model.measurements.networks
     flat = _flatten(model.lower_measured(model.measurements), model.target)
-    total = np.array([n.timing.latency for n in model.measurements.networks])
-    latency = _mean(flat, np.array([k.timing.latency for n in model.measurements.networks for k in n.kernels]))
+    latency = _mean(flat, np.array([k.timing.latency for n in networks for k in n.kernels]))
+    lone = np.array([n.is_lone for n in networks])  # kernels timed alone say nothing of whole networks
+    total = np.where(lone, np.inf, [n.timing.latency for n in networks])
     return tuple(_fitted(flat, latency, total, model.target))
 
 
 def _fitted(flat: _Flat, latency: Array, total: Array, target: Target) -> Iterator[Baseline]:
+    """`total` [networks] (s) is infinite where a network has no say."""
+
     def baseline(name: str, of_networks: Callable[[_Flat], Array]) -> Baseline:
         return Baseline(name, lambda networks: of_networks(_flatten(networks, target)))
 
-    by_flops = _relative_fit(_sums(flat)[:, :1], total)
+    by_flops = relative_fit(_sums(flat)[:, :1], total)
     yield baseline("flops", lambda f: _sums(f)[:, :1] @ by_flops)
-    by_both = _relative_fit(_sums(flat), total)
+    by_both = relative_fit(_sums(flat), total)
     yield baseline("flops + bytes", lambda f: _sums(f) @ by_both)
     yield baseline("roofline", lambda f: f.sum(f.data.roofline))
     boosted = _boosted(flat.data, latency)
-    overhead = _relative_fit(_with_calls(flat, boosted), total)
+    overhead = relative_fit(_with_calls(flat, boosted), total)
     yield baseline("no roofline", lambda f: _with_calls(f, boosted) @ overhead)
     nearest = _look_up(flat.data, latency)
     yield baseline("look-up", lambda f: f.sum(nearest(f.data)))
@@ -130,11 +134,12 @@ def _with_calls(flat: _Flat, of_kernels: OfKernels) -> Array:
     return np.column_stack([flat.sum(of_kernels(flat.data)), flat.calls, np.ones_like(flat.calls)])
 
 
-def _relative_fit(design: Array, total: Array) -> Array:
+def relative_fit(design: Array, total: Array) -> Array:
     """Coefficients, all at least 0, with the least squares of relative errors."""
-    relative = design / total[:, None]
+    known = np.isfinite(total)
+    relative = design[known] / total[known, None]
     size = np.maximum(np.linalg.norm(relative, axis=0), 1e-300)  # columns of like size: flops are 1e9, calls 1e2
-    solution, _ = nnls(relative / size, np.ones(len(total)))
+    solution, _ = nnls(relative / size, np.ones(len(relative)))
     return np.asarray(solution / size)
 
 

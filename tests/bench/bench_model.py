@@ -1,0 +1,128 @@
+"""How long the cost model takes, as ratios to its bars: below 1 the bar is held.
+
+    python tests/bench/bench_model.py [--store designed.db --device here.toml] [--kernels 20000]
+
+Without a store the fit is of random networks of the simulated machine of tests/model/conftest.py. CPU seconds of
+one thread, the best of some runs; a busy machine shows in the wall time beside them. The fit and the cold
+load run once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn.ensemble  # noqa: F401 - the bars count from where it is imported
+import torch
+
+import hwcost
+from hwcost import CostModel, Device
+from hwcost.compose import Catalogue
+from hwcost.measure import Measurements
+from hwcost.search.spaces import get_space
+
+Line = tuple[str, float, Callable[[], Any], int]  # what, bar (s), work, runs
+ARCHITECTURES = 10_000
+SPACES = ("tiny-cnn", "mbconv", "vit", "nas-bench-201")
+
+
+def simulated(kernels: int) -> tuple[Measurements, Device]:
+    """Random networks with `kernels` kernels in all, most of them distinct."""
+    place = Path(__file__).parents[1] / "model" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("simulated_machine", place)
+    assert spec is not None
+    assert spec.loader is not None
+    machine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(machine)
+    made = machine.simulate(kernels // 9, 0, widths=tuple(range(16, 1024, 4)))
+    return made, Device.from_toml(machine.DEVICE)
+
+
+def measured(store: str, device: str, kernels: int) -> tuple[Measurements, Device]:
+    """The first networks of a store that hold `kernels` kernels together."""
+    from hwcost.measure.store import Store
+
+    found = Store.open(store).measurements()
+    counts = np.cumsum([len(n.kernels) for n in found.networks])
+    return replace(found, networks=found.networks[: int(np.searchsorted(counts, kernels)) + 1]), Device.load(device)
+
+
+def lines(measurements: Measurements, device: Device, folder: Path) -> Iterator[Line]:
+    models: dict[str, CostModel] = {}
+
+    def fit() -> None:
+        models["fitted"] = CostModel.fit(measurements, device=device)
+
+    kernels = sum(len(n.kernels) for n in measurements.networks)
+    yield f"fit of {kernels} kernels, {len(measurements)} networks", 10.0 * kernels / 20_000, fit, 1
+    model = models["fitted"]
+    path = folder / "m.hwcost"
+    model.save(path)
+    yield "load, cold", 10.0, lambda: CostModel.load(path), 1
+    yield "load, cached fit", 0.3, lambda: CostModel.load(path), 3
+    module, inputs = network()
+    graph = hwcost.trace(module, inputs)
+
+    def forgetful() -> None:
+        model._catalogue = Catalogue()
+        model.estimate(graph)
+
+    yield "estimate, traced, kernels never seen", 5e-3, forgetful, 5
+    yield "estimate, traced", 5e-3, lambda: model.estimate(graph), 20
+    yield "estimate, traced, with its blocks", 5e-3, lambda: model.estimate(graph).blocks, 20
+    yield "estimate, untraced", 0.1, lambda: model.estimate(module, inputs), 5
+    for name in SPACES:
+        space, rng = get_space(name), np.random.default_rng(0)
+        params = [space.sample(rng) for _ in range(ARCHITECTURES)]
+        many = lambda params=params, space=space: model.estimate_many(params, space=space)  # noqa: E731
+        yield f"estimate {ARCHITECTURES} of {name}, blocks never seen", 5.0, many, 1
+        yield f"estimate {ARCHITECTURES} of {name}", 5.0, many, 2
+
+
+def network() -> tuple[Any, tuple[torch.Tensor, ...]]:
+    """resnet50 where torchvision is installed, or else the largest network of `mbconv`."""
+    if importlib.util.find_spec("torchvision"):
+        models: Any = importlib.import_module("torchvision.models")
+        return models.resnet50(weights=None).eval(), (torch.empty(1, 3, 224, 224, device="meta"),)
+    print("torchvision is not installed: the network is of mbconv")
+    space = get_space("mbconv")
+    params = space.params([len(d.choices) - 1 for d in space.decisions])
+    with torch.device("meta"):
+        return space.build(params).eval(), space.inputs(params)
+
+
+def clocked(work: Callable[[], Any], runs: int) -> tuple[float, float]:
+    """(CPU seconds, wall seconds), each the best of `runs`."""
+    best = (float("inf"), float("inf"))
+    for _ in range(runs):
+        cpu, wall = time.process_time(), time.perf_counter()
+        work()
+        best = (min(best[0], time.process_time() - cpu), min(best[1], time.perf_counter() - wall))
+    return best
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store")
+    parser.add_argument("--device")
+    parser.add_argument("--kernels", type=int, default=20_000)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["HWCOST_CACHE"] = str(Path(place) / "cache")
+        if arguments.store:
+            data = measured(arguments.store, arguments.device, arguments.kernels)
+        else:
+            data = simulated(arguments.kernels)
+        print(f"{'':52}{'CPU s':>10}{'wall s':>10}{'bar s':>9}{'CPU / bar':>11}")
+        for what, bar, work, runs in lines(*data, Path(place)):
+            cpu, wall = clocked(work, runs)
+            print(f"{what:52}{cpu:10.4f}{wall:10.4f}{bar:9.3f}{cpu / bar:11.2f}", flush=True)
