@@ -92,11 +92,16 @@ def _limit(device: str, quantity: str, amount: Amount, several: bool) -> Limit:
         raise BudgetError(
             f"no quantity or model {quantity!r} to budget; choose from {', '.join(QUANTITIES)}, blocks.NAME, {device}"
         )
-    dimension = "second" if quantity.startswith(_BLOCK) else _DIMENSIONS[quantity]
+    dimension = dimension_of(quantity)
     most = units.parse(amount, dimension) if dimension else _number(quantity, amount)
     if most <= 0:
         raise BudgetError(f"a budget must be above 0, but got {quantity} = {amount!r}")
     return Limit(f"{quantity}@{device}" if several else quantity, device, quantity, most)
+
+
+def dimension_of(quantity: str) -> units.Dimension | None:
+    """What a quantity is measured in; None for a plain number."""
+    return "second" if quantity.startswith(_BLOCK) else _DIMENSIONS[quantity]
 
 
 def _number(quantity: str, amount: Amount) -> float:

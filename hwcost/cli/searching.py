@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 
 from hwcost.cli.common import (
     JsonFlag,
+    QuantileOption,
     RuntimeOfModelOption,
     ThreadsOfModelOption,
     UsageError,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from hwcost.search.objective import LatencyObjective
     from hwcost.search.spaces import Space
     from hwcost.search.summary import SpaceSummary
+    from hwcost.table import LatencyTable
 
 _DATA = {"nas-bench-201": "nas-bench-201/cifar10"}  # of the spaces that have their own; the others train on digits
 
@@ -37,6 +41,7 @@ def register(app: typer.Typer) -> None:
             'hwcost search --space tiny-cnn --model default --budget "5 ms" --dry-run',
             'hwcost search --space tiny-cnn --model here.hwcost --budget "5 ms" --trials 40 --storage search.db',
             'hwcost search --space nas-bench-201 --model default --budget "20 ms" --data nas-bench-201/cifar100',
+            'hwcost search --space tiny-cnn --model pi.parquet --budget "20 ms" --model here.hwcost --budget "2 ms"',
         )
     )(search)
 
@@ -64,11 +69,19 @@ def search(
     ] = 0.5,
     seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time.")] = 1,
+    across: Annotated[
+        str | None,
+        typer.Option("--across", metavar="HOW", help="Several models as one: worst, or weights in their order, 2,1."),
+    ] = None,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Save plots and a note in the study for optuna-dashboard.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what the space costs and what fits; train nothing.")
     ] = False,
     runtime: RuntimeOfModelOption = None,
     threads: ThreadsOfModelOption = None,
+    quantile: QuantileOption = "low",
     as_json: JsonFlag = False,
 ) -> None:
     """Search a space for architectures that are accurate and within a latency budget.
@@ -80,30 +93,69 @@ def search(
 
     chosen, budgets = get_space(space), _budgets(budget, model)
     _check(budgets, model, form)
+    weighed = _across(across, model)
     found = get_data(data or _DATA.get(chosen.name, "digits"), chosen, seed=seed)
-    models = {m: _priced(m, chosen, runtime, threads) for m in model}
-    objective = _objective(chosen, found, models, budgets, form, confidence)
+    models = {m: _priced(m, chosen, runtime, threads, quantile) for m in model}
+    objective = _objective(chosen, found, models, budgets, form, confidence, weighed, storage)
     if dry_run:
         summary = _summary(objective)
         return print_json(_summary_json(summary)) if as_json else _tell_summary(chosen, summary)
     study = _run(objective, trials, seed, storage, name or f"{chosen.name} {form} {' '.join(budget)}", jobs)
+    if dashboard:
+        from hwcost.search.dashboard import publish
+
+        publish(study, artifacts=objective.artifacts)
     document = _document(study, objective, found)
     print_json(document) if as_json else _tell(document, objective)
     return None
 
 
-def _priced(name: str, space: Space, runtime: str | None, threads: int | None) -> Any:
+def _priced(name: str, space: Space, runtime: str | None, threads: int | None, quantile: str) -> Any:
     """The space's latency table: read, or made from a cost model, so that a proposal costs a look-up."""
     from hwcost.table import LatencyTable
 
     if Path(name).suffix == ".parquet":
+        if quantile != "low":
+            raise UsageError(f"table {name} holds the latency it was made for; give --quantile with a cost model")
         table = LatencyTable.load(name)
-        if table.meta["space"] != space.name:
-            raise UsageError(f"table {name} is of space {table.meta['space']}, but the space is {space.name}")
+        _check_table(name, table, space, runtime, threads)
         return table
     loaded = load_model(name, runtime=runtime, threads=threads)
+    if quantile != "low":
+        loaded = loaded.at_quantile(quantile)
     with progress(f"pricing the blocks of {space.name}") as bar:
         return LatencyTable.build(space, loaded, progress=bar)
+
+
+def _check_table(name: str, table: LatencyTable, space: Space, runtime: str | None, threads: int | None) -> None:
+    """Refuse a table that was made for something else."""
+    if table.meta["space"] != space.name:
+        raise UsageError(f"table {name} is of space {table.meta['space']}, but the space is {space.name}")
+    has = {d["name"]: tuple(d["choices"]) for d in table.meta["decisions"]}
+    wants = {d.name: tuple(d.choices) for d in space.decisions}
+    for decision in {**wants, **has}:
+        if has.get(decision) != wants.get(decision):
+            raise UsageError(
+                f"table {name} has {decision} = {has.get(decision)}, but space {space.name} has {wants.get(decision)}; "
+                "make the table again"
+            )
+    for option, asked in (("runtime", runtime), ("threads", threads)):
+        if asked is not None and asked != table.meta["target"][option]:
+            of = table.meta["target"][option]
+            raise UsageError(f"table {name} is of {option} {of}, but --{option} {asked} was asked; leave it out")
+
+
+def _across(across: str | None, model: list[str]) -> Any:
+    """ "worst", or weights by model."""
+    if across is None or across == "worst":
+        return across
+    try:
+        weights = [float(part) for part in across.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != len(model) or min(weights) <= 0:
+        raise UsageError(f"--across must be worst, or a weight above 0 for each of {len(model)} models, got {across!r}")
+    return dict(zip(model, weights, strict=True))
 
 
 def _check(budgets: Any, model: list[str], form: str) -> None:
@@ -117,6 +169,8 @@ def _check(budgets: Any, model: list[str], form: str) -> None:
 
 
 def _budgets(budget: list[str], model: list[str]) -> Any:
+    if len(set(model)) != len(model):
+        raise UsageError(f"each --model must be given once, but got {', '.join(model)}")
     if len(budget) == 1:
         return budget[0]
     if len(budget) != len(model):
@@ -125,11 +179,38 @@ def _budgets(budget: list[str], model: list[str]) -> Any:
 
 
 def _objective(
-    space: Space, data: Data, models: dict[str, Any], budget: Any, form: Any, confidence: float
-) -> LatencyObjective:
+    space: Space, data: Data, models: dict[str, Any], budget: Any, form: Any, confidence: float, across: Any,
+    storage: str,
+) -> LatencyObjective:  # fmt: skip
     from hwcost.search import LatencyObjective
+    from hwcost.search.artifacts import folder_beside
 
-    return LatencyObjective(space.suggest, data.evaluate, model=models, budget=budget, form=form, confidence=confidence)
+    return LatencyObjective(
+        space.suggest, Training(data.evaluate, storage), model=models, budget=budget, form=form,
+        confidence=confidence, across=across, artifacts=folder_beside(storage),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Training:
+    """`evaluate` of the command line: what a user's training raises is told in one line."""
+
+    evaluate: Callable[[Any, Any], float]
+    storage: str
+
+    def __call__(self, params: Any, trial: Any) -> float:
+        """As `evaluate`."""
+        import optuna
+
+        try:
+            return self.evaluate(params, trial)
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"the training of trial {trial.number} ({params}) failed with {type(error).__name__}: {error}; the "
+                f"finished trials stay in {self.storage}, and the same command goes on from there"
+            ) from error
 
 
 def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name: str, jobs: int) -> optuna.Study:
@@ -159,12 +240,26 @@ def _document(study: optuna.Study, objective: LatencyObjective, data: Data) -> d
         "rejected_before_training": sum(attribute_of(t).get("state") == "rejected" for t in study.trials),
         "best": sorted(rows, key=lambda row: -row["accuracy"]),
     }
+    if len(objective.models) > 1:
+        document["fronts"] = {name: _front(name, trained) for name in objective.models}
     return document | (_score(trained, objective, data) if data.truth and len(objective.models) == 1 else {})
+
+
+def _front(device: str, trained: list[Any]) -> list[dict[str, Any]]:
+    """The Pareto front of accuracy and one device's latency, by rising latency."""
+    from hwcost.search import scoring
+    from hwcost.search.memory import attribute_of
+
+    found = [(attribute_of(t), t.params) for t in trained]
+    own = [{**a, **a["devices"][device]} for a, _ in found]
+    order = scoring.front([a["latency"] for a in own], [a["metric"] for a in own])
+    rows = [_row(own[int(i)], found[int(i)][1]) for i in order]
+    return [{k: v for k, v in row.items() if k != "devices"} for row in rows]
 
 
 def _row(attribute: Any, params: dict[str, Any]) -> dict[str, Any]:
     latency = {f"{key}_s": attribute[key] for key in ("latency", "low", "high")}
-    more = {key: attribute[key] for key in ("devices",) if key in attribute}
+    more = {key: attribute[key] for key in ("intensity", "memory_share", "achieved", "devices") if key in attribute}
     return {"params": params, "accuracy": attribute["metric"], **latency, **more}
 
 
@@ -204,6 +299,9 @@ def _tell(document: dict[str, Any], objective: LatencyObjective) -> None:
     out = console()
     out.print(table)
     rejected = document["rejected_before_training"]
+    for device, rows in document.get("fronts", {}).items():
+        points = ", ".join(f"{r['accuracy']:.1%} in {units.format(r['latency_s'], 'second')}" for r in rows)
+        out.print(f"front on {device}: {points}")
     out.print(
         f"{document['trainings']} trainings, {rejected} of {document['trials']} proposals rejected before training"
     )

@@ -30,6 +30,11 @@ def train(module, trial):
 
 def breaks(module, trial):
     return float("nan")
+
+def explodes(module, trial):
+    if trial.number == 2:
+        raise RuntimeError("out of memory")
+    return train(module, trial)
 """
 
 
@@ -93,6 +98,61 @@ def test_a_table_serves_as_a_model(run, toy, tmp_path: Path) -> None:
     assert by_table == by_model
 
 
+def test_several_devices_each_with_its_budget_and_front(run, toy, tmp_path: Path) -> None:
+    CostModel.analytic(Device.load("nvidia-a100-40gb")).save(tmp_path / "gpu.hwcost")
+    gpu = str(tmp_path / "gpu.hwcost")
+    more = ["--model", gpu, "--budget", "1 ms", "--form", "pareto"]
+    result = run(*line(toy, trials="9"), *more, "--json").json
+    assert set(result["fronts"]) == {toy["--model"], gpu}
+    for name, front in result["fronts"].items():
+        latencies = [row["latency_s"] for row in front]
+        assert latencies == sorted(latencies)
+        assert max(row["accuracy"] for row in front) == result["best"][0]["accuracy"], name
+        assert all(0 < row["achieved"] <= 1 + 1e-9 for row in front)
+    worst = run(*line(toy, trials="4", storage=str(tmp_path / "w.db")), *more, "--across", "worst", "--json").json
+    assert worst["trainings"] == 4
+
+
+def test_each_trained_architecture_keeps_its_breakdown_beside_the_study(run, toy, tmp_path: Path) -> None:
+    run(*line(toy, trials="3"))
+    assert len(list((tmp_path / "study.db.artifacts").iterdir())) == 3
+
+
+def test_the_study_goes_to_the_dashboard(run, toy, tmp_path: Path) -> None:
+    pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    run(*line(toy, trials="4"), "--dashboard")
+    import optuna
+
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.db'}")
+    stored = study._storage.get_study_system_attrs(study._study_id)
+    assert any(key.startswith("dashboard:plot_data:hwcost-blocks") for key in stored)
+
+
+def test_a_training_that_raises_is_one_line_and_the_search_goes_on_from_there(run, toy) -> None:
+    broken = toy["--data"].replace(":train", ":explodes")
+    result = run(*line(toy, data=broken, trials="5"))
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert "RuntimeError: out of memory; the finished trials stay in" in " ".join(result.err.split())
+    assert run(*line(toy, trials="5"), "--json").json["trainings"] == 5
+
+
+def test_a_resume_with_another_model_is_refused(run, refused, toy, tmp_path: Path) -> None:
+    run(*line(toy, trials="2"))
+    CostModel.analytic(Device.load("apple-m1")).save(tmp_path / "a.hwcost")
+    refused(line(toy, trials="3"), "was made with model .* use another name or storage")
+
+
+def test_a_table_of_something_else_is_refused(refused, toy, tmp_path: Path) -> None:
+    table = str(tmp_path / "t.parquet")
+    LatencyTable.build(get_space(toy["--space"]), CostModel.load(toy["--model"])).save(table)
+    refused(line(toy, model=table, runtime="onnxruntime"), "of runtime torch-eager, but --runtime onnxruntime")
+    refused(line(toy, model=table, threads="2"), "of threads 1, but --threads 2")
+    other = tmp_path / "other.py"
+    other.write_text(SPACE.replace("(8, 16, 32)", "(8, 16)"))
+    refused(line(toy, model=table, space=f"{other}:Toy"), "has width = .*make the table again")
+
+
 def test_the_dry_run_reads_well(run, toy) -> None:
     said = " ".join(run(*line(toy), "--dry-run").out.split())
     assert "toy: 9 architectures, 1000 random ones priced, nothing trained" in said
@@ -108,6 +168,7 @@ def test_the_dry_run_reads_well(run, toy) -> None:
         ({"space": "huge-cnn"}, "no space 'huge-cnn'; choose from"),
         ({"model": "nowhere.hwcost"}, "nowhere.hwcost"),
         ({"model": "nowhere.parquet"}, "nowhere.parquet"),
+        ({"across": "best"}, "--across must be worst, or a weight above 0 for each of 1 models"),
         ({"form": "soft"}, "form must be one of constraint, pareto"),
         ({"data": "mnist"}, "no data 'mnist'"),
     ],

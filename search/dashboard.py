@@ -1,0 +1,102 @@
+"""A study's plots and a note in optuna-dashboard (the extra `dashboard`).
+
+optuna-dashboard 0.21 reads constraints where Optuna 4 kept them, so its own plots show infeasible trials of
+Optuna 5 as feasible. The plots published here are right, and the note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hwcost import units
+from hwcost.search import plots
+from hwcost.search.memory import ATTRIBUTE, attribute_of, is_training
+
+PREFIX = "hwcost"
+
+
+class DashboardError(ValueError):
+    """optuna-dashboard is not installed."""
+
+
+def publish(study: optuna.Study, *, artifacts: str | Path | None = None) -> tuple[str, ...]:
+    """Save the plots and a note in the study, where optuna-dashboard shows them; again replaces them.
+
+    Args:
+        study: with at least one training.
+        artifacts: the search's folder of breakdowns; without it, or where the model knows no blocks, the cost by block
+            is left out.
+
+    Returns:
+        The identities of the plots.
+
+    Raises:
+        DashboardError: optuna-dashboard is not installed.
+        PlotError, ArtifactError: the study holds nothing to show.
+    """
+    try:
+        from optuna_dashboard import save_note, save_plotly_graph_object
+    except ImportError:
+        raise DashboardError("the dashboard needs a package: pip install 'hwcost[dashboard]'") from None
+    figures = _figures(study, artifacts)
+    for name, figure in figures.items():
+        save_plotly_graph_object(study, figure, graph_object_id=name)
+    save_note(study, note(study))
+    return tuple(figures)
+
+
+def _figures(study: optuna.Study, artifacts: str | Path | None) -> dict[str, Any]:
+    trained = [t for t in study.get_trials(deepcopy=False) if is_training(t)]
+    devices = list(attribute_of(trained[0]).get("devices", {})) if trained else []
+    figures: dict[str, Any] = {}
+    for i, device in enumerate(devices or [None]):
+        end = f"-{i}" if device else ""
+        figures[f"{PREFIX}-pareto-front{end}"] = plots.plot_pareto_front(study, device=device)
+        figures[f"{PREFIX}-history{end}"] = plots.plot_latency_history(study, device=device)
+        if artifacts is not None:
+            with suppress(plots.PlotError):  # a model of one's own may know no blocks
+                figures[f"{PREFIX}-blocks{end}"] = plots.plot_block_costs(study, artifacts=artifacts, device=device)
+        if len(trained) > 1:
+            figures[f"{PREFIX}-importances{end}"] = plots.plot_param_importances(study, device=device)
+    return figures
+
+
+def note(study: optuna.Study) -> str:
+    """What the study is, in Markdown: budget, counts, the best, and how to read the dashboard's own plots."""
+    trials = study.get_trials(deepcopy=False)
+    trained = [t for t in trials if is_training(t)]
+    rejected = sum(attribute_of(t).get("state") == "rejected" for t in trials)
+    described: Mapping[str, Any] = study.user_attrs.get(ATTRIBUTE, {})
+    limits = ", ".join(f"{key} at most {_amount(key, most)}" for key, most in described.get("budget", {}).items())
+    best = [t for t in study.best_trials if is_training(t)] if trained else []
+    rows = [f"| {t.number} | {attribute_of(t)['metric']:.4g} | {_latency(attribute_of(t))} |" for t in best[:20]]
+    return "\n".join([
+        "# Search with known costs",
+        f"Form `{described.get('form')}`; budget: {limits or 'none'}.",
+        f"{len(trained)} architectures trained; {rejected} of {len(trials)} proposals rejected before training.",
+        "",
+        "| best trial | metric | predicted latency |",
+        "|---|---|---|",
+        *rows,
+        "",
+        "The plots from hwcost, on the study's first page below the timeline, are right. **The dashboard's own plots,",
+        "of version 0.21, show infeasible trials of Optuna 5 as feasible**: it reads constraints where older versions",
+        "kept them.",
+    ])  # fmt: skip
+
+
+def _latency(facts: Mapping[str, Any]) -> str:
+    t, low, high = (units.format(facts[k], "second") for k in ("latency", "low", "high"))
+    return t if low == high else f"{t} ({low} .. {high})"
+
+
+def _amount(key: str, most: float) -> str:
+    from hwcost.search.limits import dimension_of
+
+    dimension = dimension_of(key.partition("@")[0])
+    return units.format(most, dimension) if dimension else f"{most:g}"
