@@ -221,7 +221,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", metavar="FILE", help="A cost model, or `default` for the shipped one.")
 ]
 RuntimeOption = Annotated[
-    str, typer.Option("--runtime", metavar="NAME", help="torch-eager, torch-compile or onnxruntime.")
+    str, typer.Option("--runtime", metavar="NAME", help="torch-eager, torch-compile, onnxruntime or openvino.")
 ]
 RuntimeOfModelOption = Annotated[
     str | None, typer.Option("--runtime", metavar="NAME", help="Must be the model's; chooses a shipped one.")

@@ -10,6 +10,7 @@ _FILES = {
     "torch-eager": "hwcost.runtimes.torch_eager",
     "torch-compile": "hwcost.runtimes.torch_compile",
     "onnxruntime": "hwcost.runtimes.onnxruntime",
+    "openvino": "hwcost.runtimes.openvino",
 }
 
 __all__ = ["Network", "Placed", "Runtime", "RuntimeUnavailable", "get_runtime", "runtime_names"]

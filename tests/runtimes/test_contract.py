@@ -3,6 +3,7 @@
 A runtime whose package is not installed is skipped with the reason.
 """
 
+import time
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -53,13 +54,13 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
         pytest.skip(str(reason))
 
 
-@pytest.fixture(params=NETWORKS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request: pytest.FixtureRequest) -> tuple[nn.Module, tuple[Any, ...]]:
     make, shape = NETWORKS[request.param]
     return materialise(lambda: (make(), (torch.empty(shape, device="meta"),)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def session(runtime: Runtime, network: tuple[nn.Module, tuple[Any, ...]]) -> Session:
     return runtime.prepare(*network, threads=1)
 
@@ -82,11 +83,29 @@ def test_every_mac_is_in_one_kernel(session: Session, network: tuple[nn.Module, 
     assert session.network.cost.macs == trace(*network).cost.macs
 
 
+def test_the_lowering_has_every_mac_too(runtime: Runtime, network: tuple[nn.Module, tuple[Any, ...]]) -> None:
+    graph = trace(*network)
+    assert runtime.lower(graph).cost.macs == graph.cost.macs
+
+
 def test_the_lowering_is_what_runs(
     runtime: Runtime, session: Session, network: tuple[nn.Module, tuple[Any, ...]]
 ) -> None:
     lowered = runtime.lower(trace(*network))
     assert Counter(p.kernel for p in lowered.kernels) == Counter(p.kernel for p in session.network.kernels)
+
+
+def test_kernels_add_up_to_about_the_whole(runtime: Runtime) -> None:
+    """No kernel is left out, none timed twice or in another unit; the machine may be busy."""
+    body = [nn.Conv2d(16, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
+    session = runtime.prepare(nn.Sequential(*body).eval(), (torch.randn(1, 16, 28, 28),), threads=1)
+    whole = []
+    for _ in range(20):
+        start = time.process_time()  # without the time in which others had the CPU
+        session.run()
+        whole.append(time.process_time() - start)
+    parts = session.profile(20).min(axis=0).sum()
+    assert 0.4 < parts / min(whole) < 1.6
 
 
 def test_the_environment_names_its_version(runtime: Runtime) -> None:
