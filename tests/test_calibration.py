@@ -48,6 +48,24 @@ def test_paper_peak(
     assert paper_peak(threads)[0] == (pytest.approx(peak) if peak else None)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "flags", "flop_per_cycle"),
+    [
+        ("bfloat16", {"avx512f", "avx512_bf16"}, 128),  # 16 lanes x 2 pairs x 2 flop x 2 units
+        ("int8", {"avx512f", "avx512_vnni"}, 256),  # 16 lanes x 4 x 2 x 2
+        ("int8", {"avx2", "avx_vnni"}, 128),
+        ("int8", {"avx512f", "amx_int8"}, 2048),  # Intel, Optimization Reference Manual, chapter on AMX
+        ("bfloat16", {"avx512f", "amx_bf16"}, 1024),
+    ],
+)
+def test_paper_peak_of_narrow_numbers(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, flags: set[str], flop_per_cycle: int
+) -> None:
+    monkeypatch.setattr(calibration, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(calibration, "frequency", lambda: 1e9)
+    assert paper_peak(2, dtype)[0] == 2 * flop_per_cycle * 1e9
+
+
 def test_a_probe_gives_the_time_of_one_call() -> None:
     calls: list[int] = []
     probe = Probe("count", lambda: calls.append(1), repeat=5)

@@ -13,13 +13,16 @@ from hwcost.cli.common import (
     InputOption,
     JsonFlag,
     KwargsOption,
+    PlotOption,
     RuntimeOption,
     TargetsArgument,
     ThreadsOption,
+    UsageError,
     console,
     examples,
     load_device,
     print_json,
+    save_ceilings,
     writable,
 )
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command(epilog=examples("hwcost devices", "hwcost devices intel-i9-10980xe --json"))(devices)
+    app.command(epilog=examples("hwcost devices", "hwcost devices intel-i9-10980xe --plot ceilings.html"))(devices)
     app.command(
         epilog=examples(
             "hwcost roofline nets.py:small nets.py:large --input 1x3x224x224 --device here.toml -o plot.html",
@@ -43,13 +46,18 @@ def register(app: typer.Typer) -> None:
 
 def devices(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="A device of the catalogue, or a device file.")] = "",
+    plot: PlotOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The catalogue of devices, or one device with every ceiling and its source."""
     from hwcost.device import Device
 
+    if plot is not None and not name:
+        raise UsageError("a plot needs a device: `hwcost devices NAME --plot FILE`")
     if name:
-        return _show_device(load_device(name), as_json)
+        device = load_device(name)
+        save_ceilings(device, plot)
+        return _show_device(device, as_json)
     known = [Device.load(each) for each in Device.names()]
     if as_json:
         return print_json({"devices": [_summary(device) for device in known]})

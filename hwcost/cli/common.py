@@ -231,6 +231,13 @@ ThreadsOfModelOption = Annotated[
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads the network runs on.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="Dtype whose compute ceiling counts.")]
+QuantileOption = Annotated[
+    str,
+    typer.Option("--quantile", metavar="NAME", help="Latency meant: low (unloaded), typical (0.5) or tail (0.95)."),
+]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw achieved against paper into an HTML file.")
+]
 StoreOption = Annotated[
     str, typer.Option("--store", metavar="URL", help="Where measurements are kept: a file, or a database URL.")
 ]
@@ -258,3 +265,14 @@ def load_model(name: str, *, runtime: str | None = None, threads: int | None = N
     for warning in caught:
         say(str(warning.message))
     return model
+
+
+def save_ceilings(device: Device, path: Path | None) -> None:
+    """Draw a device's achieved ceilings against those on paper, where a file is asked for."""
+    if path is None:
+        return
+    from hwcost.report.ceilings import ceiling_notes, ceilings_figure
+    from hwcost.report.html import save_figure
+
+    save_figure(ceilings_figure(device), writable(path), f"Ceilings of {device.name}", ceiling_notes(device))
+    say(f"wrote {path}")

@@ -10,6 +10,7 @@ import typer
 from hwcost.cli.common import (
     JsonFlag,
     KwargsOption,
+    PlotOption,
     RuntimeOption,
     StoreOption,
     ThreadsOption,
@@ -18,6 +19,7 @@ from hwcost.cli.common import (
     examples,
     print_json,
     progress,
+    save_ceilings,
     say,
     writable,
 )
@@ -25,6 +27,7 @@ from hwcost.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hwcost.device import Device
     from hwcost.measure import Item, Measurements, NetworkMeasurement
 
 
@@ -48,29 +51,41 @@ def calibrate(
         "device.toml"
     ),
     threads: ThreadsOption = 1,
+    plot: PlotOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure this machine's ceilings, compute and memory, and write a device file."""
     writable(output)
+    if plot is not None:
+        writable(plot)
     from hwcost.calibration import calibrate as run
 
     with progress("calibrating") as bar:
         device = run(threads, progress=bar)
     device.save(output)
+    save_ceilings(device, plot)
     quiet = device.host["quiet"]
     if quiet != "yes":
         say(f"the machine was not quiet, {quiet.removeprefix('no: ')}: calibrate again when it is")
     if as_json:
         return print_json(device.model_dump() | {"path": str(output)})
+    _show_device(device, threads, output)
+
+
+def _show_device(device: Device, threads: int, output: Path) -> None:
     from hwcost import units
+    from hwcost.report.ceilings import reached
 
     out = console()
     out.print(f"[bold]{device.name}[/bold] on {threads} thread{'s' if threads > 1 else ''}: {output}")
     for c in device.compute:
-        out.print(f"  {c.dtype:10} {units.format(c.value, 'flop/s'):>16}  ± {c.spread:.1%}")
+        out.print(f"  {c.dtype:10} {reached(c)}  ± {c.spread or 0.0:.1%}")
     for m in device.memory:
-        out.print(f"  {m.level:10} {units.format(m.value, 'byte/s'):>16}  ± {m.spread:.1%}")
-    out.print(f"  ridge point {units.format(device.ridge(threads=threads), 'flop/byte')}")
+        out.print(f"  {m.level:10} {reached(m)}  ± {m.spread or 0.0:.1%}")
+    out.print(f"  [dim]DRAM: {device.memory[-1].measured_source}[/dim]")
+    dispatch = units.format(device.dispatch, "second") if device.dispatch else "unknown"
+    joined = f", fork-join {device.host['fork_join']}" if "fork_join" in device.host else ""
+    out.print(f"  ridge point {units.format(device.ridge(threads=threads), 'flop/byte')}, dispatch {dispatch}{joined}")
 
 
 # -- measure --------------------------------------------------------------------------------------

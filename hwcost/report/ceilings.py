@@ -1,0 +1,86 @@
+"""Achieved against paper: a device's measured ceilings beside what its data sheet or its clock promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hwcost import units
+from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.report.axes import linear_axis
+from hwcost.report.columns import percent
+from hwcost.report.plots import BLUE, GREY, figure
+
+Ceiling = ComputeCeiling | MemoryCeiling
+_ROW = 46  # pixels of a bar
+
+
+def ceilings_figure(device: Device) -> go.Figure:
+    """Bars of compute above, of memory below: paper wide and pale, achieved narrow on top of it."""
+    compute, memory = list(device.compute), list(device.memory)
+    rows = len(compute) + len(memory)
+    cut = len(memory) / rows
+    fig = figure(height=150 + _ROW * rows)
+    groups: Sequence[tuple[Sequence[Ceiling], tuple[str, str]]] = ((compute, ("x", "y")), (memory, ("x2", "y2")))
+    for ceilings, axes in groups:
+        for trace in _bars(ceilings):
+            fig.add_trace(trace | {"xaxis": axes[0], "yaxis": axes[1], "showlegend": axes[0] == "x"})
+    gap = 60 / (150 + _ROW * rows)
+    return fig.update_layout(
+        barmode="overlay",
+        xaxis=_axis(compute, "flop/s", "compute", "y"),
+        xaxis2=_axis(memory, "byte/s", "memory bandwidth", "y2"),
+        yaxis={"domain": [min(cut + gap, 0.9), 1], "autorange": "reversed", "automargin": True, "anchor": "x"},
+        yaxis2={"domain": [0, max(cut - gap, 0.1)], "autorange": "reversed", "automargin": True, "anchor": "x2"},
+    )
+
+
+def ceiling_notes(device: Device) -> list[str]:
+    """What stands on the figure in words, each ceiling with its sources."""
+    notes = []
+    ceilings: list[Ceiling] = [*device.compute, *device.memory]
+    for c in ceilings:
+        sources = "; ".join(s for s in (c.measured_source, c.paper_source) if s)
+        notes.append(f"{_name(c)}: {reached(c)}. {sources}.")
+    quiet = device.host.get("quiet", "yes")
+    if quiet != "yes":
+        notes.append(f"The machine was not quiet, {quiet.removeprefix('no: ')}: calibrate again when it is.")
+    return notes
+
+
+def reached(c: Ceiling) -> str:
+    """ "2.86 TFLOP/s of 4.608 TFLOP/s on paper (62 %)", or what is known of it."""
+    unit: units.Dimension = "flop/s" if isinstance(c, ComputeCeiling) else "byte/s"
+    if c.measured is None:
+        return f"{units.format(c.value, unit, 4)} on paper"
+    if c.paper is None:
+        return f"{units.format(c.measured, unit, 4)} measured"
+    both = f"{units.format(c.measured, unit, 4)} of {units.format(c.paper, unit, 4)} on paper"
+    return f"{both} ({percent(c.measured / c.paper, 0)})"
+
+
+def _name(c: Ceiling) -> str:
+    what = c.dtype if isinstance(c, ComputeCeiling) else c.level
+    if c.threads is None:
+        return f"{what}, whole device"
+    return f"{what}, {c.threads} thread{'s' if c.threads > 1 else ''}"
+
+
+def _bars(ceilings: Sequence[Ceiling]) -> list[dict[str, Any]]:
+    common = {"type": "bar", "orientation": "h", "y": [_name(c) for c in ceilings],
+              "hovertext": [reached(c) for c in ceilings], "hoverinfo": "text"}  # fmt: skip
+    paper = common | {"name": "on paper", "x": [c.paper for c in ceilings], "width": 0.8,
+                      "marker": {"color": GREY, "opacity": 0.35}}  # fmt: skip
+    measured = common | {
+        "name": "achieved", "x": [c.measured for c in ceilings], "width": 0.45, "marker": {"color": BLUE},
+        "text": [reached(c) for c in ceilings], "textposition": "auto",
+        "error_x": {"type": "data", "array": [(c.spread or 0.0) * (c.measured or 0.0) for c in ceilings]},
+    }  # fmt: skip
+    return [paper, measured]
+
+
+def _axis(ceilings: Sequence[Ceiling], unit: units.Dimension, title: str, anchor: str) -> dict[str, Any]:
+    high = max([v for c in ceilings for v in (c.paper, c.measured) if v is not None], default=1.0)
+    return linear_axis(1.08 * high, unit, title) | {"anchor": anchor}
