@@ -18,7 +18,7 @@ from hwcost.measure.designed_chain import chain, expected, log_uniform
 from hwcost.measure.designed_modules import Shape
 from hwcost.measure.designed_stages import stages, transformer
 
-VERSION = 3
+VERSION = 4
 _LONG_TIMES = (1e-3, 6e-2)  # s, of networks of realistic structure
 
 Rng = np.random.Generator

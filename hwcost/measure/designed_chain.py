@@ -24,6 +24,7 @@ from hwcost.measure.designed_modules import (
     ClassToken,
     Concatenated,
     Mean,
+    Reordered,
     Residual,
     Shape,
     Shuffled,
@@ -274,6 +275,14 @@ def _halves(rng: Rng, shape: Shape) -> nn.Module:
     return Split(body, gate=bool(rng.random() < 0.4), dim=1)
 
 
+def _reordered(rng: Rng, shape: Shape) -> nn.Module:
+    """A copy into a random order of dimensions, of a map or of tokens with heads."""
+    dim = 1 if len(shape) == 4 else 2
+    groups = [g for g in (2, 3, 4, 6, 8, 12) if shape[dim] % g == 0] or [1]
+    order = rng.permutation(np.arange(1, len(shape) + 1))
+    return Reordered(int(rng.choice(groups)), (0, *(int(i) for i in order)), dim)
+
+
 # -- pieces of tokens [n, t, d] -----------------------------------------------------------------------
 
 
@@ -282,7 +291,8 @@ def _attention(rng: Rng, shape: Shape) -> nn.Module:
     heads = int(rng.choice([h for h in (1, 2, 3, 4, 6, 8, 12, 16) if d % h == 0 and d // h >= 8] or [1]))
     bias = shape[1] if rng.random() < 0.3 else 0
     reduce = int(_pick(rng, 2, 4, 16)) if shape[1] > 16 and rng.random() < 0.2 else 1
-    attention = Attention(d, heads, fused=bool(rng.random() < 0.6), bias=bias, reduce=reduce)
+    packed = reduce == 1 and rng.random() < 0.6
+    attention = Attention(d, heads, fused=bool(rng.random() < 0.6), bias=bias, reduce=reduce, packed=packed)
     return Residual(nn.Sequential(nn.LayerNorm(d), attention))
 
 
@@ -346,9 +356,9 @@ Maker = Callable[[Rng, Shape], nn.Module]
 _MAP_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _conv), (8, _depthwise), (12, _inverted), (8, _bottleneck), (7, _branches), (6, _pool), (3, _resize),
     (3, _transposed), (4, _map_norm), (4, _activation), (4, _arithmetic), (3, _gate), (3, _to_tokens), (1, _head),
-    (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves),
+    (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves), (3, _reordered),
 )  # fmt: skip
 _TOKEN_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _attention), (25, _feed_forward), (15, _linear), (8, _token_norm), (5, _activation), (6, _arithmetic),
-    (4, _token_concat), (5, _gated), (3, _class_token), (1, _token_mean),
+    (4, _token_concat), (5, _gated), (3, _class_token), (1, _token_mean), (3, _reordered),
 )  # fmt: skip

@@ -49,27 +49,41 @@ class SqueezeExcite(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention, by the fused op or by its parts; maybe with a bias on the scores, maybe with fewer keys."""
+    """Self-attention, by the fused op or by its parts; maybe with a bias on the scores, maybe with fewer keys.
 
-    def __init__(self, width: int, heads: int, *, fused: bool, bias: int = 0, reduce: int = 1) -> None:
+    Queries, keys and values come from one matrix or from two, as the authors of networks do either.
+    """
+
+    def __init__(
+        self, width: int, heads: int, *, fused: bool, bias: int = 0, reduce: int = 1, packed: bool = False
+    ) -> None:
         super().__init__()
-        self.q, self.kv, self.out = nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)
+        first = 3 * width if packed else width
+        self.q, self.out = nn.Linear(width, first), nn.Linear(width, width)
+        self.kv = None if packed else nn.Linear(width, 2 * width)
         self.heads, self.fused, self.reduce = heads, fused, reduce
         self.bias = nn.Parameter(torch.empty(heads, bias, -(-bias // reduce))) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, t, d] -> [n, t, d]."""
         n, t, d = x.shape
-        size = d // self.heads
-        q = self.q(x).reshape(n, t, self.heads, size).transpose(1, 2)
-        k, v = self.kv(x[:, :: self.reduce]).reshape(n, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = self._parts(x)
         if self.fused:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
         else:
-            scores = (q * size**-0.5) @ k.transpose(-2, -1)
+            scores = (q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1)
             y = (scores if self.bias is None else scores + self.bias).softmax(dim=-1) @ v
         out: Tensor = self.out(y.transpose(1, 2).reshape(n, t, d))
         return out
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        n, t, d = x.shape
+        size = d // self.heads
+        if self.kv is None:
+            return self.q(x).reshape(n, t, 3, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+        q = self.q(x).reshape(n, t, self.heads, size).transpose(1, 2)
+        kv = self.kv(x[:, :: self.reduce]).reshape(n, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4)
+        return q, *kv.unbind(0)
 
 
 class Transposed(nn.Module):
@@ -242,3 +256,15 @@ class Rotated(nn.Module):
         """[n, t, d] -> [n, t, d]."""
         first, second = x.chunk(2, -1)
         return x * self.cos + torch.cat([-second, first], -1) * self.sin
+
+
+class Reordered(nn.Module):
+    """Elements in another order: groups of channels and the other dimensions permuted, and read as before."""
+
+    def __init__(self, groups: int, perm: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.groups, self.perm, self.dim = groups, perm, dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[...] -> [...]."""
+        return x.unflatten(self.dim, (self.groups, -1)).permute(self.perm).reshape(x.shape)

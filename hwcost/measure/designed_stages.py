@@ -105,10 +105,10 @@ def _layer_style(rng: Rng, d: int, tokens: int) -> Callable[[], list[Layer]]:
     fused, bias = bool(rng.random() < 0.7), tokens if rng.random() < 0.15 else 0
     hidden, act = int(d * float(_pick(rng, 2, 8 / 3, 4, 4))) // 8 * 8, _pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)
     before, norm = rng.random() < 0.75, RootMeanSquare if rng.random() < 0.2 else nn.LayerNorm
-    gated, rotated = rng.random() < 0.25, rng.random() < 0.2
+    gated, rotated, packed = rng.random() < 0.25, rng.random() < 0.2, rng.random() < 0.6
 
     def mix() -> Layer:
-        attention = Attention(d, heads, fused=fused, bias=bias)
+        attention = Attention(d, heads, fused=fused, bias=bias, packed=packed)
         return nn.Sequential(Rotated(tokens, d), attention) if rotated else attention
 
     def feed() -> Layer:
@@ -275,7 +275,8 @@ def _attend(s: Style, i: int, o: int, stride: int) -> Layer:
     heads = o // int(s.rng.choice([g for g in (8, 16, 32) if o % g == 0]))
     hidden = o * int(_pick(s.rng, 2, 4))
     window = int(_pick(s.rng, 7, 8, 7, 0))
-    mix = Residual(nn.Sequential(nn.LayerNorm(o), Attention(o, heads, fused=bool(s.rng.random() < 0.6))))
+    fused, packed = bool(s.rng.random() < 0.6), bool(s.rng.random() < 0.6)
+    mix = Residual(nn.Sequential(nn.LayerNorm(o), Attention(o, heads, fused=fused, packed=packed)))
     feed = Residual(nn.Sequential(nn.LayerNorm(o), nn.Linear(o, hidden), nn.GELU(), nn.Linear(hidden, o)))
     return nn.Sequential(*_down(i, o, stride), Grid(nn.Sequential(mix, feed), window, int(_pick(s.rng, 0, 0, 3))))
 
