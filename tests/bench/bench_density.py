@@ -1,0 +1,82 @@
+"""Compute density: what a search finds for a CPU and for a data-centre GPU, at equal accuracy.
+
+    python tests/bench/bench_density.py --seeds 3
+
+The space is NAS-Bench-201 with its published CIFAR-10 accuracies (the extra `bench`). Latencies come from the
+analytic model alone, on published ceilings of both devices: they are lower bounds, nobody measured them. For each
+device a study of two objectives, accuracy and latency; then, at each level of accuracy that both reached, the
+fastest architecture found, and its arithmetic intensity. Beside it, the same of the true fronts of the whole space.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+
+from hwcost import CostModel, Device, LatencyTable
+from hwcost.search import LatencyObjective, run_study
+from hwcost.search.data import get_data
+from hwcost.search.memory import attribute_of, is_training
+from hwcost.search.spaces import get_space
+
+Point = tuple[float, float, float]  # accuracy, latency (s), intensity (flop/byte)
+_LEVELS = 8
+
+
+def main() -> None:
+    """Print one line a level of accuracy, and how often the GPU's architecture is the denser one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", default="raspberry-pi-4")
+    parser.add_argument("--gpu", default="nvidia-a100-40gb")
+    parser.add_argument("--trainings", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = get_space("nas-bench-201")
+    data = get_data("nas-bench-201/cifar10", space)
+    tables = {}
+    for name in (options.cpu, options.gpu):
+        device = Device.load(name)
+        threads = device.cores if device.kind == "cpu" else 1
+        tables[name] = LatencyTable.build(space, CostModel.analytic(device, threads=threads))
+        ridge = device.ridge(threads=threads) if device.kind == "cpu" else device.ridge()
+        print(f"{name}: ridge point {ridge:.1f} flop/byte, published ceilings, analytic model")
+    truth = {name: [_point(table, *row) for row in data.truth] for name, table in tables.items()}
+    _compare("the true fronts", truth, options)
+    for seed in range(options.seeds):
+        found = {name: _search(space, data, table, options.trainings, seed) for name, table in tables.items()}
+        _compare(f"{options.trainings} trainings, seed {seed}", found, options)
+
+
+def _point(table: LatencyTable, params: Any, accuracy: float) -> Point:
+    estimate = table.estimate(params)
+    return accuracy, estimate.latency, estimate.intensity
+
+
+def _search(space: Any, data: Any, table: LatencyTable, trainings: int, seed: int) -> list[Point]:
+    objective = LatencyObjective(space.suggest, data.evaluate, model=table, form="pareto")
+    trials = [attribute_of(t) for t in run_study(objective, trainings, seed).trials if is_training(t)]
+    return [(a["metric"], a["latency"], a["intensity"]) for a in trials]
+
+
+def _compare(title: str, found: dict[str, Sequence[Point]], options: argparse.Namespace) -> None:
+    """Intensity of the fastest architecture of each device that reaches a level of accuracy."""
+    best = min(max(p[0] for p in points) for points in found.values())
+    levels = np.linspace(0.80, best, _LEVELS)
+    cpu, gpu = (np.array([_fastest(found[name], level)[2] for level in levels]) for name in (options.cpu, options.gpu))
+    print(f"{title}: the GPU's architecture is denser at {np.mean(gpu > cpu):.0%} of {_LEVELS} levels, less dense at")
+    print(f"  {np.mean(gpu < cpu):.0%}; ratio of intensities, geometric mean {np.exp(np.log(gpu / cpu).mean()):.2f}")
+    for level, c, g in zip(levels, cpu, gpu, strict=True):
+        print(f"  accuracy {level:.1%} and more: {options.cpu} {c:5.1f}, {options.gpu} {g:5.1f} flop/byte")
+
+
+def _fastest(points: Sequence[Point], level: float) -> Point:
+    return min((p for p in points if p[0] >= level), key=lambda p: p[1])
+
+
+if __name__ == "__main__":
+    main()
