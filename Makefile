@@ -45,6 +45,7 @@ types: dev ## mypy --strict
 
 bench: dev zoo ## speed and repeatability, each beside a peer or a limit; needs a quiet machine and takes a while
 	.venv-zoo/bin/python tests/bench/bench_counting.py
+	$(BIN)/python tests/bench/bench_table.py rows lookup sums cells
 	$(BIN)/python tests/bench/bench_clock.py throughput
 	$(BIN)/python tests/bench/bench_clock.py additivity
 

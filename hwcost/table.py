@@ -181,6 +181,16 @@ class LatencyTable:
         """Number of choices of each decision, in order."""
         return tuple(len(d["choices"]) for d in self.meta["decisions"])
 
+    @property
+    def runtime(self) -> str:
+        """Of the target."""
+        return str(self.meta["target"]["runtime"])
+
+    @property
+    def threads(self) -> int:
+        """Of the target."""
+        return int(self.meta["target"]["threads"])
+
     def latency(self, choices: ArrayLike) -> NDArray[np.float64]:
         """Latency (s) of architectures given as choice indices, eq. (1).
 
@@ -218,11 +228,8 @@ class LatencyTable:
         Raises:
             TableError: measurements of another target, or of no network of this space.
         """
-        e, target = measurements.environment, self.meta["target"]
-        for what, mine, theirs in (
-            ("runtime", target["runtime"], e.runtime),
-            ("threads", target["threads"], e.threads),
-        ):
+        e = measurements.environment
+        for what, mine, theirs in (("runtime", self.runtime, e.runtime), ("threads", self.threads, e.threads)):
             if mine != theirs:
                 raise TableError(f"this table is of {what} {mine}, but the measurements are of {theirs}")
         networks = [n for n in measurements.networks if n.spec.get("space") == self.meta["space"]]

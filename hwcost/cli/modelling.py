@@ -132,7 +132,9 @@ def _errors(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help="A model file, or `default`.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", show_default=False, help="A model file, `default`, or a table.")
+    ],
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TARGET]...", help="package.module:callable or path/file.py:callable."),
@@ -155,10 +157,20 @@ def evaluate(
         raise UsageError("evaluate takes either TARGETs with --input, or --store")
     if plot is not None:
         writable(plot)
-    loaded = load_model(model, runtime=runtime, threads=threads)
-    if store:
+    if Path(model).suffix == ".parquet":
+        if not store or baselines or plot is not None:
+            raise UsageError(
+                "a latency table is evaluated on networks of its space, measured by `hwcost measure --space S "
+                "--samples 20 --store URL`: give --store alone"
+            )
+        from hwcost.cli.tabling import table_accuracy
+
+        networks, accuracy = [], table_accuracy(model, store)
+    elif store:
+        loaded = load_model(model, runtime=runtime, threads=threads)
         networks, accuracy = _of_store(loaded, store)
     else:
+        loaded = load_model(model, runtime=runtime, threads=threads)
         networks, accuracy = _of_targets(loaded, targets or [], input or [], kwargs)
     others = _beside(loaded, networks, accuracy) if baselines else {}
     if plot is not None:

@@ -25,6 +25,7 @@ from hwcost.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from hwcost.accuracy import Accuracy
     from hwcost.search.spaces import Space
 
 _WORTH_PROCESSES = 20_000  # combinations of choices; below, starting workers takes longer than the work
@@ -115,6 +116,15 @@ def _jobs(space: Space) -> int:
     return len(os.sched_getaffinity(0)) if Walk(space).total >= _WORTH_PROCESSES else 1
 
 
+def table_accuracy(path: str, store: str) -> Accuracy:
+    """A table's sums against the networks of its space that a store holds."""
+    from hwcost.measure.store import Store
+    from hwcost.table import LatencyTable
+
+    loaded = LatencyTable.load(path)
+    return loaded.evaluate(Store.open(store).measurements(loaded.runtime, loaded.threads))
+
+
 @contextmanager
 def _workers(dask: str) -> Iterator[Any]:
     """Have joblib price on a Dask cluster, where an address is given."""
@@ -128,7 +138,7 @@ def _workers(dask: str) -> Iterator[Any]:
     import joblib
 
     try:
-        client = Client(dask, timeout="10s")
+        client: Any = Client(dask, timeout="10s")
     except (OSError, ValueError) as error:
         raise UsageError(
             f"no Dask scheduler at {dask} ({type(error).__name__}); start one with `dask scheduler`"
