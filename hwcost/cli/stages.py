@@ -164,7 +164,7 @@ class Job:
                 trainings=self.plan.trainings,
                 seed=self.plan.seed,
                 storage=f"sqlite:///{self.path('study.db')}",
-                name=f"{SPACE} within {budget:.4g} s",
+                name=f"{SPACE} within {budget:.4g} s by {table.meta['model'][:8]}",
                 progress=bar,
             )
 
