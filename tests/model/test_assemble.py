@@ -1,0 +1,75 @@
+"""Tests of hwcost.assemble: architectures of a space from their parameters are what tracing them gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hwcost import CostModel, Device
+from hwcost.search.spaces import get_space
+from hwcost.search.spaces.base import Block, Decision, Params, Site, Space, SpaceError
+
+
+@pytest.fixture
+def simple(device: Device) -> CostModel:
+    """Roofline times, with an overhead and an interval so that these are compared as well."""
+    plain = CostModel.analytic(device)
+    return CostModel(plain.target, plain.runtime, replace(plain.fitted, overhead=(1.1, 4e-6, 3e-5), common=0.03, z=1.6))
+
+
+@pytest.mark.parametrize("name", ["tiny-cnn", "mbconv", "vit"])
+def test_an_architecture_is_priced_as_its_network_would_be(simple: CostModel, name: str) -> None:
+    space, rng = get_space(name), np.random.default_rng(0)
+    architectures = [space.sample(rng) for _ in range(6)]
+    for params, found in zip(architectures, simple.estimate_many(architectures, space=space), strict=True):
+        with torch.device("meta"):
+            whole = simple.estimate(space.build(params).eval(), space.inputs(params))
+        assert found.latency == pytest.approx(whole.latency, rel=1e-9)
+        assert (found.low, found.high) == pytest.approx((whole.low, whole.high), rel=1e-9)
+        assert [(k.name, k.module) for k in found.kernels] == [(k.name, k.module) for k in whole.kernels]
+        assert found.cost == whole.cost
+        assert list(found.blocks) == list(whole.blocks)
+
+
+def test_parameters_that_are_not_of_the_space_are_refused(simple: CostModel) -> None:
+    space = get_space("tiny-cnn")
+    params = space.sample(np.random.default_rng(0))
+    with pytest.raises(SpaceError, match="resolution"):
+        simple.estimate_many([params | {"resolution": 63}], space=space)
+
+
+class Layers(Space):
+    """Two layers whose widths are given as a list, which has no hash."""
+
+    name = "layers"
+    decisions = (Decision("wide", (False, True)), Decision("rows", (32, 64)))
+    built = 0
+
+    def __init__(self) -> None:
+        self.sites = tuple(Site(f"layers.{i}", ("wide", "rows"), partial(self.layer, i)) for i in range(2))
+
+    def layer(self, i: int, p: Params) -> Block:
+        width = 64 if p["wide"] else 32
+        shape = (p["rows"], width)
+        return Block(f"layers.{i}", f"linear {shape}", partial(self.make, [width, width]), shape)
+
+    def make(self, widths: list[int]) -> nn.Module:
+        Layers.built += 1
+        return nn.Linear(*widths)
+
+    def input_shape(self, params: Params) -> tuple[int, ...]:
+        return (params["rows"], 64 if params["wide"] else 32)
+
+
+def test_a_block_is_made_once_however_often_it_stands(simple: CostModel) -> None:
+    space, Layers.built = Layers(), 0
+    everything = list(space) * 3
+    found = simple.estimate_many(everything, space=space)
+    assert Layers.built == 4  # 2 widths x 2 heights, each at two places of three networks
+    assert [e.latency for e in simple.estimate_many(everything, space=space)] == [e.latency for e in found]
+    assert Layers.built == 4
