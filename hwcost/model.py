@@ -13,6 +13,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +71,7 @@ class CostModel:
         self.settings = settings or Settings()
         self._runtime = get_runtime(runtime)
         self.fitted = fitted
+        self.quantile = "low"  # what its times mean: the unloaded latency, or see `at_quantile`
         self._catalogue = Catalogue()
         self._assembling: Assembler | None = None
 
@@ -136,6 +138,30 @@ class CostModel:
         both = self.measurements + more if self.measurements is not None else more
         return CostModel.fit(both, device=self.target.device, settings=self.settings, prior=self.prior)
 
+    def at_quantile(self, quantile: str) -> CostModel:
+        """A model whose times are those that a user meets: "typical" (half of the runs take no longer) or
+        "tail" (95 % of them); "low" is the unloaded latency.
+
+        Every time is the unloaded one multiplied by the target's factor (`hwcost.measure.quantiles`). A
+        saved model is the unloaded one.
+
+        Raises:
+            ModelError: the roofline alone, which knows of no run.
+            MeasurementError: no such quantile, or nothing measured tells it.
+        """
+        from hwcost.measure.quantiles import factor, named
+
+        if self.measurements is None:
+            raise ModelError(f"the roofline alone knows no {named(quantile)} latency; fit a model with `hwcost fit`")
+        times = factor(self.measurements, quantile)
+        scale, per_call, fixed = self.fitted.overhead
+        fitted = replace(self.fitted, overhead=(times * scale, times * per_call, times * fixed))
+        slower = CostModel(
+            self.target, self.runtime, fitted, self.measurements, self.settings, self.prior, self.date
+        )  # fmt: skip
+        slower.quantile = named(quantile)
+        return slower
+
     # -- what it says -----------------------------------------------------------------------------
 
     @property
@@ -179,7 +205,8 @@ class CostModel:
         """Identity of the model's data: 20 hex digits; the day of the fit is no part of it."""
         from hwcost.modelfile import to_bytes
 
-        return hashlib.sha256(to_bytes(self, dated=False)).hexdigest()[:20]
+        times = "" if self.quantile == "low" else self.quantile
+        return hashlib.sha256(to_bytes(self, dated=False) + times.encode()).hexdigest()[:20]
 
     @property
     def provenance(self) -> str:
@@ -322,7 +349,11 @@ class CostModel:
         return self.fitted.residual.predict(data, self.fitted.sigma)
 
     def _compose(self, wholes: Sequence[Whole]) -> list[Estimate]:
-        notes = () if self.is_fitted else ("the roofline alone: a lower bound, not a prediction",)
+        notes: tuple[str, ...] = ()
+        if not self.is_fitted:
+            notes = ("the roofline alone: a lower bound, not a prediction",)
+        elif self.quantile != "low":
+            notes = (f"the {self.quantile} latency, not the unloaded one",)
         like = Estimate(
             latency=0.0, low=0.0, high=0.0, confidence=self.confidence, overhead=0.0, kernels=(),
             common=self.fitted.common, z=self.fitted.z, notes=notes,

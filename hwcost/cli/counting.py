@@ -11,6 +11,7 @@ from hwcost.cli.common import (
     DtypeOption,
     JsonFlag,
     KwargsOption,
+    QuantileOption,
     RuntimeOfModelOption,
     ThreadsOfModelOption,
     UsageError,
@@ -60,13 +61,16 @@ def estimate(
     threads: ThreadsOfModelOption = None,
     dtype: DtypeOption = "float32",
     depth: Annotated[int, typer.Option("--depth", min=1, help="Parts of the module path that name a block.")] = 2,
+    quantile: QuantileOption = "low",
     as_json: JsonFlag = False,
 ) -> None:
     """Count what a network does, bound its time by a device, or predict it with a model; per block."""
     if bool(device) == bool(model):
         raise UsageError("an estimate needs either --device NAME or --model FILE")
     graph = count(target, input or [], kwargs)
-    cost_model = _model(device, model, runtime, threads, dtype)
+    cost_model = priced_by(device, model, runtime, threads, dtype)
+    if quantile != "low":
+        cost_model = cost_model.at_quantile(quantile)
     found = cost_model.estimate(graph)
     if as_json:
         place = {"device": cost_model.device.name, "runtime": cost_model.runtime, "threads": cost_model.threads}
@@ -93,7 +97,8 @@ def count(target: str, inputs: Sequence[str], kwargs: str = "") -> Graph:
     return trace(build_target(target, parse_kwargs(kwargs)), examples_)
 
 
-def _model(device: str, model: str, runtime: str | None, threads: int | None, dtype: str) -> CostModel:
+def priced_by(device: str, model: str, runtime: str | None, threads: int | None, dtype: str) -> CostModel:
+    """The cost model that --model or --device names."""
     from hwcost.model import CostModel
 
     if model:

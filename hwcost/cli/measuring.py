@@ -11,6 +11,7 @@ from hwcost.cli.common import (
     JsonFlag,
     KwargsOption,
     PlotOption,
+    QuantileOption,
     RuntimeOption,
     StoreOption,
     ThreadsOption,
@@ -110,11 +111,14 @@ def measure(
     spread: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Go on, up to twice the rounds, until the spread is this.")
     ] = None,
-    quantile: Annotated[str, typer.Option(metavar="NAME", help="Latency to print: low, median or p95.")] = "low",
+    quantile: QuantileOption = "low",
     seed: Annotated[int, typer.Option(help="Of the networks drawn from the space.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure networks and their kernels on this machine; goes on where it stopped."""
+    from hwcost.measure.quantiles import named
+
+    named(quantile)  # refused before anything is measured
     items = _items(targets or [], input or [], kwargs, space, samples, seed, limited=bool(time))
     found, known = _campaign(
         items, time=time, runtime=runtime, threads=threads, store=store, rounds=rounds, spread=spread,
@@ -210,10 +214,12 @@ def _campaign(
 
 
 def _row(network: NetworkMeasurement, quantile: str) -> dict[str, Any]:
+    from hwcost.measure.quantiles import of
+
     timing, spec = network.timing, network.spec
     named = {"target": spec["target"], "input": spec["input"]} if "target" in spec else dict(spec)
     return {"name": network.name} | named | {
-        "latency_s": timing.quantile(quantile), "median_s": timing.median, "p95_s": timing.p95,
+        "latency_s": of(timing, quantile), "median_s": timing.median, "p95_s": timing.p95,
         "spread": timing.spread, "rounds": timing.rounds, "flags": list(timing.flags),
         "kernels": len(network.kernels),
     }  # fmt: skip
@@ -225,12 +231,13 @@ def _show(networks: list[NetworkMeasurement], store: str, quantile: str) -> None
     from rich.table import Table
 
     from hwcost import units
+    from hwcost.measure.quantiles import of
 
     if not networks:
         raise UsageError(f"the time was too short to measure one network into {store}; give more with --time")
     table = Table("network", "latency", "spread", "rounds", "kernels", "flags", box=None)
     for n in networks[:30]:
-        latency = units.format(n.timing.quantile(quantile), "second")
+        latency = units.format(of(n.timing, quantile), "second")
         spread = f"± {n.timing.spread:.1%}"
         flags = ", ".join(n.timing.flags)
         table.add_row(n.name, latency, spread, str(n.timing.rounds), str(len(n.kernels)), flags)

@@ -105,6 +105,27 @@ def test_a_model_file_holds_no_code(model: CostModel, tmp_path: Path) -> None:
     assert sorted(names) == ["device.toml", "kernels.parquet", "model.json", "networks.parquet", "times.parquet"]
 
 
+@pytest.mark.parametrize(("quantile", "times"), [("typical", 1.25), ("0.95", 1.5)])
+def test_a_budget_may_mean_the_tail(measurements: Measurements, device: Device, quantile: str, times: float) -> None:
+    loaded = replace(
+        measurements,
+        networks=tuple(
+            replace(n, timing=replace(n.timing, median=1.25 * n.timing.latency, p95=1.5 * n.timing.latency))
+            for n in measurements.networks
+        ),
+    )
+    model = CostModel.fit(loaded, device=device)
+    slower = model.at_quantile(quantile)
+    for network in _lowered(measurements)[:5]:
+        low, high = model.estimate(network), slower.estimate(network)
+        assert high.latency == pytest.approx(times * low.latency)
+        assert [k.latency for k in high.kernels] == pytest.approx([times * k.latency for k in low.kernels])
+        assert "latency, not the unloaded one" in high.notes[0]
+    assert slower.digest != model.digest == model.at_quantile("low").digest
+    with pytest.raises(ModelError, match="the roofline alone knows no tail latency"):
+        CostModel.analytic(device).at_quantile("tail")
+
+
 def test_merging_more_measurements_refits(model: CostModel, unseen: Measurements) -> None:
     merged = model.merge(unseen)
     assert merged.measurements is not None
