@@ -14,6 +14,7 @@ from hwcost.search.probe import Choose, Probe, draw, fixed_or_random, random_cho
 
 _DESCENT = 25  # generations of a descent towards the budget where random architectures miss it
 _PARENTS = 10
+_ENOUGH = 120  # neighbours asked for of one parent
 
 
 class NothingFits(ObjectiveError):
@@ -43,6 +44,7 @@ class Pool:
     looked_at: int = 0
     infeasible: int = 0
     nearest: Candidate | None = None  # the least infeasible one
+    _asked: dict[str, int] = field(default_factory=dict)  # neighbours asked for, of each parent
     _seen: set[tuple[tuple[str, Any], ...]] = field(default_factory=set)  # parameters of all that were looked at
 
     @property
@@ -109,7 +111,11 @@ class Pool:
                 pass
 
     def _children(self, parent: Candidate, rng: np.random.Generator, count: int) -> Iterator[Candidate]:
-        """Neighbours that were not looked at before."""
+        """Neighbours that were not looked at before; a parent that was asked often enough has no more."""
+        asked = self._asked.get(parent.judgement.key, 0)
+        self._asked[parent.judgement.key] = asked + count
+        if asked >= _ENOUGH:
+            return
         for params in _mutations(parent, rng, count):
             if tuple(params.items()) not in self._seen:
                 yield self.look(fixed_or_random(params, rng))

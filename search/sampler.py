@@ -34,7 +34,7 @@ from hwcost.search.ranking import Encoded, Ranking
 
 Array = NDArray[np.float64]
 _LOOKS = 60  # random architectures looked at for each proposal
-_PARENTS, _NEIGHBOURS, _CLIMBS = 4, 12, 2
+_PARENTS, _NEIGHBOURS, _CLIMBS = 6, 40, 3
 _REJECTIONS = 100  # random proposals without a training before the start is drawn from the pool
 _TRIES = 50  # of another sampler, before the nearest feasible candidate is taken
 

@@ -90,6 +90,14 @@ def regret_curve(
     return np.array([regret((t[:i], m[:i]), truth, budget=budget) for i in range(1, len(t) + 1)])
 
 
+def hypervolume_curve(
+    found: tuple[ArrayLike, ArrayLike], truth: tuple[ArrayLike, ArrayLike], *, budget: float | None = None
+) -> Array:
+    """Hypervolume ratio after each training, in the order given."""
+    t, m = _pair(*found)
+    return np.array([hypervolume_ratio((t[:i], m[:i]), truth, budget=budget) for i in range(1, len(t) + 1)])
+
+
 def summary(values: Sequence[float]) -> dict[str, float]:
     """Median, mean and worst of several seeds' regrets."""
     v = np.asarray(values, dtype=float)

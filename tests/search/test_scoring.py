@@ -11,6 +11,7 @@ from hwcost.search.scoring import (
     ScoringError,
     front,
     hypervolume,
+    hypervolume_curve,
     hypervolume_ratio,
     regret,
     regret_curve,
@@ -58,6 +59,12 @@ def test_regret_counts_within_the_budget_only() -> None:
 def test_regret_over_trainings_falls() -> None:
     curve = regret_curve(([1.0, 3.0, 2.0], [0.5, 0.6, 0.7]), (TIMES, ACCURACIES), budget=3.0)
     assert curve == pytest.approx([0.2, 0.1, 0.0])
+
+
+def test_hypervolume_over_trainings_rises_to_all_of_it() -> None:
+    """The true front, against (4 s, 0.5): 0.2 for 2 s at 0.7; the point at 4 s adds nothing, being on the edge."""
+    curve = hypervolume_curve(([1.0, 3.0, 2.0], [0.5, 0.6, 0.7]), (TIMES, ACCURACIES))
+    assert curve == pytest.approx([0.0, 0.1 / 0.4, 1.0])  # 0.1 for 1 s, then 0.2 for 2 s
 
 
 def test_summary_of_seeds() -> None:
