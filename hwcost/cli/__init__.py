@@ -18,7 +18,17 @@ from hwcost import __version__
 from hwcost.cli.common import examples, report_error, say
 
 # In the order of the help.
-_FILES = ("quickstart", "measuring", "exchanging", "counting", "catalogue", "modelling", "tabling", "searching")
+_FILES = (
+    "quickstart",
+    "measuring",
+    "exchanging",
+    "counting",
+    "advising",
+    "catalogue",
+    "modelling",
+    "tabling",
+    "searching",
+)
 
 
 class _Verbs(TyperGroup):

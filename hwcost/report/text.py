@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,9 @@ from hwcost.accuracy import Accuracy, Comparison
 from hwcost.device import ComputeCeiling, Device, MemoryCeiling
 from hwcost.estimate import Estimate
 from hwcost.report.columns import column, percent
+
+if TYPE_CHECKING:
+    from hwcost.advise import Advice
 
 
 def device_table(devices: Iterable[Device]) -> Table:
@@ -99,6 +103,21 @@ def accuracy_lines(accuracy: Accuracy, what: str) -> str:
         f"{spearman}inside the interval {percent(accuracy.coverage_of_interval, 0)}.\n"
         f"The clock itself {clock}."
     )
+
+
+def advice_table(found: Sequence[Advice]) -> Table:
+    """One line a change, in the order given. "=": computes the same; "?": outside what was measured."""
+    times = [t for a in found for t in (a.after, a.low, a.high)]
+    head, texts = column("then", times, "second")
+    table = _table("change", "gain>", f"{head}>", "low>", "high>", "macs>", "<", "where")
+    for i, a in enumerate(found):
+        work = f"{100 * (a.macs_after / a.macs_before - 1):+.0f} %" if a.macs_before else "-"
+        mark = "=" * a.same + "?" * (not a.measured)
+        more = f" and {len(a.where) - 1} more" if len(a.where) > 1 else ""
+        table.add_row(
+            a.change, percent(a.gain), *texts[3 * i : 3 * i + 3], work, mark, f"{a.where[0]}{more}" if a.where else ""
+        )
+    return table
 
 
 def describe_path(path: Path) -> str:
