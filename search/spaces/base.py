@@ -36,6 +36,10 @@ A space of one's own::
 
         def input_shape(self, params: Params) -> tuple[int, ...]:
             return (1, 3, 32, 32)
+
+A space that knows more of an architecture than its decisions say, such as how much of it is alive, may have a
+method `features(params) -> Mapping[str, float]`, of the same names for all, in units of which one matters: where
+a study's `build` is the space's `suggest`, its sampler learns from them (`nas-bench-201` has one).
 """
 
 from __future__ import annotations
