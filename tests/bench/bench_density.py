@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", default="raspberry-pi-4")
     parser.add_argument("--gpu", default="nvidia-a100-40gb")
+    parser.add_argument("--gpu-dtype", default="float16", help="float16 is what its tensor cores do; float32 has none")
     parser.add_argument("--trainings", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
@@ -41,10 +42,10 @@ def main() -> None:
     tables = {}
     for name in (options.cpu, options.gpu):
         device = Device.load(name)
-        threads = device.cores if device.kind == "cpu" else 1
-        tables[name] = LatencyTable.build(space, CostModel.analytic(device, threads=threads))
-        ridge = device.ridge(threads=threads) if device.kind == "cpu" else device.ridge()
-        print(f"{name}: ridge point {ridge:.1f} flop/byte, published ceilings, analytic model")
+        dtype = options.gpu_dtype if device.kind == "gpu" else "float32"
+        tables[name] = LatencyTable.build(space, CostModel.analytic(device, dtype=dtype))
+        ridge = device.ridge(dtype, 1 if device.kind == "cpu" else None)
+        print(f"{name}, {dtype}: ridge point {ridge:.1f} flop/byte, published ceilings, analytic model")
     truth = {name: [_point(table, *row) for row in data.truth] for name, table in tables.items()}
     _compare("the true fronts", truth, options)
     for seed in range(options.seeds):
