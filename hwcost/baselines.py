@@ -26,8 +26,8 @@ from scipy.spatial import cKDTree
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 
 from hwcost.compose import Key, distance, key
+from hwcost.features import NAMES, Columns, Target, columns
 from hwcost.model import ModelError
-from hwcost.residual import NAMES, Columns, Target, columns
 
 if TYPE_CHECKING:
     from hwcost.model import CostModel

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from hwcost.cost import Cost
 from hwcost.estimate import Bound, Estimate, KernelEstimate
+from hwcost.features import Columns
 from hwcost.fitting import Fitted
 from hwcost.kernel import Kernel
-from hwcost.residual import Columns, Prediction
+from hwcost.residual import Prediction
 from hwcost.runtimes import Placed
 
 Array = NDArray[np.float64]

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from hwcost.accuracy import Accuracy, Comparison
+from hwcost.features import Columns, Target, columns
 from hwcost.kernel import Kernel
 from hwcost.measure import Measurements
-from hwcost.residual import Columns, Residual, Settings, Target, columns
+from hwcost.residual import Residual, Settings
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

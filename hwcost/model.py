@@ -26,10 +26,11 @@ from hwcost.assemble import Assembler
 from hwcost.compose import Catalogue, Part, Whole, compose, distance
 from hwcost.device import Device
 from hwcost.estimate import BlockEstimate, Estimate, KernelEstimate
+from hwcost.features import Columns, Target, columns
 from hwcost.fitting import Fitted, fit
 from hwcost.graph import Graph
 from hwcost.measure import Measurements
-from hwcost.residual import Columns, Prediction, Residual, Settings, Target, columns
+from hwcost.residual import Prediction, Residual, Settings
 from hwcost.runtimes import Network, Placed, get_runtime
 
 if TYPE_CHECKING:

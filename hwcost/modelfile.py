@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 import hwcost
 from hwcost import fitcache
 from hwcost.device import Device, DeviceError
+from hwcost.features import Target
 from hwcost.measure import MeasurementError
 from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
 from hwcost.model import CostModel, ModelError
-from hwcost.residual import Settings, Target
+from hwcost.residual import Settings
 from hwcost.shipped import shipped
 
 FORMAT = 1

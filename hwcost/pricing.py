@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwcost.features import columns
 from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
-from hwcost.residual import columns
 from hwcost.runtimes import get_runtime
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 
 from hwcost.device import Device
+from hwcost.features import NAMES, Target, columns
 from hwcost.measure import Measurements
-from hwcost.residual import NAMES, Residual, Target, columns
+from hwcost.residual import Residual
 
 
 def _data(measurements: Measurements, device: Device):  # type: ignore[no-untyped-def]

@@ -1,0 +1,249 @@
+"""A kernel as numbers: what the residual learns from.
+
+Every feature is read from shapes, parameters and cost alone, the same way for every op: this module
+knows no op by name. Sizes are logarithms to base 2. Where an op works along one dimension (the channels
+of a convolution, the features of a linear layer, what a norm or a softmax runs over), that dimension is
+found from the weights' shape or the op's parameters, since [n, h, w, c] and [n, c, h, w] look alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcost.device import Device
+from hwcost.graph import ITEMSIZE, OpSpec, Param, TensorSpec
+from hwcost.kernel import Kernel
+from hwcost.roofline import level_time
+
+Array = NDArray[np.float64]
+
+_COST = (
+    "compute_time",
+    "memory_time",
+    "bound",
+    "flops",
+    "macs",
+    "weights",
+    "read",
+    "written",
+    "distance",
+    "working_set",
+)
+_EXTENT = (
+    "depth_k",
+    "channels_out",
+    "channels_in",
+    "rows",
+    "height",
+    "width",
+    "batch",
+    "dims",
+    "last_in",
+    "last_out",
+    "input",
+)
+_WINDOW = ("window", "stride", "dilation", "groups", "padding", "window_width", "group_in", "group_out")
+_ALIGNMENT = (
+    "align_out",
+    "align_in",
+    "waste_8_out",
+    "waste_8_in",
+    "waste_16_out",
+    "waste_32_out",
+    "waste_4_last",
+    "waste_8_last",
+)
+_LAYOUT = ("strided", "layout_in", "layout_out", "run", "moved", "itemsize", "inputs")
+NAMES = ("kind", "ops", "epilogue", *_COST, *_EXTENT, *_WINDOW, *_ALIGNMENT, *_LAYOUT, "parallel")
+SUPPORT = ("flops", "read", "written", "weights", "depth_k", "channels_out", "channels_in", "rows", "window")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a kernel runs on: the ceilings that normalise it."""
+
+    device: Device
+    threads: int
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Distinct kernels as arrays, all of length n."""
+
+    flops: Array
+    compute_time: Array  # s
+    memory_time: Array  # s, each part of the traffic at the level it fits in
+    features: Array  # [n, len(NAMES)]; the kind's column is filled by the residual
+    kinds: tuple[str, ...]
+
+    @property
+    def roofline(self) -> Array:
+        """max(W / P, Q / B) (s)."""
+        return np.maximum(self.compute_time, self.memory_time)
+
+
+def columns(kernels: Sequence[tuple[Kernel, int]], target: Target) -> Columns:
+    """Arrays of kernels, each with its reuse distance (byte, -1 where it reads no activation)."""
+    shapes = np.array([_shape_features(kernel) for kernel, _ in kernels], dtype=float).reshape(len(kernels), -1)
+    traffic = np.array([_traffic(kernel) for kernel, _ in kernels], dtype=float).reshape(-1, 5)
+    distance = np.array([d for _, d in kernels], dtype=float)
+    flops, macs, weights, read, written = traffic.T
+    peak = np.array([target.device.peak(kernel.dtype, target.threads) for kernel, _ in kernels])
+    compute = flops / peak
+    memory = level_time(weights, read, written, distance, target.device, target.threads)
+    timed = np.column_stack([
+        _log(compute * 1e9), _log(memory * 1e9), _log(compute * 1e9) - _log(memory * 1e9),
+        _log(flops), _log(macs), _log(weights), _log(read), _log(written), np.round(_log(np.maximum(distance, 0))),
+        _log(weights + read + written),
+    ])  # fmt: skip
+    parallel = np.full((len(kernels), 1), math.log2(target.threads))
+    features = np.hstack([np.zeros((len(kernels), 1)), shapes[:, :2], timed, shapes[:, 2:], parallel])
+    assert features.shape[1] == len(NAMES), (features.shape, len(NAMES))
+    return Columns(flops, compute, memory, features, tuple(_label(kernel) for kernel, _ in kernels))
+
+
+def _log(x: Array) -> Array:
+    """log2(1 + x): defined at 0, where many kernels have no weights or no macs."""
+    return np.log2(1.0 + x)
+
+
+@lru_cache(maxsize=20_000)
+def _traffic(kernel: Kernel) -> tuple[int, int, int, int, int]:
+    cost = kernel.cost
+    return cost.flops, cost.macs, cost.bytes_weights, cost.bytes_activations, cost.bytes_written
+
+
+@lru_cache(maxsize=20_000)
+def _shape_features(kernel: Kernel) -> tuple[float, ...]:
+    """Geometry of a kernel: the main op's tensors and parameters."""
+    op = _main(kernel)
+    out = op.outputs[0] if op.outputs else op.inputs[0]
+    first = op.inputs[0] if op.inputs else out
+    tensors = [t for o in kernel.ops for t in o.inputs]
+    return (
+        float(len(kernel.ops)), float(len({o.kind for o in kernel.ops[1:]})),
+        *_extent(op, first, out), *_window_features(op, first, out), *_alignment(op, first, out),
+        float(sum(t.layout != "contiguous" for t in tensors)), float(first.layout != "contiguous"),
+        float(out.layout != "contiguous"), *_permutation(op, first), float(ITEMSIZE[first.dtype]), float(len(tensors)),
+    )  # fmt: skip
+
+
+def _extent(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
+    channels_in, channels_out = _channels(op, first, out)
+    height, width = (out.shape[-2], out.shape[-1]) if len(out.shape) >= 4 else (1, 1)
+    depth = _traffic(Kernel((op,)))[1] / max(out.numel, 1)
+    sizes = (depth, channels_out, channels_in, out.numel // channels_out, height, width)
+    batch = math.log2(max(out.shape[0], 1)) if out.shape else 0.0
+    more = (_last(first), _last(out), first.numel)
+    return (*(math.log2(1 + v) for v in sizes), batch, float(len(out.shape)), *(math.log2(1 + v) for v in more))
+
+
+def _window_features(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
+    filters = next((t.shape[2:] for t in op.inputs[1:2] if t.weight and len(t.shape) > 2), ())
+    window = math.prod(filters) if filters else _window(op)
+    channels_in, channels_out = _channels(op, first, out)
+    groups = _scalar(op.param("groups", 1))
+    return (
+        math.log2(1 + window), *(math.log2(_scalar(op.param(name, 1))) for name in ("stride", "dilation", "groups")),
+        _scalar(op.param("padding", 0), low=0.0), float(filters[-1] if filters else 1),
+        *(math.log2(max(c / groups, 1)) for c in (channels_in, channels_out)),
+    )  # fmt: skip
+
+
+def _alignment(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
+    """How channels and rows fill the vectors and blocks of vectors that kernels work with."""
+    channels_in, channels_out = _channels(op, first, out)
+    groups = int(_scalar(op.param("groups", 1)))
+    each_in, each_out, last = max(channels_in // groups, 1), max(channels_out // groups, 1), _last(out)
+    return (
+        _twos(channels_out), _twos(channels_in), _waste(each_out, 8), _waste(each_in, 8), _waste(each_out, 16),
+        _waste(each_out, 32), _waste(last, 4), _waste(last, 8),
+    )  # fmt: skip
+
+
+def _waste(size: int, block: int) -> float:
+    """log2 of the work done over the work asked for, where whole blocks are worked on."""
+    return math.log2(-(-size // block) * block / size)
+
+
+def _twos(channels: int) -> float:
+    """log2 of the largest power of two up to 64 that divides the channels."""
+    return float(min((channels & -channels).bit_length() - 1, 6))
+
+
+def _permutation(op: OpSpec, first: TensorSpec) -> tuple[float, float]:
+    """Of a copy into another order: log2 of the run of elements that stay together, and how many dimensions
+    move against the others. (-1, -1) for everything else."""
+    perm = op.param("perm")
+    if not isinstance(perm, tuple) or not perm:
+        return -1.0, -1.0
+    order = [int(p) for p in perm if isinstance(p, int)]
+    kept = next(
+        (n for n, (i, p) in enumerate(zip(range(len(order))[::-1], order[::-1], strict=True)) if i != p), len(order)
+    )
+    longest = [1] * len(order)  # increasing subsequences that end here
+    for i, p in enumerate(order):
+        longest[i] = 1 + max((longest[j] for j in range(i) if order[j] < p), default=0)
+    return math.log2(math.prod(first.shape[len(order) - kept :])), float(len(order) - max(longest))
+
+
+def _channels(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[int, int]:
+    """(in, out): the extent of the dimension that the op works along."""
+    weight = next((t.shape for t in op.inputs if t.weight), ())
+    normalised, dim = op.param("normalized_shape"), op.param("dim")
+    if len(weight) == 2:
+        return _last(first), _last(out)
+    if isinstance(normalised, tuple):
+        size = math.prod(int(n) for n in normalised if isinstance(n, int))
+        return max(size, 1), max(size, 1)
+    if not weight and isinstance(dim, int) and -len(first.shape) <= dim < len(first.shape):
+        inside = max(first.shape[dim], 1)
+        return inside, max(out.shape[dim], 1) if len(out.shape) == len(first.shape) else inside
+    return _mapped(first), _mapped(out)
+
+
+def _mapped(t: TensorSpec) -> int:
+    """Channels of a feature map [b, c, *] or of a matrix [*, c]."""
+    return max(t.shape[1], 1) if len(t.shape) >= 4 else _last(t)
+
+
+def _last(t: TensorSpec) -> int:
+    return max(t.shape[-1], 1) if t.shape else 1
+
+
+@lru_cache(maxsize=20_000)
+def _label(kernel: Kernel) -> str:
+    """The kind, told apart by what changes how an op is computed: groups, and as many groups as channels."""
+    op = _main(kernel)
+    groups = _scalar(op.param("groups", 1))
+    if groups <= 1:
+        return kernel.kind
+    first = op.inputs[0].shape
+    return kernel.kind + ("/depthwise" if len(first) > 1 and groups == first[1] else "/grouped")
+
+
+def _main(kernel: Kernel) -> OpSpec:
+    kind = kernel.kind
+    return next(op for op in kernel.ops if op.kind == kind)
+
+
+def _window(op: OpSpec) -> float:
+    size = op.param("kernel_size", 1)
+    return math.prod(_scalar(s) for s in size) if isinstance(size, tuple) else _scalar(size) ** 2
+
+
+def _scalar(value: Param, low: float = 1.0) -> float:
+    first = value[0] if isinstance(value, tuple) and value else value
+    return max(float(first), low) if isinstance(first, (int, float)) else low
+
+
+def support_columns() -> list[int]:
+    """Columns in which a kernel must be near a measured one to count as measured."""
+    return [NAMES.index(name) for name in SUPPORT]
