@@ -150,6 +150,8 @@ def write(
         parts.add(todo.popleft(), columns)
         if progress is not None:
             progress(walk.done, walk.total)
+    if progress is not None:
+        progress(walk.total, walk.total)
     parts.join(Head(tuple(walk.places), meta), count)
     return walk.rows
 

@@ -225,28 +225,39 @@ def test_parts_of_another_table_are_refused(space: Space, model: CostModel, devi
 
 KILLED = """
 import sys
+import time
 from hwcost import CostModel, LatencyTable
 from hwcost.generation import tasks
 from hwcost.search.spaces import get_space
 tasks.__defaults__ = (20,)
-model = CostModel.analytic(sys.argv[1])
-LatencyTable.write(get_space(sys.argv[2]), model, sys.argv[3], progress=lambda *_: print("part", flush=True))
+device, space, path, last = sys.argv[1:]
+made = []
+
+
+def progress(done, total):
+    made.append(done)
+    print("part", flush=True)
+    if len(made) == int(last):
+        time.sleep(600)  # in the middle of the work, until it is killed
+
+
+LatencyTable.write(get_space(space), CostModel.analytic(device), path, progress=progress)
 """
 
 
-def test_a_killed_run_goes_on(space: Space, device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on(place: str, space: Space, device: Device, tmp_path: Path) -> None:
     """SIGKILL in the middle; what is there afterwards is the table of a run that nobody killed."""
     path, profile = tmp_path / "t.parquet", tmp_path / "device.toml"
     device.save(profile)
     argv = [sys.executable, "-c", KILLED, str(profile), place, str(path)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen([*argv, "3"], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         for _ in range(3):
             run.stdout.readline()
         run.send_signal(signal.SIGKILL)
     assert not path.exists()
-    assert len(list((tmp_path / "t.parquet.parts").glob("*.parquet"))) >= 3
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+    assert len(list((tmp_path / "t.parquet.parts").glob("*.parquet"))) == 3
+    subprocess.run([*argv, "0"], check=True, stdout=subprocess.DEVNULL)
     whole = LatencyTable.build(space, CostModel.analytic(Device.load(profile)))
     same(LatencyTable.load(path), whole)
 
