@@ -4,7 +4,7 @@ A module is converted by OpenVINO's own PyTorch front end, in float32. The graph
 after compiling: every node that is executed is a kernel, and names the traced ops that it holds by module
 and kind; a convolution that a batch norm was folded into has lost its name and is known by its shapes.
 Executed nodes that name no op are copies: changes of layout, transpositions, scalings of weights. Times
-come from OpenVINO's counters, in whole microseconds, one reading an inference.
+come from OpenVINO's counters, which are means over inferences in whole microseconds.
 
 `lower` needs neither a module nor OpenVINO: it folds batch norms and fuses what follows a convolution or
 a matrix product, and copies into the channels-last layout and out of it. It does not foresee how shuffled
@@ -33,6 +33,7 @@ try:
 except ImportError as error:
     raise RuntimeUnavailable("runtime openvino needs the package openvino; install hwcost[openvino]") from error
 
+_WARM, _LEAST = 2, 3  # inferences before those that count, and least number of these
 _HEADS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul"})  # what others are fused into
 _FUSED = frozenset({
     "relu", "relu6", "hardtanh", "sigmoid", "tanh", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "leaky_relu",
@@ -83,15 +84,14 @@ class OpenVinoSession:
             warnings.simplefilter("ignore")
             shapes = [tuple(x.shape) for x in inputs]
             model = ov.convert_model(module.eval(), example_input=tuple(inputs), input=shapes)
-        core = ov.Core()
         self._feeds = [x.numpy() for x in inputs]
-        self._plain = core.compile_model(model, "CPU", settings).create_infer_request()
-        counted = core.compile_model(model, "CPU", settings | {"PERF_COUNT": True})
-        self._counted = counted.create_infer_request()
-        for _ in range(2):
-            self._counted.infer(self._feeds)
-        executed = {p.node_name for p in self._counted.profiling_info if p.status.name == "EXECUTED"}
-        nodes = [n for n in read_nodes(counted.get_runtime_model()) if n.name in executed]
+        self._plain = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+        self._model, self._settings = model, settings | {"PERF_COUNT": True}
+        compiled = self._counted()
+        request = compiled.create_infer_request()
+        request.infer(self._feeds)
+        executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
+        nodes = [n for n in read_nodes(compiled.get_runtime_model()) if n.name in executed]
         self._names = [n.name for n in nodes]
         graph = folded(trace(module, tuple(inputs)))
         self.network = network_of(matched(nodes, graph), graph, RUNTIME.name)
@@ -105,13 +105,25 @@ class OpenVinoSession:
         return outputs[0] if len(outputs) == 1 else outputs
 
     def profile(self, runs: int = 1) -> NDArray[np.float64]:
-        """Seconds of each kernel in `runs` inferences, [runs, kernels]."""
-        times = []
+        """Seconds of each kernel, [runs, kernels]; every row is the mean over at least `runs` inferences.
+
+        Counters are averages since compiling, in whole microseconds: a profile compiles anew and takes
+        the first inferences out, which leaves an error of a few microseconds a kernel.
+        """
+        request, counted = self._counted().create_infer_request(), max(runs, _LEAST)
+        before = self._total(request, _WARM)
+        total = self._total(request, counted, done=_WARM)
+        return np.tile(np.maximum(total - before, 0.0) / counted, (runs, 1))
+
+    def _total(self, request: Any, runs: int, done: int = 0) -> NDArray[np.float64]:
+        """Seconds of each kernel in all inferences of a request, after `runs` more."""
         for _ in range(runs):
-            self._counted.infer(self._feeds, share_inputs=True, share_outputs=True)
-            found = {p.node_name: p.real_time.total_seconds() for p in self._counted.profiling_info}
-            times.append([found[name] for name in self._names])
-        return np.array(times, dtype=np.float64)
+            request.infer(self._feeds, share_inputs=True, share_outputs=True)
+        means = {p.node_name: p.real_time.total_seconds() for p in request.profiling_info}
+        return np.array([means[name] * (done + runs) for name in self._names], dtype=np.float64)
+
+    def _counted(self) -> Any:
+        return ov.Core().compile_model(self._model, "CPU", self._settings)
 
 
 # -- the graph that runs --------------------------------------------------------------------------

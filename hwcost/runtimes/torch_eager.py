@@ -3,6 +3,9 @@
 A forward under inference mode dispatches the same composite ops that the trace saw, so the n-th
 call of a run is the n-th op of the graph. In-context times come from a dispatch mode that reads the
 clock around each call.
+
+For inputs on a CUDA device a run ends when the device is done, and times of calls are those between CUDA
+events, which hold no time of the host. Untested on hardware: no GPU was at hand.
 """
 
 from __future__ import annotations
@@ -70,6 +73,7 @@ class EagerSession:
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._module, self._inputs, self._threads = module, tuple(inputs), threads
+        self._on_cuda = any(isinstance(x, torch.Tensor) and x.is_cuda for x in self._inputs)
         self.run()  # some modules keep tensors from their first run, and make fewer calls from then on
         graph = trace(module, self._inputs)
         self.network = RUNTIME.lower(graph)
@@ -80,7 +84,10 @@ class EagerSession:
         """One inference."""
         self._set_threads()
         with torch.inference_mode():
-            return self._module(*self._inputs)
+            output = self._module(*self._inputs)
+        if self._on_cuda:
+            torch.cuda.synchronize()
+        return output
 
     def profile(self, runs: int = 1) -> NDArray[np.float64]:
         """Seconds of each kernel in `runs` inferences, the clock read around every call; [runs, kernels].
@@ -92,7 +99,7 @@ class EagerSession:
         return np.stack([self._profiled() for _ in range(runs)])
 
     def _profiled(self) -> NDArray[np.float64]:
-        stopwatch = _Stopwatch()
+        stopwatch = _CudaStopwatch() if self._on_cuda else _Stopwatch()
         with torch.inference_mode(), stopwatch:
             self._module(*self._inputs)
         if stopwatch.names != self._names:
@@ -102,8 +109,8 @@ class EagerSession:
                 f"a run must make the calls of the trace, but call {at + 1} is {stopwatch.names[at : at + 1]} "
                 f"and was {self._names[at : at + 1]}"
             )
-        seconds = stopwatch.walls
-        if self._threads == 1:
+        seconds = stopwatch.seconds()
+        if self._threads == 1 and not self._on_cuda:
             seconds = [unloaded(wall, cpu) for wall, cpu in zip(seconds, stopwatch.cpus, strict=True)]
         times: NDArray[np.float64] = np.asarray(seconds, dtype=np.float64)[self._timed]
         return times
@@ -128,6 +135,10 @@ class _Stopwatch(TorchDispatchMode):
         imports the compiler, which takes seconds and keeps the arguments alive."""
         return False
 
+    def seconds(self) -> list[float]:
+        """Wall time of each call."""
+        return self.walls
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         cpu = time.thread_time()
@@ -135,5 +146,27 @@ class _Stopwatch(TorchDispatchMode):
         out = func(*args, **kwargs)
         self.walls.append(time.perf_counter() - start)
         self.cpus.append(time.thread_time() - cpu)
+        self.names.append(str(func))
+        return out
+
+
+class _CudaStopwatch(_Stopwatch):
+    """The same by events on the device's stream. Untested on hardware."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    def seconds(self) -> list[float]:
+        """Time between the events around each call, once all have happened."""
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) * 1e-3 for start, end in self._events]  # events count milliseconds
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        out = func(*args, **(kwargs or {}))
+        end.record()
+        self._events.append((start, end))
         self.names.append(str(func))
         return out

@@ -104,7 +104,7 @@ def test_kernels_add_up_to_about_the_whole(runtime: Runtime) -> None:
         start = time.process_time()  # without the time in which others had the CPU
         session.run()
         whole.append(time.process_time() - start)
-    parts = session.profile(20).min(axis=0).sum()
+    parts = np.min([session.profile(3) for _ in range(8)], axis=(0, 1)).sum()  # those that were not interrupted
     assert 0.4 < parts / min(whole) < 1.6
 
 
