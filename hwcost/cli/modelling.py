@@ -165,7 +165,7 @@ def evaluate(
             )
         from hwcost.cli.tabling import table_accuracy
 
-        networks, accuracy = [], table_accuracy(model, store)
+        accuracy = table_accuracy(model, store)
     elif store:
         loaded = load_model(model, runtime=runtime, threads=threads)
         networks, accuracy = _of_store(loaded, store)
