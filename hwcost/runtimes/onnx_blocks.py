@@ -240,7 +240,7 @@ class Blocks:
             conv.attributes["activation"] = step.kind.encode()
             twin.left -= 1
             self.fused(step, twin)
-        elif step.kind not in UNSUMMED:
+        elif step.kind != "HardSwish":
             self.take(step, 0, twin)
             self.made(step, blocked=False)
 

@@ -35,6 +35,7 @@ def lower(graph: Graph, runtime: str) -> Network:
     """Kernels of a traced graph, in the order they run."""
     sketch = Export(graph).sketch
     fuse(sketch)
+    take_apart(sketch, only_outputs=True)
     Blocks(sketch, block_size()).run()
     add_into_plain_conv(sketch)
     take_apart(sketch)
@@ -61,10 +62,10 @@ def add_into_plain_conv(sketch: Sketch) -> None:
     sketch.sort()
 
 
-def take_apart(sketch: Sketch) -> None:
-    """A function without a kernel: another, and the product with its argument."""
+def take_apart(sketch: Sketch, *, only_outputs: bool = False) -> None:
+    """A function without a kernel: another, and the product with its argument; an output's before blocks are."""
     for step in sketch:
-        if step.kind == "HardSwish":
+        if step.kind == "HardSwish" and (step.out.kept or not only_outputs):
             step.kind = "HardSigmoid"
             product = Step("Mul", [step.reads[0], step.out], [Value(step.out.shape)], step.module)
             sketch.replace(step.out, product.out)

@@ -1,0 +1,122 @@
+"""The lowering for ONNX Runtime against the graph that ONNX Runtime itself optimises: the same kernels.
+
+The reference is read from the runtime, never written down here, so a test fails when either side changes.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
+
+from hwcost import trace
+from hwcost.measure.designed import DesignedSpace
+from hwcost.measure.designed_modules import Arithmetic, Attention, Concatenated, Residual
+from hwcost.measure.items import sampled_items
+from hwcost.measure.materialise import materialise
+from hwcost.runtimes import RuntimeUnavailable
+from hwcost.search.spaces import get_space, space_names
+
+onnx = pytest.importorskip("hwcost.runtimes.onnxruntime", exc_type=RuntimeUnavailable).RUNTIME
+
+from hwcost.runtimes.onnx_lowering import VERSION  # noqa: E402 - onnxruntime may be absent
+
+pytestmark = pytest.mark.skipif(
+    not onnx.environment()["onnxruntime"].startswith(VERSION), reason=f"the rules are those of ONNX Runtime {VERSION}"
+)
+
+
+class Does(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def windows(x: Tensor) -> Tensor:
+    """[n, c, h, w] -> windows of 4 x 4, channels last, shifted by 2."""
+    n, c, h, w = x.shape
+    x = x.permute(0, 2, 3, 1).roll((-2, -2), (1, 2))
+    return x.reshape(n, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, c)
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    return torch.ones(x.shape[-1]) * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+MAP, TOKENS = (1, 16, 16, 16), (2, 12, 32)
+PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "attention by its parts": (lambda: Residual(Attention(32, 4, fused=False)), TOKENS),
+    "attention fused": (lambda: nn.Sequential(nn.LayerNorm(32), Attention(32, 4, fused=True)), TOKENS),
+    "sum before a norm": (lambda: nn.Sequential(Residual(nn.Linear(32, 32)), nn.LayerNorm(32)), TOKENS),
+    "number times x": (lambda: nn.Sequential(nn.Linear(32, 32), Arithmetic("scale", TOKENS)), TOKENS),
+    "gelu of tanh": (lambda: nn.Sequential(nn.Linear(32, 32), nn.GELU("tanh")), TOKENS),
+    "gate of a number times x": (lambda: Does(lambda x: x * torch.sigmoid(1.702 * x)), TOKENS),
+    "norm by root mean square": (lambda: Does(root_mean_square), TOKENS),
+    "activated linear": (lambda: nn.Sequential(nn.Linear(32, 8), nn.ReLU()), (3, 32)),
+    "group norm": (lambda: nn.Sequential(nn.Conv2d(16, 20, 3), nn.GroupNorm(4, 20)), MAP),
+    "resize smoothly": (
+        lambda: nn.Sequential(nn.Conv2d(16, 20, 3), nn.Upsample(scale_factor=2.0, mode="bilinear")), MAP),
+    "resize in blocks": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.Upsample(scale_factor=2.0)), MAP),
+    "resize by half": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.Upsample(scale_factor=0.5)), MAP),
+    "odd channels and a sum": (
+        lambda: nn.Sequential(nn.Conv2d(16, 19, 1), Residual(nn.Conv2d(19, 19, 3, padding=1)), nn.ReLU()), MAP),
+    "sum in blocks": (lambda: nn.Sequential(Residual(nn.Conv2d(16, 16, 3, padding=1)), nn.Hardswish()), MAP),
+    "hardswish after a convolution": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.Hardswish()), MAP),
+    "depthwise of half a block": (lambda: nn.Conv2d(20, 20, 3, groups=20), (1, 20, 8, 8)),
+    "groups": (lambda: nn.Conv2d(32, 32, 3, groups=4), (1, 32, 8, 8)),
+    "norm alone": (lambda: nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(16), nn.ReLU()), MAP),
+    "factor per channel": (lambda: nn.Sequential(nn.MaxPool2d(2), Arithmetic("channel", MAP)), MAP),
+    "branches in blocks": (lambda: Concatenated([nn.Conv2d(16, 8, 1), nn.Conv2d(16, 24, 1)]), MAP),
+    "branches beside odd ones": (lambda: Concatenated([nn.Conv2d(16, 9, 1), nn.Identity()]), MAP),
+    "zeros around": (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(16, 16, 3)), MAP),
+    "windows": (lambda: nn.Sequential(Does(windows), nn.Linear(16, 16)), MAP),
+    "channels last and back": (
+        lambda: nn.Sequential(
+            Does(lambda x: x.permute(0, 2, 3, 1)), nn.LayerNorm(16), Does(lambda x: x.permute(0, 3, 1, 2)),
+            nn.Conv2d(16, 16, 1)), MAP),
+    "unused branch": (lambda: Does(lambda x: F.relu(x) + torch.zeros_like(F.avg_pool2d(x, 1))), MAP),
+}  # fmt: skip
+
+
+def compared(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Counter[Any], Counter[Any]]:
+    """Kernels of the optimised graph, and those of the lowering."""
+    real = Counter(p.kernel for p in onnx.prepare(module, inputs, threads=1).network.kernels)
+    return real, Counter(p.kernel for p in onnx.lower(trace(module, inputs)).kernels)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_kernels_of_a_pattern_are_foreseen(name: str) -> None:
+    make, shape = PATTERNS[name]
+    real, foreseen = compared(*materialise(lambda: (make(), (torch.empty(shape, device="meta"),))))
+    assert foreseen == real
+
+
+@pytest.mark.parametrize("space", space_names())
+def test_the_kernels_of_a_space_are_foreseen(space: str) -> None:
+    for item in islice(sampled_items(get_space(space), seed=11), 2):
+        real, foreseen = compared(*materialise(item.build))
+        assert foreseen == real, item.name
+
+
+def test_most_designed_networks_are_foreseen_whole() -> None:
+    items = list(islice(sampled_items(DesignedSpace(), seed=3), 6))
+    pairs = [compared(*materialise(item.build)) for item in items]
+    assert all(abs(real.total() - foreseen.total()) <= 0.05 * real.total() for real, foreseen in pairs)
+    assert sum(real == foreseen for real, foreseen in pairs) >= 5
+
+
+def test_a_block_is_as_wide_as_a_register() -> None:
+    from hwcost.runtimes.onnx_blocks import blocked_form
+
+    assert blocked_form((24, 16, 3, 3), 1, 8).weight == (24, 16, 3, 3)
+    assert blocked_form((24, 16, 3, 3), 1, 16).weight == (32, 16, 3, 3)
+    assert blocked_form((6, 3, 3, 3), 1, 8).reorders is False  # too few channels: read as they are
