@@ -48,6 +48,8 @@ def sources() -> dict[str, Path]:
             inside = path.relative_to(folder)
             if folder.name == "hwcost" and inside.parts[0] in ("search", "datasets"):
                 continue  # the links
+            if folder.name == "search" and inside.parts[0] == "optunahub":
+                continue  # a package for a registry: a user of hwcost, outside the wheel
             parts = inside.with_suffix("").parts
             found[".".join((prefix, *(p for p in parts if p != "__init__" or len(inside.parts) == 1)))] = path
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
@@ -25,7 +27,7 @@ class Residual(nn.Module):
 class Concatenated(nn.Module):
     """Branches beside each other."""
 
-    def __init__(self, branches: list[nn.Module], dim: int = 1) -> None:
+    def __init__(self, branches: Sequence[nn.Module], dim: int = 1) -> None:
         super().__init__()
         self.branches, self.dim = nn.ModuleList(branches), dim
 
@@ -80,7 +82,8 @@ class Attention(nn.Module):
         n, t, d = x.shape
         size = d // self.heads
         if self.kv is None:
-            return self.q(x).reshape(n, t, 3, self.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
+            qkv: Tensor = self.q(x).reshape(n, t, 3, self.heads, size).permute(2, 0, 3, 1, 4)
+            return tuple(qkv.unbind(0))
         q = self.q(x).reshape(n, t, self.heads, size).transpose(1, 2)
         kv = self.kv(x[:, :: self.reduce]).reshape(n, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4)
         return q, *kv.unbind(0)
@@ -267,4 +270,5 @@ class Reordered(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[...] -> [...]."""
-        return x.unflatten(self.dim, (self.groups, -1)).permute(self.perm).reshape(x.shape)
+        groups: Tensor = x.unflatten(self.dim, (self.groups, -1))
+        return groups.permute(self.perm).reshape(x.shape)
