@@ -102,9 +102,7 @@ def search(
         return print_json(_summary_json(summary)) if as_json else _tell_summary(chosen, summary)
     study = _run(objective, trials, seed, storage, name or f"{chosen.name} {form} {' '.join(budget)}", jobs)
     if dashboard:
-        from hwcost.search.dashboard import publish
-
-        publish(study, artifacts=objective.artifacts)
+        _publish(study, objective)
     document = _document(study, objective, found)
     print_json(document) if as_json else _tell(document, objective)
     return None
@@ -223,6 +221,12 @@ def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name
     opened = open_storage(storage)  # what cannot be opened is told before a bar is drawn
     with progress("searching") as bar:
         return run_study(objective, trainings=trials, seed=seed, storage=opened, name=name, n_jobs=jobs, progress=bar)
+
+
+def _publish(study: optuna.Study, objective: LatencyObjective) -> None:
+    from hwcost.search.dashboard import publish
+
+    publish(study, artifacts=objective.artifacts)
 
 
 # -- what was found -------------------------------------------------------------------------------
