@@ -146,7 +146,7 @@ def _extent(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]
 
 
 def _window_features(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
-    filters = next((t.shape[2:] for t in op.inputs[1:2] if t.weight and len(t.shape) > 2), ())
+    filters = next((t.shape[2:] for t in op.inputs[1:2] if t.name == "weight" and len(t.shape) > 2), ())
     window = math.prod(filters) if filters else _window(op)
     channels_in, channels_out = _channels(op, first, out)
     groups = _scalar(op.param("groups", 1))
@@ -196,7 +196,7 @@ def _permutation(op: OpSpec, first: TensorSpec) -> tuple[float, float]:
 
 def _channels(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[int, int]:
     """(in, out): the extent of the dimension that the op works along."""
-    weight = next((t.shape for t in op.inputs if t.weight), ())
+    weight = next((t.shape for t in op.inputs if t.name == "weight"), ())  # a parameter, or computed on the way
     normalised, dim = op.param("normalized_shape"), op.param("dim")
     if len(weight) == 2:
         return _last(first), _last(out)
@@ -220,13 +220,14 @@ def _last(t: TensorSpec) -> int:
 
 @lru_cache(maxsize=20_000)
 def _label(kernel: Kernel) -> str:
-    """The kind, told apart by what changes how an op is computed: groups, and as many groups as channels."""
+    """The kind, told apart by what changes how an op is computed: groups, and one channel in and out of each."""
     op = _main(kernel)
     groups = _scalar(op.param("groups", 1))
     if groups <= 1:
         return kernel.kind
-    first = op.inputs[0].shape
-    return kernel.kind + ("/depthwise" if len(first) > 1 and groups == first[1] else "/grouped")
+    ends = (op.inputs[0].shape, op.outputs[0].shape)
+    alone = all(len(shape) > 1 and groups == shape[1] for shape in ends)
+    return kernel.kind + ("/depthwise" if alone else "/grouped")
 
 
 def _main(kernel: Kernel) -> OpSpec:
