@@ -37,7 +37,8 @@ def key(content: bytes) -> str:
         *(version(p) for p in ("scikit-learn", "numpy", "scipy")),
     ]
     code = b"".join(
-        Path(__file__).with_name(name).read_bytes() for name in ("residual.py", "fitting.py", "roofline.py")
+        Path(__file__).with_name(name).read_bytes()
+        for name in ("features.py", "residual.py", "fitting.py", "roofline.py")
     )
     return hashlib.sha256(content + "\0".join(versions).encode() + code).hexdigest()
 

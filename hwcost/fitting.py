@@ -30,15 +30,42 @@ _INSTRUMENT = -5e-6  # s: a kernel timed in context bears a call from Python tha
 
 
 @dataclass(frozen=True, slots=True)
+class Errors:
+    """What cross-validation found. It takes five fits, so a model file keeps it beside the data."""
+
+    sigma: Mapping[str, float]  # standard error of log latency by kind, out of fold
+    common: float  # error that all kernels of a network share
+    z: float  # half-width of the interval in standard errors
+    held_out: Accuracy | None
+
+
+@dataclass(frozen=True, slots=True)
 class Fitted:
     """What a fit gives."""
 
     residual: Residual
-    sigma: Mapping[str, float]  # standard error of log latency by kind, out of fold
     overhead: Overhead  # scale, per call (s), fixed (s)
-    common: float  # error that all kernels of a network share
-    z: float  # half-width of the interval in standard errors
-    held_out: Accuracy | None
+    errors: Errors
+
+    @property
+    def sigma(self) -> Mapping[str, float]:
+        """Standard error of log latency by kind, out of fold."""
+        return self.errors.sigma
+
+    @property
+    def common(self) -> float:
+        """The error that all kernels of a network share."""
+        return self.errors.common
+
+    @property
+    def z(self) -> float:
+        """Half-width of the interval in standard errors."""
+        return self.errors.z
+
+    @property
+    def held_out(self) -> Accuracy | None:
+        """Accuracy on networks that the fit did not see."""
+        return self.errors.held_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +81,21 @@ class _Rows:
     lone: NDArray[np.bool_]  # [networks] kernels measured by themselves: they say nothing of overhead
 
 
-def fit(measurements: Measurements, target: Target, settings: Settings, prior: Residual | None = None) -> Fitted:
-    """Cross-validate, then fit on everything."""
+def fit(
+    measurements: Measurements,
+    target: Target,
+    settings: Settings,
+    prior: Residual | None = None,
+    errors: Errors | None = None,
+) -> Fitted:
+    """Cross-validate, unless the errors are known already, then fit on everything."""
     rows = _rows(measurements, target)
+    errors = errors or _cross_validate(measurements, rows, settings, prior)
+    residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings, prior)
+    return Fitted(residual, overhead, errors)
+
+
+def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings, prior: Residual | None) -> Errors:
     folds = _folds(len(rows.total), settings.seed)
     predicted_row = np.zeros_like(rows.latency)
     predicted = np.zeros_like(rows.total)
@@ -69,9 +108,7 @@ def fit(measurements: Measurements, target: Target, settings: Settings, prior: R
         predicted[~train] = _compose(times, rows, overhead)[~train]
     sigma = _errors_by_kind(rows, predicted_row)
     common, z = _interval(rows, predicted_row, predicted, sigma)
-    residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings, prior)
-    held_out = _account(measurements, rows, predicted_row, predicted, sigma, common, z)
-    return Fitted(residual, sigma, overhead, common, z, held_out)
+    return Errors(sigma, common, z, _account(measurements, rows, predicted_row, predicted, sigma, common, z))
 
 
 def _rows(measurements: Measurements, target: Target) -> _Rows:

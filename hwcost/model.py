@@ -27,7 +27,7 @@ from hwcost.compose import Catalogue, Part, Whole, compose, distance
 from hwcost.device import Device
 from hwcost.estimate import BlockEstimate, Estimate, KernelEstimate
 from hwcost.features import Columns, Target, columns
-from hwcost.fitting import Fitted, fit
+from hwcost.fitting import Errors, Fitted, fit
 from hwcost.graph import Graph
 from hwcost.measure import Measurements
 from hwcost.residual import Prediction, Residual, Settings
@@ -84,7 +84,7 @@ class CostModel:
     ) -> CostModel:
         """The roofline alone: a lower bound for every kernel, for a device nobody measured."""
         target = Target(_device(device), threads, dtype)
-        fitted = Fitted(Residual(), {}, (1.0, 0.0, 0.0), common=0.0, z=0.0, held_out=None)
+        fitted = Fitted(Residual(), (1.0, 0.0, 0.0), Errors({}, 0.0, 0.0, None))
         return cls(target, runtime, fitted)
 
     @classmethod

@@ -1,7 +1,7 @@
 """Model files: a zip of JSON and Parquet that holds a model's data, never code.
 
 Format history:
-    1  first
+    1  first; `errors.json` came later and may be missing, then it is made again
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 
 import hwcost
 from hwcost import fitcache
+from hwcost.accuracy import Accuracy, Comparison
 from hwcost.device import Device, DeviceError
 from hwcost.features import Target
-from hwcost.measure import MeasurementError
+from hwcost.fitting import Errors, fit
+from hwcost.measure import MeasurementError, Measurements
 from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
 from hwcost.model import CostModel, ModelError
 from hwcost.residual import Settings
@@ -28,6 +30,7 @@ from hwcost.shipped import shipped
 
 FORMAT = 1
 _PRIOR = "prior.hwcost"  # a model file in the model file
+_ERRORS = "errors.json"  # what cross-validation found
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
 
 
@@ -44,6 +47,7 @@ def to_bytes(model: CostModel, *, dated: bool = True) -> bytes:
         if model.measurements is not None:
             for name, table in to_tables(model.measurements).items():
                 _put(archive, f"{name}.parquet", _parquet(table))
+            _put(archive, _ERRORS, _errors_to_json(model.fitted.errors))
         if model.prior is not None:
             _put(archive, _PRIOR, to_bytes(model.prior, dated=dated))
     return buffer.getvalue()
@@ -119,15 +123,39 @@ def _from_members(members: dict[str, bytes], content: bytes, path: Path) -> Cost
         tables = {name: pq.read_table(io.BytesIO(members[f"{name}.parquet"])) for name in SCHEMAS}
         measurements, settings = from_tables(tables), Settings(**head["settings"])
         prior = from_bytes(members[_PRIOR], path) if _PRIOR in members else None
+        target = Target(device, head["threads"], head["dtype"])
         fitted = fitcache.recall(content)
-        if fitted is not None:
-            target = Target(device, head["threads"], head["dtype"])
-            return CostModel(target, head["runtime"], fitted, measurements, settings, prior, head.get("date", ""))
-        model = CostModel.fit(measurements, device=device, settings=settings, prior=prior)
-        model.date = head.get("date", "")
-        fitcache.remember(content, model.fitted)
-        return model
+        if fitted is None:
+            errors = _errors_from_json(members[_ERRORS], measurements) if _ERRORS in members else None
+            fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
+            fitcache.remember(content, fitted)
+        return CostModel(target, head["runtime"], fitted, measurements, settings, prior, head.get("date", ""))
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
     except (DeviceError, MeasurementError) as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def _errors_to_json(errors: Errors) -> bytes:
+    """The networks' names and measured times are in the measurements already."""
+    held_out = [(n.predicted, n.low, n.high) for n in errors.held_out.networks] if errors.held_out else None
+    found = {"sigma": dict(errors.sigma), "common": errors.common, "z": errors.z, "held_out": held_out}
+    return json.dumps(found, sort_keys=True).encode()
+
+
+def _errors_from_json(content: bytes, measurements: Measurements) -> Errors:
+    found = json.loads(content)
+    held_out = None
+    if found["held_out"] is not None:
+        if len(found["held_out"]) != len(measurements.networks):
+            raise KeyError("errors.json must have a prediction for every network")
+        held_out = Accuracy(
+            tuple(
+                Comparison(
+                    target=n.name, predicted=predicted, low=low, high=high,
+                    measured=n.timing.latency, spread=n.timing.spread,
+                )
+                for n, (predicted, low, high) in zip(measurements.networks, found["held_out"], strict=True)
+            )
+        )  # fmt: skip
+    return Errors(found["sigma"], float(found["common"]), float(found["z"]), held_out)

@@ -102,7 +102,19 @@ def test_a_model_file_holds_no_code(model: CostModel, tmp_path: Path) -> None:
 
     model.save(tmp_path / "m.hwcost")
     names = zipfile.ZipFile(tmp_path / "m.hwcost").namelist()
-    assert sorted(names) == ["device.toml", "kernels.parquet", "model.json", "networks.parquet", "times.parquet"]
+    data = ["kernels.parquet", "networks.parquet", "times.parquet"]
+    assert sorted(names) == sorted(["device.toml", "errors.json", "model.json", *data])
+
+
+def test_a_loaded_model_knows_its_errors_without_another_cross_validation(
+    model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "empty"))
+    model.save(tmp_path / "m.hwcost")
+    monkeypatch.setattr("hwcost.fitting._cross_validate", None)
+    again = CostModel.load(tmp_path / "m.hwcost")
+    assert again.held_out == model.held_out
+    assert again.fitted.errors == model.fitted.errors
 
 
 @pytest.mark.parametrize(("quantile", "times"), [("typical", 1.25), ("0.95", 1.5)])
