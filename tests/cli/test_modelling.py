@@ -187,7 +187,7 @@ def test_table_is_written_and_read_again(run, made, tmp_path):
     [
         ({"--space": "no-such-space"}, "no-such-space"),
         ({"--model": "none.hwcost"}, "none.hwcost"),
-        ({"--runtime": "onnxruntime"}, "--runtime onnxruntime was asked"),
+        ({"--runtime": "onnxruntime"}, "of runtime torch-eager, but runtime onnxruntime was asked"),
         ({"-o": "/nowhere/t.parquet"}, "no folder /nowhere"),
     ],
 )
