@@ -90,9 +90,7 @@ class OpenVinoSession:
         compiled = self._counted()
         request = compiled.create_infer_request()
         request.infer(self._feeds)
-        executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
-        nodes = [n for n in read_nodes(compiled.get_runtime_model()) if n.name in executed]
-        self._names = [n.name for n in nodes]
+        nodes = _executed(compiled, request)
         graph = folded(trace(module, tuple(inputs)))
         self.network = network_of(matched(nodes, graph), graph, RUNTIME.name)
 
@@ -110,17 +108,19 @@ class OpenVinoSession:
         Counters are averages since compiling, in whole microseconds: a profile compiles anew and takes
         the first inferences out, which leaves an error of a few microseconds a kernel.
         """
-        request, counted = self._counted().create_infer_request(), max(runs, _LEAST)
-        before = self._total(request, _WARM)
-        total = self._total(request, counted, done=_WARM)
-        return np.tile(np.maximum(total - before, 0.0) / counted, (runs, 1))
+        compiled, counted = self._counted(), max(runs, _LEAST)
+        request = compiled.create_infer_request()
+        before = self._means(request, _WARM)
+        total = self._means(request, counted)
+        names = [n.name for n in _executed(compiled, request)]  # copies are numbered anew by each compiling
+        seconds = [total[n] * (_WARM + counted) - before[n] * _WARM for n in names]
+        return np.tile(np.maximum(np.array(seconds, dtype=np.float64), 0.0) / counted, (runs, 1))
 
-    def _total(self, request: Any, runs: int, done: int = 0) -> NDArray[np.float64]:
-        """Seconds of each kernel in all inferences of a request, after `runs` more."""
+    def _means(self, request: Any, runs: int) -> dict[str, float]:
+        """Mean seconds of each node in all inferences of a request so far, after `runs` more."""
         for _ in range(runs):
             request.infer(self._feeds, share_inputs=True, share_outputs=True)
-        means = {p.node_name: p.real_time.total_seconds() for p in request.profiling_info}
-        return np.array([means[name] * (done + runs) for name in self._names], dtype=np.float64)
+        return {p.node_name: p.real_time.total_seconds() for p in request.profiling_info}
 
     def _counted(self) -> Any:
         return ov.Core().compile_model(self._model, "CPU", self._settings)
@@ -150,6 +150,12 @@ def read_nodes(model: Any) -> list[Node]:
         output = tuple(op.outputs()[0].get_shape()) if op.outputs() else ()
         nodes.append(Node(op.get_friendly_name(), info.get("layerType", ""), origins, shapes, output))
     return nodes
+
+
+def _executed(compiled: Any, request: Any) -> list[Node]:
+    """The nodes that a request, which has run, executes, in their order."""
+    executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
+    return [n for n in read_nodes(compiled.get_runtime_model()) if n.name in executed]
 
 
 def _text(value: Any) -> str:
