@@ -19,7 +19,9 @@ from hwcost.search.spaces.base import Block, Decision, Params, Site, Space, Spac
 def simple(device: Device) -> CostModel:
     """Roofline times, with an overhead and an interval so that these are compared as well."""
     plain = CostModel.analytic(device)
-    return CostModel(plain.target, plain.runtime, replace(plain.fitted, overhead=(1.1, 4e-6, 3e-5), common=0.03, z=1.6))
+    errors = replace(plain.fitted.errors, common=0.03, z=1.6)
+    fitted = replace(plain.fitted, overhead=(1.1, 4e-6, 3e-5), errors=errors)
+    return CostModel(plain.target, plain.runtime, fitted)
 
 
 @pytest.mark.parametrize("name", ["tiny-cnn", "mbconv", "vit"])
