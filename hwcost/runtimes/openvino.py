@@ -90,7 +90,10 @@ class OpenVinoSession:
         compiled = self._counted()
         request = compiled.create_infer_request()
         request.infer(self._feeds)
-        nodes = _executed(compiled, request)
+        every = read_nodes(compiled.get_runtime_model())
+        executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
+        self._places = [i for i, node in enumerate(every) if node.name in executed]
+        nodes = [every[i] for i in self._places]
         graph = folded(trace(module, tuple(inputs)))
         self.network = network_of(matched(nodes, graph), graph, RUNTIME.name)
 
@@ -112,7 +115,9 @@ class OpenVinoSession:
         request = compiled.create_infer_request()
         before = self._means(request, _WARM)
         total = self._means(request, counted)
-        names = [n.name for n in _executed(compiled, request)]  # copies are numbered anew by each compiling
+        # By place: each compiling numbers copies anew, and a node below a microsecond counts as not executed.
+        every = read_nodes(compiled.get_runtime_model())
+        names = [every[i].name for i in self._places]
         seconds = [total[n] * (_WARM + counted) - before[n] * _WARM for n in names]
         return np.tile(np.maximum(np.array(seconds, dtype=np.float64), 0.0) / counted, (runs, 1))
 
@@ -150,12 +155,6 @@ def read_nodes(model: Any) -> list[Node]:
         output = tuple(op.outputs()[0].get_shape()) if op.outputs() else ()
         nodes.append(Node(op.get_friendly_name(), info.get("layerType", ""), origins, shapes, output))
     return nodes
-
-
-def _executed(compiled: Any, request: Any) -> list[Node]:
-    """The nodes that a request, which has run, executes, in their order."""
-    executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
-    return [n for n in read_nodes(compiled.get_runtime_model()) if n.name in executed]
 
 
 def _text(value: Any) -> str:
