@@ -1,0 +1,83 @@
+"""Tests of hwcost.features and of what the residual makes of kinds: worked numbers on kernels of known shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hwcost import trace
+from hwcost.device import Device
+from hwcost.features import NAMES, Columns, Target, columns
+from hwcost.graph import OpSpec, TensorSpec
+from hwcost.kernel import Kernel
+from hwcost.measure import Measurements
+from hwcost.residual import UNSEEN_SIGMA, Residual
+
+
+def kernel(module: nn.Module, *shape: int) -> Kernel:
+    """The only op of a module that costs anything."""
+    (op,) = [op for op in trace(module, (torch.empty(shape, device="meta"),)).ops if op.state == "costed"]
+    return Kernel((op.spec,))
+
+
+def described(device: Device, one: Kernel) -> tuple[str, dict[str, float]]:
+    found = columns([(one, 0)], Target(device, 1))
+    return found.kinds[0], dict(zip(NAMES, found.features[0], strict=True))
+
+
+def test_a_norm_and_a_linear_layer_work_along_the_last_dimension_of_a_map(device: Device) -> None:
+    """[1, 14, 14, 24] is [n, h, w, c] to both: 24 channels in, not 14."""
+    _, norm = described(device, kernel(nn.LayerNorm(24), 1, 14, 14, 24))
+    _, linear = described(device, kernel(nn.Linear(24, 40), 1, 14, 14, 24))
+    assert 2 ** norm["channels_in"] - 1 == pytest.approx(24)
+    assert (2 ** linear["channels_in"] - 1, 2 ** linear["channels_out"] - 1) == pytest.approx((24, 40))
+    assert 2 ** linear["rows"] - 1 == pytest.approx(14 * 14)
+
+
+@pytest.mark.parametrize(
+    ("groups", "out", "kind"),
+    [(1, 16, "conv2d"), (2, 16, "conv2d/grouped"), (16, 16, "conv2d/depthwise"), (16, 32, "conv2d/grouped")],
+)
+def test_depthwise_is_one_channel_in_and_one_out(device: Device, groups: int, out: int, kind: str) -> None:
+    assert described(device, kernel(nn.Conv2d(16, out, 3, groups=groups), 1, 16, 8, 8))[0] == kind
+
+
+def test_channels_that_do_not_fill_vectors_waste_them(device: Device) -> None:
+    """20 channels take three vectors of 8 (24 lanes), two of 16, one of 32."""
+    _, found = described(device, kernel(nn.Conv2d(8, 20, 1), 1, 8, 7, 7))
+    assert 2 ** found["waste_8_out"] == pytest.approx(24 / 20)
+    assert 2 ** found["waste_16_out"] == pytest.approx(32 / 20)
+    assert found["waste_8_in"] == 0
+
+
+@pytest.mark.parametrize(
+    ("perm", "run", "moved"),
+    [((0, 1, 2, 3), 2 * 3 * 4 * 5, 0), ((0, 2, 1, 3), 5, 1), ((0, 1, 3, 2), 1, 1), ((3, 2, 1, 0), 1, 3)],
+)
+def test_a_copy_is_described_by_what_stays_together(
+    device: Device, perm: tuple[int, ...], run: int, moved: int
+) -> None:
+    shape = (2, 3, 4, 5)
+    out = TensorSpec("out", tuple(shape[p] for p in perm))
+    one = Kernel((OpSpec("clone", (TensorSpec("self", shape),), (out,), (("perm", perm),)),))
+    found = described(device, one)[1]
+    assert (2 ** found["run"], found["moved"]) == pytest.approx((run, moved))
+
+
+def test_a_kind_that_was_never_measured_is_taken_for_its_nearest_kin(
+    measurements: Measurements, device: Device
+) -> None:
+    """The same kernels by another name: the same time, but not counted as measured, and an error of a factor e."""
+    rows = [m for n in measurements.networks for m in n.kernels]
+    data = columns([(m.kernel, m.distance) for m in rows], Target(device, 1))
+    residual = Residual().fit(data, np.array([m.timing.latency for m in rows]), np.ones(len(rows)))
+    renamed: Columns = replace(data, kinds=tuple("product" if k == "linear" else k for k in data.kinds))
+    mine = np.array(data.kinds) == "linear"
+    known, unknown = residual.predict(data), residual.predict(renamed)
+    np.testing.assert_allclose(unknown.latency[mine], known.latency[mine])
+    assert not unknown.supported[mine].any()
+    assert (unknown.sigma[mine] >= UNSEEN_SIGMA).all()
