@@ -10,6 +10,8 @@ from hwcost.cli.common import (
     DtypeOption,
     JsonFlag,
     KwargsOption,
+    NetworkArgument,
+    NetworkInputOption,
     RuntimeOfModelOption,
     ThreadsOfModelOption,
     UsageError,
@@ -36,16 +38,8 @@ def register(app: typer.Typer) -> None:
 
 
 def advise(
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="TARGET", show_default=False, help="package.module:callable, path/file.py:callable or file.onnx."
-        ),
-    ],
-    input: Annotated[  # noqa: A002 - the option's name
-        list[str] | None,
-        typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224, or 1x16:int64; repeat for more inputs."),
-    ] = None,
+    target: NetworkArgument,
+    input: NetworkInputOption = None,  # noqa: A002 - the option's name
     device: Annotated[
         str, typer.Option("--device", "-d", metavar="NAME", help="Price by the roofline of this device.")
     ] = "",

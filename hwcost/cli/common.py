@@ -205,6 +205,16 @@ TargetsArgument = Annotated[
     list[str],
     typer.Argument(metavar="TARGET...", show_default=False, help="package.module:callable or path/file.py:callable."),
 ]
+NetworkArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET", show_default=False, help="package.module:callable, path/file.py:callable or file.onnx."
+    ),
+]
+NetworkInputOption = Annotated[  # an ONNX file states its own
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224, or 1x16:int64; repeat for more inputs."),
+]
 KwargsOption = Annotated[
     str, typer.Option("--kwargs", metavar="JSON", help="Keyword arguments of the callable, a JSON object.")
 ]
