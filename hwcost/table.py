@@ -176,7 +176,7 @@ class LatencyTable:
 
     # -- what it says -----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def choices(self) -> tuple[int, ...]:
         """Number of choices of each decision, in order."""
         return tuple(len(d["choices"]) for d in self.meta["decisions"])
@@ -259,7 +259,8 @@ class LatencyTable:
         choices = self._indices(architecture) if isinstance(architecture, Mapping) else np.asarray(architecture)
         array = self._shaped(choices)
         self._refuse(array)
-        stands = {p.name: row for p in self.places if (row := p.row(array[0], self.choices)) != -1}
+        chosen, sizes = array[0].tolist(), self.choices
+        stands = {p.name: row for p in self.places if (row := p.row(chosen, sizes)) != -1}
         if min(stands.values(), default=0) < 0:
             self._miss(array[:1])
         rows = np.array(list(stands.values()), dtype=np.intp)
@@ -268,14 +269,14 @@ class LatencyTable:
         kernels = float(times.sum())
         spread = math.exp(self.meta["z"] * self._error(rows, kernels))
         latency = kernels + float(self.meta["fixed_s"])
-        own = zip(stands, times, column["low_s"], column["high_s"], strict=True)
+        own = zip(stands, *(column[c].tolist() for c in ("latency_s", "low_s", "high_s")), strict=True)
         return TableEstimate(
             latency=latency, low=latency / spread, high=latency * spread, confidence=self.meta["confidence"],
             support=float((column["support"] * times).sum() / kernels),
             memory_share=float((column["memory_share"] * times).sum() / kernels),
             **{what: float(column[what].sum()) for what in ("macs", "flops", "bytes", "params")},
             peak_memory=peak_memory(column),
-            blocks={name: TableBlock(latency=float(t), low=float(lo), high=float(hi)) for name, t, lo, hi in own},
+            blocks={name: TableBlock(latency=t, low=low, high=high) for name, t, low, high in own},
         )  # fmt: skip
 
     def _error(self, rows: NDArray[np.intp], total: float) -> float:

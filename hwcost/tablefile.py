@@ -61,7 +61,7 @@ class Place:
         """The row of what stands here in one architecture."""
         flat = 0
         for d in self.decisions:
-            flat = flat * sizes[d] + int(choices[d])
+            flat = flat * sizes[d] + choices[d]
         return int(self.rows[flat])
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
-from hwcost.measure.machine import check_threads, environment, free_memory, pinning, worker_name
+from hwcost.measure.machine import check_threads, environment, free_memory, keep_freed_memory, pinning, worker_name
+from hwcost.measure.pace import NoPace, Pace
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
 from hwcost.runtimes.base import Network, Session
@@ -106,6 +107,7 @@ def measure(
     plan = Plan(rounds=rounds, spread=spread, budget=budget)
     check_threads(threads)
     chosen = get_runtime(runtime)
+    keep_freed_memory()
     with pinning(threads) as pinned:
         place = environment(chosen, threads, pinned=pinned)
         campaign = Campaign(chosen, place, store, plan, progress, skip_known=skip_known)
@@ -149,6 +151,7 @@ class Campaign:
         self._runtime, self._place, self._store, self._plan = runtime, place, store, plan
         self._environment = store.environment_id(place)
         self._worker = worker_name()
+        self._pace = Pace() if place.threads == 1 else NoPace()
         self._told = progress or (lambda done, total, note: None)
         self._known = _Known(store, self._environment, plan.rounds) if skip_known else None
         self._held: set[str] = set()  # names claimed and not done
@@ -258,7 +261,7 @@ class Campaign:
 
     def _round(self, visited: _Visited) -> None:
         begun = time.monotonic()
-        taken = take_round(visited.session, visited.expected, threads=self._place.threads)
+        taken = take_round(visited.session, visited.expected, threads=self._place.threads, pace=self._pace)
         self.outcome.timed += time.monotonic() - begun
         self._store.add_round(visited.network_id, len(visited.rounds), taken)
         visited.rounds.append(taken)

@@ -1,8 +1,10 @@
 """The clock: one visit to one network.
 
-A visit runs the network once unmeasured, so that its weights and code are back in the caches that
-other networks have emptied since, then a few times as it is, then a few times with the time of each
-kernel. Garbage collection is off meanwhile, so that no pause falls into a run.
+A visit waits until the CPU is at its pace, for a while, runs the network once unmeasured, so that its
+weights and code are back in the caches that other networks have emptied since, then a few times as it
+is, then a few times with the time of each kernel. Runs that the pace (`hwcost.measure.pace`) shows
+to be slowed are kept, but do not count, and up to twice as many are added to make up for them.
+Garbage collection is off meanwhile, so that no pause falls into a run.
 
 What one thread takes is wall time less the time in which it was ready and another process had the
 CPU,
@@ -19,7 +21,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,15 +29,22 @@ from numpy.typing import NDArray
 
 from hwcost.measure import MeasurementError, Timing
 from hwcost.measure.machine import Disturbance, Watch
+from hwcost.measure.pace import CALM, Pace
 from hwcost.measure.statistics import summarise
 from hwcost.runtimes.base import SWITCH, Session
 
 _VISIT = 0.025  # s of whole runs that a visit aims at
 _RUNS = (2, 12)  # whole runs a visit, least and most
 _PROFILES = (1, 4)
+_TRIES = 3  # times the runs wanted, at most
+_WAIT = 0.3  # s for the CPU to find its pace
 _SHARE = 0.05  # of a visit that may be stolen or waited before it counts as disturbed
 _STABLE = 0.05  # relative change between runs that ends the warm-up
 _WARM_RUNS = (3, 20)
+
+
+def _none() -> NDArray[np.float32]:
+    return np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +56,64 @@ class Round:
     kernels: NDArray[np.float32]  # [profiles, kernels]
     disturbance: Disturbance
     seconds: float  # the measured part of the visit
+    paces: NDArray[np.float32] = field(default_factory=_none)  # [runs + profiles], none from an older clock
 
     @property
     def disturbed(self) -> bool:
         """Whether others took so much of the visit that it should be repeated."""
-        return self.disturbance.waited + self.disturbance.steal > _SHARE * self.seconds
+        taken = self.disturbance.waited + self.disturbance.steal > _SHARE * self.seconds
+        return taken or not self._calm()[0].any() or not self._calm()[1].any()
+
+    def calm_whole(self) -> NDArray[np.float64]:
+        """Whole runs at the machine's pace, without their waits, [runs, 1]; all of them where none was."""
+        return _chosen((self.whole - self.waits)[:, None], self._calm()[0])
+
+    def calm_kernels(self) -> NDArray[np.float64]:
+        """Profiles taken at the machine's pace, [profiles, kernels]; all of them where none was."""
+        return _chosen(self.kernels, self._calm()[1])
+
+    def _calm(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        runs = len(self.whole)
+        if not len(self.paces):
+            return np.ones(runs, dtype=bool), np.ones(len(self.kernels), dtype=bool)
+        return self.paces[:runs] <= CALM, self.paces[runs:] <= CALM
+
+
+def _chosen(values: NDArray[np.float32], calm: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.asarray(values[calm] if calm.any() else values, dtype=np.float64)
+
+
+class Laps:
+    """Wall time, wait and pace of runs, read between them: call it before each run and after the last."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._start: tuple[float, float] | None = None
+        self._before = np.inf
+        self.walls: list[float] = []
+        self.waits: list[float] = []
+        self.paces: list[float] = []
+
+    def __call__(self) -> None:
+        """The end of one run and the start of the next."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        pace = self._pace.read()
+        if self._start:
+            took = wall - self._start[0]
+            wait = took - (cpu - self._start[1])
+            self.walls.append(took)
+            self.waits.append(wait if wait > SWITCH else 0.0)
+            self.paces.append(max(self._before, pace))
+        self._before = pace
+        self._start = time.perf_counter(), time.thread_time()
+
+    def pause(self) -> None:
+        """What comes now, until the next call, is no run."""
+        self._start = None
+
+    def calm(self) -> int:
+        """How many runs were calm."""
+        return sum(pace <= CALM for pace in self.paces)
 
 
 def warm_up(session: Session) -> float:
@@ -66,7 +128,7 @@ def warm_up(session: Session) -> float:
     return best
 
 
-def take_round(session: Session, expected: float, *, threads: int) -> Round:
+def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -> Round:
     """Visit a network that takes about `expected` seconds on `threads` threads.
 
     Raises:
@@ -74,15 +136,35 @@ def take_round(session: Session, expected: float, *, threads: int) -> Round:
     """
     runs = int(np.clip(_VISIT / expected, *_RUNS))
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
+    pace.wait(_WAIT)
     session.run()
     watch, start = Watch(), time.perf_counter()
-    times = np.array([timed(session) for _ in range(runs)])
-    kernels = session.profile(profiles).astype(np.float32)
+    laps = _runs(session, runs, Laps(pace))
+    kernels, profiled = _profiles(session, profiles, pace)
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
         raise MeasurementError("every kernel must have a finite time, but the profile of the runtime has gaps")
-    whole, waits = times.T.astype(np.float32)
-    return Round(whole, waits if threads == 1 else np.zeros_like(whole), kernels, watch.stop(), seconds)
+    whole, waits, paces = (
+        np.array(x, dtype=np.float32) for x in (laps.walls, laps.waits, [*laps.paces, *profiled.paces])
+    )
+    return Round(whole, waits if threads == 1 else np.zeros_like(whole), kernels, watch.stop(), seconds, paces)
+
+
+def _runs(session: Session, wanted: int, laps: Laps) -> Laps:
+    laps()
+    while laps.calm() < wanted and len(laps.walls) < _TRIES * wanted:
+        session.run()
+        laps()
+    return laps
+
+
+def _profiles(session: Session, wanted: int, pace: Pace) -> tuple[NDArray[np.float32], Laps]:
+    """Profiles until one was calm."""
+    laps, found = Laps(pace), list[NDArray[np.float32]]()
+    while not laps.calm() and len(found) < _TRIES:
+        laps.pause()
+        found.append(session.profile(wanted, laps).astype(np.float32))
+    return np.concatenate(found), laps
 
 
 class Runs(Protocol):
@@ -117,10 +199,11 @@ def quiet_interpreter() -> Iterator[None]:
 def whole_timing(rounds: Sequence[Round], *, target: float = np.inf) -> Timing:
     """Timing of the network; flagged "unstable" where its spread is above `target`."""
     walls = [r.whole[:, None].astype(float) for r in rounds]
-    unloaded = [w - r.waits[:, None].astype(float) for w, r in zip(walls, rounds, strict=True)]
-    return summarise(unloaded, [r.disturbed for r in rounds], met=walls, target=target)[0]
+    return summarise([r.calm_whole() for r in rounds], [r.disturbed for r in rounds], met=walls, target=target)[0]
 
 
 def kernel_timings(rounds: Sequence[Round], *, target: float = np.inf) -> list[Timing]:
     """Timing of each kernel, in the order they run."""
-    return summarise([r.kernels.astype(float) for r in rounds], [r.disturbed for r in rounds], target=target)
+    every = [r.kernels.astype(float) for r in rounds]
+    calm = [r.calm_kernels() for r in rounds]
+    return summarise(calm, [r.disturbed for r in rounds], met=every, target=target)

@@ -23,7 +23,14 @@ def _summaries(connection: Connection) -> None:
     )
 
 
-STEPS: Mapping[int, Step] = {1: _summaries}  # from version -> what leads to the next
+def _paces(connection: Connection) -> None:
+    empty = (
+        "BYTEA NOT NULL DEFAULT ''::bytea" if connection.dialect.name == "postgresql" else "BLOB NOT NULL DEFAULT x''"
+    )
+    connection.exec_driver_sql(f"ALTER TABLE hwcost_round ADD COLUMN paces {empty}")
+
+
+STEPS: Mapping[int, Step] = {1: _summaries, 2: _paces}  # from version -> what leads to the next
 
 
 def migrate(connection: Connection, version: int, wanted: int) -> None:

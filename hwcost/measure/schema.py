@@ -9,6 +9,7 @@ no rounds.
 Version history (`hwcost.measure.migrations` brings an older store here):
     1  first
     2  summaries
+    3  paces of the runs of a round
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 2
+VERSION = 3
 
 metadata = MetaData()
 
@@ -86,6 +87,7 @@ round_ = Table(
     Column("whole", LargeBinary, nullable=False),  # float32 [runs], s of wall time
     Column("waits", LargeBinary, nullable=False),  # float32 [runs], s
     Column("kernels", LargeBinary, nullable=False),  # float32 [profiles, kernels], s
+    Column("paces", LargeBinary, nullable=False),  # float32 [runs + profiles]; empty from an older clock
 )
 
 claim = Table(

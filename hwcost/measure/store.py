@@ -155,6 +155,7 @@ class Store:
             "whole": taken.whole.astype("<f4").tobytes(),
             "waits": taken.waits.astype("<f4").tobytes(),
             "kernels": taken.kernels.astype("<f4").tobytes(),
+            "paces": taken.paces.astype("<f4").tobytes(),
         }
         with self._write() as connection:
             connection.execute(s.round_.insert(), [row])
@@ -382,6 +383,7 @@ def _round(row: Any) -> Round:
         kernels.reshape(-1, width) if width else np.zeros((1, 0), np.float32),
         Disturbance(row.steal, row.switches, row.waited),
         row.seconds,
+        _floats(row.paces),
     )
 
 

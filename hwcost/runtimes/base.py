@@ -3,12 +3,13 @@
 lower    Graph -> kernels in the order they run        (no torch needed)
 prepare  module, inputs -> Session                      (compiles, exports, allocates)
 Session.run()       one inference
-Session.profile()   a few inferences with the time of each kernel, in the order of `Session.network`
+Session.profile()   a few inferences with the time of each kernel, in the order of `Session.network`;
+                    what is handed in as `between` is called before each of them and after the last
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -52,6 +53,13 @@ class Network:
         return sum((p.kernel.cost for p in self.kernels), Cost())
 
 
+Between = Callable[[], None]
+
+
+def nothing() -> None:
+    """What happens between two inferences that nobody watches."""
+
+
 SWITCH = 50e-6  # s; a thread that waited less than this has not been switched away
 
 
@@ -68,8 +76,11 @@ class Session(Protocol):
     def run(self) -> Any:
         """One inference; returns its output."""
 
-    def profile(self, runs: int = 1) -> NDArray[np.float64]:
-        """Seconds of each kernel in `runs` inferences, [runs, kernels], in the order of `network`."""
+    def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
+        """Seconds of each kernel in `runs` inferences, [runs, kernels], in the order of `network`.
+
+        `between` is called before each of these inferences and after the last.
+        """
 
 
 class Runtime(Protocol):

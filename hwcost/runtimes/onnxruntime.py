@@ -14,7 +14,6 @@ import io
 import json
 import logging
 import tempfile
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.graph import Graph, TensorSpec
-from hwcost.runtimes.base import SWITCH, Network, Placed, RuntimeUnavailable
+from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, nothing
 from hwcost.runtimes.onnx_nodes import Node, dtype_of, kernel_of
 
 try:
@@ -101,9 +100,9 @@ class OnnxSession:
         outputs = tuple(torch.from_numpy(x) for x in self._session.run(None, self._feeds))
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def profile(self, runs: int = 1) -> NDArray[np.float64]:
+    def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
         """Seconds of each kernel in `runs` inferences, [runs, kernels]."""
-        events = self._events(runs)
+        events = self._events(runs, between)
         if [e["name"] for e in events] != [f"{n}_kernel_time" for n in self._names] * runs:
             raise RuntimeError("a profiled run must run the nodes of the optimised graph, but it ran others")
         seconds = np.array([e["dur"] for e in events], dtype=np.float64).reshape(runs, -1) * 1e-6
@@ -129,29 +128,22 @@ class OnnxSession:
             node.name = node.name or f"{node.op_type}#{number}"  # functions that were inlined have none
         return model
 
-    def _events(self, runs: int) -> list[dict[str, Any]]:
-        """Profile events of the nodes in `runs` inferences, after two that warm up.
-
-        On one thread, inferences that had to wait for a CPU are repeated up to twice, and the `runs`
-        that waited least are kept.
-        """
-        warm, waits = 2, list[float]()
+    def _events(self, runs: int, between: Between = nothing) -> list[dict[str, Any]]:
+        """Profile events of the nodes in `runs` inferences, after two that warm up."""
+        warm = 2
         with tempfile.TemporaryDirectory() as folder:
             options = self._options()
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
             session = ort.InferenceSession(self._model, options, providers=_PROVIDERS)
             for _ in range(warm):
                 session.run(None, self._feeds)
-            while sum(w < SWITCH for w in waits) < runs and len(waits) < 3 * runs:
-                start, cpu = time.perf_counter(), time.thread_time()
+            for _ in range(runs):
+                between()
                 session.run(None, self._feeds)
-                cpu, wall = time.thread_time() - cpu, time.perf_counter() - start
-                waits.append(wall - cpu if self._threads == 1 else 0.0)
+            between()
             found = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         events = [e for e in found if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-        each = len(events) // (warm + len(waits))
-        kept = sorted(np.argsort(waits, kind="stable")[:runs])
-        return [e for run in kept for e in events[(warm + run) * each : (warm + run + 1) * each]]
+        return events[len(events) // (warm + runs) * warm :]
 
 
 # -- the optimised graph ----------------------------------------------------------------------------

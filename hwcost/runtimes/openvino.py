@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from hwcost.graph import Graph, Op, TensorSpec
 from hwcost.rules import cost_of
-from hwcost.runtimes.base import Network, RuntimeUnavailable
+from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, nothing
 from hwcost.runtimes.fusion import Copy, Flow, Group, network_of
 
 try:
@@ -105,16 +105,20 @@ class OpenVinoSession:
         outputs = tuple(torch.from_numpy(np.array(x)) for x in found.to_tuple())
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def profile(self, runs: int = 1) -> NDArray[np.float64]:
+    def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
         """Seconds of each kernel, [runs, kernels]; every row is the mean over at least `runs` inferences.
 
         Counters are averages since compiling, in whole microseconds: a profile compiles anew and takes
-        the first inferences out, which leaves an error of a few microseconds a kernel.
+        the first inferences out, which leaves an error of a few microseconds a kernel. All of it lies
+        between the first two calls of `between`.
         """
         compiled, counted = self._counted(), max(runs, _LEAST)
         request = compiled.create_infer_request()
         before = self._means(request, _WARM)
+        between()
         total = self._means(request, counted)
+        for _ in range(runs):
+            between()
         # By place: each compiling numbers copies anew, and a node below a microsecond counts as not executed.
         every = read_nodes(compiled.get_runtime_model())
         names = [every[i].name for i in self._places]

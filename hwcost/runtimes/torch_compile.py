@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph
-from hwcost.runtimes.base import Network, RuntimeUnavailable, unloaded
+from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, nothing, unloaded
 from hwcost.runtimes.fusion import Copy, Group, network_of
 from hwcost.runtimes.inductor_rules import expanded, groups_of
 from hwcost.tracing import trace
@@ -96,14 +96,19 @@ class CompiledSession:
         with torch.inference_mode():
             return self._run(*self._inputs)
 
-    def profile(self, runs: int = 1) -> NDArray[np.float64]:
+    def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
         """Seconds of each kernel in `runs` inferences, the clock read around every call; [runs, kernels]."""
         self._set_threads()
         self._found.compiled.current_callable = self._timed
+        times = []
         try:
-            return np.stack([self._profiled() for _ in range(runs)])
+            for _ in range(runs):
+                between()
+                times.append(self._profiled())
+            between()
         finally:
             self._found.compiled.current_callable = self._plain
+        return np.stack(times)
 
     def _profiled(self) -> NDArray[np.float64]:
         ticks = self._found.ticks

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph
 from hwcost.kernel import Kernel
-from hwcost.runtimes.base import Network, Placed, unloaded
+from hwcost.runtimes.base import Between, Network, Placed, nothing, unloaded
 from hwcost.tracing import trace
 
 
@@ -89,14 +89,19 @@ class EagerSession:
             torch.cuda.synchronize()
         return output
 
-    def profile(self, runs: int = 1) -> NDArray[np.float64]:
+    def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
         """Seconds of each kernel in `runs` inferences, the clock read around every call; [runs, kernels].
 
         Raises:
             RuntimeError: a run made other calls than the trace saw.
         """
         self._set_threads()
-        return np.stack([self._profiled() for _ in range(runs)])
+        times = []
+        for _ in range(runs):
+            between()
+            times.append(self._profiled())
+        between()
+        return np.stack(times)
 
     def _profiled(self) -> NDArray[np.float64]:
         stopwatch = _CudaStopwatch() if self._on_cuda else _Stopwatch()

@@ -4,7 +4,7 @@
 
 Bars: at most 1 ms a trial with a table, 20 ms with a traced module, each beside the Optuna trial itself (random
 sampling, in memory, the same decisions); and 10,000 random proposals within 60 s. A traced module is new each time:
-equal ones are estimated once, and would cost nothing.
+equal ones are estimated once, and would cost nothing. Building it is the user's part, and is timed beside.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main() -> None:
         gated = LatencyObjective(space.suggest, _nothing, model=table, budget=budget)
         _print(f"table, {what}", _seconds(gated, n) / n - alone, alone, 1e-3)
     traced = LatencyObjective(_modules(space), _nothing, model=model, inputs=_input, budget=1.0)
-    _print("traced module", _seconds(traced, 50) / 50 - alone, alone, 20e-3)
+    build = _modules(space)
+    built = _seconds(lambda trial: len(list(build(trial).children())), 50) / 50
+    _print("traced module", _seconds(traced, 50) / 50 - built, built, 20e-3)
     gated = LatencyObjective(space.suggest, _nothing, model=table, budget=_median(table, space))
     seconds = _seconds(gated, options.proposals)
     verdict = "within" if seconds <= 60 * options.proposals / 10_000 else "OVER"
@@ -63,7 +65,7 @@ def _seconds(objective: Callable[[optuna.Trial], Any], n: int) -> float:
 
 def _print(what: str, added: float, alone: float, bar: float) -> None:
     verdict = "within" if added <= bar else "OVER"
-    ratio = f"{added / alone:.2f} of an Optuna trial ({alone * 1e3:.2f} ms)"
+    ratio = f"{added / alone:.2f} of the trial without it ({alone * 1e3:.2f} ms)"
     print(f"{what}: hwcost adds {added * 1e3:.2f} ms a trial, {ratio}; {verdict} the bar of {bar * 1e3:g} ms")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +25,10 @@ from hwcost.measure.campaign import Outcome, Plan, measure
 from hwcost.measure.clock import Round, quiet_interpreter, take_round
 from hwcost.measure.machine import Disturbance
 from hwcost.measure.materialise import materialise
+from hwcost.measure.pace import NoPace
 from hwcost.measure.store import Store
 from hwcost.runtimes import get_runtime
+from hwcost.runtimes.base import nothing
 
 NETWORKS = Path(__file__).with_name("networks.py")
 _spec = importlib.util.spec_from_file_location("measured_networks", NETWORKS)
@@ -208,28 +211,31 @@ class Counting:
     def run(self) -> None:
         self.calls.append("run")
 
-    def profile(self, runs: int = 1) -> Any:
-        self.calls += ["profile"] * runs
+    def profile(self, runs: int = 1, between: Callable[[], None] = nothing) -> Any:
+        for _ in range(runs):
+            between()
+            self.calls.append("profile")
+        between()
         return np.ones((runs, 2))
 
 
 def test_a_visit_warms_up_then_runs_then_profiles() -> None:
     session = Counting()
-    taken = take_round(session, expected=1.0, threads=1)
+    taken = take_round(session, expected=1.0, threads=1, pace=NoPace())
     assert session.calls == ["run", *["run"] * len(taken.whole), *["profile"] * len(taken.kernels)]
     assert len(taken.whole) >= 2
 
 
 def test_short_networks_are_run_more_often_in_a_visit() -> None:
-    long, short = (take_round(Counting(), expected=e, threads=1) for e in (1.0, 1e-4))
+    long, short = (take_round(Counting(), expected=e, threads=1, pace=NoPace()) for e in (1.0, 1e-4))
     assert len(short.whole) > len(long.whole)
 
 
 def test_gaps_in_a_profile_are_refused() -> None:
     session = Counting()
-    session.profile = lambda runs: np.full((runs, 2), np.nan)  # type: ignore[method-assign]
+    session.profile = lambda runs, between: np.full((runs, 2), np.nan)  # type: ignore[method-assign]
     with pytest.raises(MeasurementError, match="has gaps"):
-        take_round(session, expected=1.0, threads=1)
+        take_round(session, expected=1.0, threads=1, pace=NoPace())
 
 
 def test_no_garbage_is_collected_while_the_clock_runs() -> None:

@@ -1,0 +1,78 @@
+"""The pace of the CPUs: whether the machine gives now what it can.
+
+On a shared machine another tenant's thread on the same core, a lower clock or heat slow everything down
+by a tenth or a fifth, for milliseconds or for minutes, and no counter of the guest shows it. A piece of
+arithmetic that stays in the first cache does: its time has one sharp lowest value, or it is longer.
+
+    pace = time of the piece / its lowest time so far,                     (1)
+
+1 for a machine that is left alone. A run counts as calm if the pace right before and right after it
+is at most 1.05; the lowest time is the tenth lowest ever seen, so that one lucky reading does not rule.
+
+This is for one thread. CPUs that are shared slow down independently of one another, and moments in which
+all of several are calm are too rare to wait for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+CALM = 1.05  # pace up to which a run counts
+
+_SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear algebra libraries split over threads
+_REPEATS = 8  # products in a piece, about 30 us together
+_LOWEST = 10
+_LEARN = 0.5  # s
+
+Piece = Callable[[], float]
+
+
+class Pace:
+    """Reads the pace, eq. (1), of the CPU that this thread runs on."""
+
+    def __init__(self, piece: Piece | None = None, *, learn: float = _LEARN) -> None:
+        self._piece = piece or _multiply()
+        self._lowest: list[float] = []
+        end = time.perf_counter() + learn
+        while len(self._lowest) < _LOWEST or time.perf_counter() < end:
+            self.read()
+
+    def read(self) -> float:
+        """The pace now; takes some tens of microseconds."""
+        seconds = self._piece()
+        if len(self._lowest) < _LOWEST or seconds < self._lowest[-1]:
+            bisect.insort(self._lowest, seconds)
+            del self._lowest[_LOWEST:]
+        return seconds / self._lowest[-1]
+
+    def wait(self, limit: float) -> bool:
+        """Wait until the machine is calm, `limit` seconds at most; tells whether it is."""
+        end = time.perf_counter() + limit
+        while self.read() > CALM:
+            if time.perf_counter() > end:
+                return False
+        return True
+
+
+class NoPace(Pace):
+    """Takes the machine as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 1.0, learn=0.0)
+
+
+def _multiply() -> Piece:
+    a = np.full((_SIZE, _SIZE), 0.5, np.float32)
+    out = np.empty_like(a)
+
+    def block() -> float:
+        start = time.perf_counter()
+        for _ in range(_REPEATS):
+            np.matmul(a, a, out=out)
+        return time.perf_counter() - start
+
+    return lambda: min(block(), block())

@@ -1,0 +1,133 @@
+"""Tests of hwcost.measure.pace, and of what the clock makes of it: the machine's moods are written out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from hwcost.measure.clock import Laps, Round, kernel_timings, take_round, whole_timing
+from hwcost.measure.machine import Disturbance
+from hwcost.measure.pace import CALM, NoPace, Pace
+from hwcost.runtimes.base import nothing
+
+
+def piece(*seconds: float) -> Callable[[], float]:
+    """A piece that takes these times, the last one for ever."""
+    given: Iterator[float] = iter(seconds)
+    return lambda: next(given, seconds[-1])
+
+
+def learnt(*then: float) -> Pace:
+    """A pace that has seen ten pieces of 1 s, and will see these."""
+    return Pace(piece(*[1.0] * 10, *then), learn=0.0)
+
+
+# -- the pace -------------------------------------------------------------------------------------
+
+
+def test_the_pace_is_relative_to_the_fastest_pieces_so_far() -> None:
+    pace = learnt(1.0, 1.2, 2.0)
+    assert [pace.read() for _ in range(3)] == [1.0, 1.2, 2.0]
+
+
+def test_one_lucky_reading_does_not_make_every_other_one_slow() -> None:
+    pace = learnt(0.5, 1.0)
+    pace.read()
+    assert pace.read() == 1.0
+
+
+def test_ten_faster_readings_do() -> None:
+    pace = learnt(*[0.5] * 10, 1.0)
+    for _ in range(10):
+        pace.read()
+    assert pace.read() == 2.0
+
+
+def test_waiting_ends_when_the_machine_is_calm() -> None:
+    pace = learnt(1.3, 1.2, 1.0, 9.0)
+    assert pace.wait(limit=60.0)
+    assert pace.read() == 9.0  # it read no further than it had to
+
+
+def test_waiting_ends_when_the_time_is_up() -> None:
+    assert not learnt(1.3).wait(limit=0.0)
+
+
+def test_the_real_piece_takes_tens_of_microseconds_and_a_pace_of_about_one_is_found() -> None:
+    pace = Pace(learn=0.01)
+    assert min(pace.read() for _ in range(200)) == pytest.approx(1.0, abs=0.2)
+
+
+# -- runs between readings ------------------------------------------------------------------------
+
+
+def test_a_run_counts_if_the_readings_before_and_after_it_are_calm() -> None:
+    laps = Laps(learnt(1.0, 1.0, 1.2, 1.0, 1.0))
+    for _ in range(5):
+        laps()
+    assert laps.paces == [1.0, 1.2, 1.2, 1.0]
+    assert laps.calm() == 2
+
+
+def test_what_happens_in_a_pause_is_no_run() -> None:
+    laps = Laps(NoPace())
+    laps()
+    laps()
+    laps.pause()
+    laps()
+    assert len(laps.walls) == 1
+
+
+class Idle:
+    """A session that does nothing and counts its runs."""
+
+    network = None
+
+    def __init__(self) -> None:
+        self.runs = self.profiles = 0
+
+    def run(self) -> None:
+        self.runs += 1
+
+    def profile(self, runs: int = 1, between: Callable[[], None] = nothing) -> np.ndarray:
+        for _ in range(runs):
+            between()
+            self.profiles += 1
+        between()
+        return np.ones((runs, 1))
+
+
+def test_slowed_runs_are_made_up_for_but_not_for_ever() -> None:
+    calm, slowed = Idle(), Idle()
+    take_round(calm, expected=1.0, threads=1, pace=NoPace())
+    taken = take_round(slowed, expected=1.0, threads=1, pace=learnt(1.0, 1.5))
+    assert (calm.runs, calm.profiles) == (1 + 2, 1)
+    assert (slowed.runs, slowed.profiles) == (1 + 3 * 2, 3)
+    assert taken.disturbed
+
+
+# -- what counts ----------------------------------------------------------------------------------
+
+
+def visit(whole: list[float], kernels: list[float], paces: list[float]) -> Round:
+    return Round(
+        np.array(whole, np.float32), np.zeros(len(whole), np.float32), np.array(kernels, np.float32)[:, None],
+        Disturbance(0.0, 0, 0.0), seconds=sum(whole), paces=np.array(paces, np.float32),
+    )  # fmt: skip
+
+
+def test_the_latency_comes_from_calm_runs_and_the_median_from_all() -> None:
+    rounds = [visit([1.0, 2.0, 3.0], [0.25, 0.5], [CALM + 0.1, 1.0, 1.0, 1.3, 1.0])] * 2
+    whole, (kernel,) = whole_timing(rounds), kernel_timings(rounds)
+    assert (whole.latency, whole.median) == (2.0, 2.0)
+    assert kernel.latency == 0.5
+    assert kernel.median == pytest.approx(0.375)
+
+
+def test_a_visit_without_a_calm_run_is_disturbed_and_one_of_an_older_clock_is_not() -> None:
+    assert visit([1.0], [0.5], [1.2, 1.0]).disturbed
+    assert visit([1.0], [0.5], [1.0, 1.2]).disturbed
+    assert not visit([1.0], [0.5], [1.0, 1.0]).disturbed
+    assert not visit([1.0], [0.5], []).disturbed
