@@ -19,6 +19,11 @@ one or both; where both are given the measured one is used.
     paper = "96 GB/s"
     paper_source = "..."
 
+    [energy]                # optional: what a flop and a byte of traffic cost, for energy budgets
+    per_flop = "2.3 pJ"
+    per_byte = "160 pJ"
+    source = "..."
+
 Which ceiling answers a question is decided here alone, and `Device.assumptions` says it in words:
 
 1. the ceiling of that very dtype and number of threads, if there is one;
@@ -90,6 +95,7 @@ def _writes(dimension: units.Dimension) -> PlainSerializer:
 FlopRate = Annotated[float, _reads("a compute ceiling", "flop/s", 1e7, 1e17, "TFLOP/s"), _writes("flop/s")]
 ByteRate = Annotated[float, _reads("a bandwidth", "byte/s", 1e7, 1e15, "GB/s"), _writes("byte/s")]
 Bytes = Annotated[float, _reads("a size", "byte", 1e3, 1e14, "MiB"), _writes("byte")]
+Joules = Annotated[float, _reads("an energy", "joule", 1e-16, 1e-6, "pJ"), _writes("joule")]
 Seconds = Annotated[float, _reads("a dispatch time", "second", 1e-9, 1.0, "µs"), _writes("second")]
 
 
@@ -152,6 +158,18 @@ class MemoryCeiling(_Ceiling):
     measured: ByteRate | None = None
 
 
+class Energy(_Frozen):
+    """What work and traffic cost (J)."""
+
+    per_flop: Joules
+    per_byte: Joules
+    source: str = Field(min_length=1)
+
+    def of(self, flops: float, traffic: float) -> float:
+        """Energy (J) of `flops` flop and `traffic` byte; for comparing, since caches and idle power are left out."""
+        return flops * self.per_flop + traffic * self.per_byte
+
+
 class Device(_Frozen):
     """Hardware with its ceilings; see the module's docstring for how they are chosen."""
 
@@ -163,6 +181,7 @@ class Device(_Frozen):
     compute: tuple[ComputeCeiling, ...] = Field(min_length=1)
     memory: tuple[MemoryCeiling, ...] = Field(min_length=1)
     dispatch: Seconds | None = Field(default=None, description="time that each call of an op takes besides")
+    energy: Energy | None = Field(default=None, description="weights of work and traffic, where they are known")
     host: Mapping[str, str] = Field(default_factory=dict, description="CPU, versions, date of a measurement")
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ import re
 from decimal import Context, Decimal
 from typing import Literal, get_args
 
-Dimension = Literal["second", "byte", "flop", "byte/s", "flop/s", "hertz", "flop/byte", "mac"]
+Dimension = Literal["second", "byte", "flop", "byte/s", "flop/s", "hertz", "flop/byte", "mac", "joule"]
 
 _SYMBOLS: dict[Dimension, str] = {
     "second": "s",
@@ -26,6 +26,7 @@ _SYMBOLS: dict[Dimension, str] = {
     "hertz": "Hz",
     "flop/byte": "FLOP/B",
     "mac": "MAC",
+    "joule": "J",
 }
 _EXAMPLES: dict[Dimension, str] = {
     "second": "5 ms",
@@ -36,6 +37,7 @@ _EXAMPLES: dict[Dimension, str] = {
     "hertz": "2.9 GHz",
     "flop/byte": "38.6 FLOP/B",
     "mac": "1.8 GMAC",
+    "joule": "160 pJ",
 }
 _DECIMAL = {prefix: Decimal(1000) ** i for i, prefix in enumerate(["", "k", "M", "G", "T", "P", "E"])}
 _BINARY = {prefix: Decimal(1024) ** (i + 1) for i, prefix in enumerate(["Ki", "Mi", "Gi", "Ti"])}
@@ -77,6 +79,9 @@ def _scales(dimension: Dimension) -> dict[str, Decimal]:
     symbol = _SYMBOLS[dimension]
     if dimension == "second":
         return {prefix + "s": size for prefix, size in _SMALL.items()} | _OTHER_TIMES
+    if dimension == "joule":
+        more = {"u": _SMALL["µ"], "μ": _SMALL["µ"], "k": Decimal(1000)}
+        return {prefix + symbol: size for prefix, size in (_SMALL | more).items()}
     prefixes = _DECIMAL | _BINARY if symbol.startswith("B") else _DECIMAL
     spellings = {symbol, symbol.replace("FLOP", "flop")}
     return {prefix + spelling: size for spelling in spellings for prefix, size in prefixes.items()}
@@ -130,7 +135,7 @@ def _prefix(number: Decimal, dimension: Dimension) -> tuple[str, Decimal]:
     """The largest prefix that leaves a digit before the point, or else the smallest one."""
     if dimension == "flop/byte":
         return "", Decimal(1)
-    steps = _SMALL if dimension == "second" else _DECIMAL
+    steps = _SMALL if dimension in ("second", "joule") else _DECIMAL
     fits = [step for step in steps.items() if number >= step[1]]
     return max(fits or [min(steps.items(), key=_size)], key=_size)
 

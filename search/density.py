@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hwcost.device import Device, DeviceError, Energy
+from hwcost.features import Target
+
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
@@ -28,23 +31,34 @@ class Ceilings:
         return max(flops / self.peak, traffic / self.bandwidth) / latency
 
 
-def ceilings_of(model: Any) -> Ceilings | None:
-    """The ceilings behind a cost model, or behind a latency table whose device is in the catalogue; else None."""
-    from hwcost.device import Device, DeviceError
-
+def target_of(model: Any) -> Target | None:
+    """The target of a cost model, or of a latency table whose device is in the catalogue; else None."""
     target = getattr(model, "target", None)
     if target is not None and isinstance(getattr(target, "device", None), Device):
-        device, dtype, threads = target.device, target.dtype, target.threads
-    else:
-        described = getattr(model, "meta", {}).get("target", {})
-        if not {"device", "dtype", "threads"} <= set(described):
-            return None
-        try:
-            device = Device.load(described["device"])
-        except DeviceError:
-            return None  # a device of one's own: the table keeps its name, not its ceilings
-        dtype, threads = described["dtype"], described["threads"]
+        return Target(target.device, target.threads, target.dtype)
+    described = getattr(model, "meta", {}).get("target", {})
+    if not {"device", "dtype", "threads"} <= set(described):
+        return None
+    try:
+        device = Device.load(described["device"])
+    except DeviceError:
+        return None  # a device of one's own: the table keeps its name, not its file
+    return Target(device, described["threads"], described["dtype"])
+
+
+def ceilings_of(model: Any) -> Ceilings | None:
+    """The ceilings behind a model, where its target is known."""
+    target = target_of(model)
+    if target is None:
+        return None
+    device, dtype, threads = target.device, target.dtype, target.threads
     return Ceilings(device.peak(dtype, threads), device.bandwidth("DRAM", threads))
+
+
+def energy_of(model: Any) -> Energy | None:
+    """What a flop and a byte cost on the device behind a model, where its file says so."""
+    target = target_of(model)
+    return target.device.energy if target else None
 
 
 def facts_of(estimate: Any, ceilings: Ceilings | None) -> dict[str, Any]:

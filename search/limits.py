@@ -25,6 +25,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from hwcost import units
+from hwcost.device import Energy
 
 if TYPE_CHECKING:
     from hwcost.graph import Graph
@@ -39,12 +40,15 @@ _DIMENSIONS: Mapping[str, units.Dimension | None] = {
     "flops": "flop",
     "macs": "mac",
     "params": None,  # a plain number
-    "energy": None,  # relative: see `energy_proxy`
+    "energy": "joule",  # by the device's weights of flop and byte, or `GENERIC`
 }
 QUANTITIES = tuple(_DIMENSIONS)
 _BLOCK = "blocks."
-PICOJOULE_PER_FLOP, PICOJOULE_PER_BYTE = 4.6, 160.0  # M. Horowitz, ISSCC 2014: 45 nm, fp32 multiply-add 4.6 pJ
-# (two flop), DRAM 1.3 to 2.6 nJ per 64 bit; the lower bound, per byte.
+GENERIC = Energy(
+    per_flop=2.3e-12,
+    per_byte=160e-12,
+    source="M. Horowitz, ISSCC 2014: at 45 nm a float32 multiply-add takes 4.6 pJ, DRAM at least 1.3 nJ per 64 bit",
+)  # of devices whose file gives no weights
 
 
 class BudgetError(ValueError):
@@ -122,10 +126,13 @@ def upper(estimate: Any, confidence: float, latency: float | None = None, high: 
     return t * math.exp(sigma * NormalDist().inv_cdf(confidence))
 
 
-def value_of(quantity: str, estimate: Any, confidence: float, graph: Callable[[], Graph]) -> float:
+def value_of(
+    quantity: str, estimate: Any, confidence: float, graph: Callable[[], Graph], energy: Energy = GENERIC
+) -> float:
     """A quantity of an architecture in SI; latencies with the margin of `confidence`.
 
-    `graph` traces the architecture, and is only called for what the estimate does not know.
+    `graph` traces the architecture, and is only called for what the estimate does not know; `energy` are the
+    weights of the device.
 
     Raises:
         BudgetError: the estimate has no such block.
@@ -140,17 +147,9 @@ def value_of(quantity: str, estimate: Any, confidence: float, graph: Callable[[]
             raise BudgetError(f"budget of block {name!r}: the estimate has no such block; it has {known}")
         return upper(estimate, confidence, block.latency, block.high)
     if quantity == "energy":
-        return energy_proxy(graph())
+        return energy.of(*(value_of(q, estimate, confidence, graph) for q in ("flops", "bytes")))
     own = getattr(estimate, quantity, None)
     if own is not None:
         return float(own)
     source = graph()
     return float(getattr(source if quantity in ("peak_memory", "params") else source.cost, quantity))
-
-
-def energy_proxy(graph: Graph) -> float:
-    """Energy of an inference (J) if every flop and every byte of compulsory traffic cost what they did at 45 nm.
-
-    Only for comparing architectures: real energy depends on the device, its voltage and its caches.
-    """
-    return 1e-12 * (graph.cost.flops * PICOJOULE_PER_FLOP / 2 + graph.cost.bytes * PICOJOULE_PER_BYTE)

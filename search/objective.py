@@ -27,8 +27,8 @@ import optuna
 
 from hwcost.search import penalties
 from hwcost.search.artifacts import keep
-from hwcost.search.density import ceilings_of, facts_of, parts_of
-from hwcost.search.limits import QUANTITIES, Budget, BudgetError, Limit, parse_budget, value_of
+from hwcost.search.density import ceilings_of, energy_of, facts_of, parts_of
+from hwcost.search.limits import GENERIC, QUANTITIES, Budget, BudgetError, Limit, parse_budget, value_of
 from hwcost.search.memory import ATTRIBUTE, Memory, key_of
 
 Form = Literal["constraint", "pareto", "mnas-soft", "mnas-hard", "tunas-absolute", "one-sided", "linear"]
@@ -135,9 +135,12 @@ class LatencyObjective:
         self._judged: dict[str, Judgement] = {}
         self._memory = Memory()
         self._ceilings = {name: ceilings_of(model) for name, model in self.models.items()}
+        self._energy = {name: energy_of(model) or GENERIC for name, model in self.models.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_judged", "_memory", "_ceilings")}
+        return {
+            k: v for k, v in self.__dict__.items() if k not in ("_lock", "_judged", "_memory", "_ceilings", "_energy")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -186,11 +189,12 @@ class LatencyObjective:
         inputs = self._inputs(architecture)
         estimates = {name: self._estimate(name, architecture, inputs) for name in self.models}
         graph = _Traced(architecture, inputs)
-        costs = {name: value_of(self.against, e, 0.5, graph) for name, e in estimates.items()}
+        costs = {name: value_of(self.against, e, 0.5, graph, self._energy[name]) for name, e in estimates.items()}
         limits: Sequence[Limit] = () if self.is_penalty else self.limits
         excess = {
-            limit.key: limit.excess(value_of(limit.quantity, estimates[limit.device], self.confidence, graph))
+            limit.key: limit.excess(value_of(limit.quantity, estimates[at], self.confidence, graph, self._energy[at]))
             for limit in limits
+            for at in [limit.device]
         }
         return Judgement(key, costs, excess, self._facts(estimates))
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hwcost.device import ComputeCeiling, Device, DeviceError, MemoryCeiling
+from hwcost.device import ComputeCeiling, Device, DeviceError, Energy, MemoryCeiling
 
 
 def compute(value: float, *, threads: int | None = None, dtype: str = "float32", paper: bool = False) -> ComputeCeiling:
@@ -179,6 +179,7 @@ paper_source = "data sheet"
         ("cores = 4", 'kind = "fpga"', "kind: must be 'cpu', 'gpu' or 'npu', but got 'fpga'"),
         ('name = "toy"', "", "name: the key is missing"),
         ("[[memory]]", "[[compute]]", "compute[1].paper: 'GB/s' is no unit of flop/s"),
+        ("[[memory]]", "[energy]\n[[memory]]", "energy.per_flop: the key is missing"),
     ],
 )
 def test_what_a_file_may_not_say(old: str, new: str, says: str, tmp_path: Path) -> None:
@@ -216,12 +217,22 @@ ceilings = st.fixed_dictionaries(
 sizes = st.none() | st.floats(1e3, 1e14)
 
 
-@given(ceilings, ceilings, sizes, st.none() | st.floats(1e-9, 1.0), st.dictionaries(st.text("abc "), sources))
+joules = st.floats(1e-16, 1e-6)
+energies = st.none() | st.builds(Energy, per_flop=joules, per_byte=joules, source=sources)
+
+
+@given(ceilings, ceilings, sizes, st.none() | st.floats(1e-9, 1.0), energies, st.dictionaries(st.text("abc "), sources))
 def test_a_file_says_exactly_what_the_device_is(
-    c: dict[str, Any], m: dict[str, Any], size: float | None, dispatch: float | None, host: dict[str, str]
+    c: dict[str, Any],
+    m: dict[str, Any],
+    size: float | None,
+    dispatch: float | None,
+    energy: Energy | None,
+    host: dict[str, str],
 ) -> None:
     levels = (MemoryCeiling(**m, size=size), MemoryCeiling(**m, level="L2", threads=2))
-    original = Device(name="toy", compute=(ComputeCeiling(**c),), memory=levels, dispatch=dispatch, host=host)
+    own = {"dispatch": dispatch, "energy": energy, "host": host}
+    original = Device(name="toy", compute=(ComputeCeiling(**c),), memory=levels, **own)
     assert Device.from_toml(original.to_toml()) == original
     assert Device.model_validate_json(original.model_dump_json()) == original
     assert pickle.loads(pickle.dumps(original)) == original

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from hwcost.device import Device
     from hwcost.measure import Item, Measurements, NetworkMeasurement
+    from hwcost.measure.campaign import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -120,17 +121,17 @@ def measure(
 
     named(quantile)  # refused before anything is measured
     items = _items(targets or [], input or [], kwargs, space, samples, seed, limited=bool(time))
-    found, known = _campaign(
+    found, outcome = _campaign(
         items, time=time, runtime=runtime, threads=threads, store=store, rounds=rounds, spread=spread,
         skip_known=bool(space),
     )  # fmt: skip
     names = None if space else {item.name for item in items}
     networks = [n for n in found.networks if (n.family == space if names is None else n.name in names)]
     if as_json:
-        return print_json({"store": store, "passed_over": known, "networks": [_row(n, quantile) for n in networks]})
+        about = {"passed_over": len(outcome.known), "visits": outcome.visits, "disturbed": outcome.disturbed}
+        return print_json({"store": store} | about | {"networks": [_row(n, quantile) for n in networks]})
     _show(networks, store, quantile)
-    if known:
-        console().print(f"{known} drawn networks were passed over: each of their kernels is in three networks there")
+    _tell(outcome)
 
 
 def _items(
@@ -180,8 +181,8 @@ def _campaign(
     rounds: int,
     spread: float | None,
     skip_known: bool,
-) -> tuple[Measurements, int]:
-    """What the store has after the campaign, and how many networks were passed over."""
+) -> tuple[Measurements, Outcome]:
+    """What the store has after the campaign, and how it went."""
     import math
 
     from hwcost import units
@@ -210,7 +211,16 @@ def _campaign(
         raise typer.Exit(130) from None
     finally:
         opened.close()
-    return found, len(ends[0].known)
+    return found, ends[0]
+
+
+def _tell(outcome: Outcome) -> None:
+    known = len(outcome.known)
+    if known:
+        console().print(f"{known} drawn networks were passed over: each of their kernels is in three networks there")
+    if outcome.disturbed:
+        share = outcome.disturbed / outcome.visits
+        console().print(f"{share:.0%} of {outcome.visits} visits found the machine slowed by others, and were repeated")
 
 
 def _row(network: NetworkMeasurement, quantile: str) -> dict[str, Any]:

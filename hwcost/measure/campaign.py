@@ -67,6 +67,8 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)  # passed over: every kernel is known in its context
     failed: dict[str, str] = field(default_factory=dict)  # name -> why
+    visits: int = 0
+    disturbed: int = 0  # visits of which no run, or too little of the time, was the machine's own
     timed: float = 0.0  # s in runs
     wall: float = 0.0  # s in all
 
@@ -263,6 +265,8 @@ class Campaign:
         begun = time.monotonic()
         taken = take_round(visited.session, visited.expected, threads=self._place.threads, pace=self._pace)
         self.outcome.timed += time.monotonic() - begun
+        self.outcome.visits += 1
+        self.outcome.disturbed += taken.disturbed
         self._store.add_round(visited.network_id, len(visited.rounds), taken)
         visited.rounds.append(taken)
         self._taken += 1

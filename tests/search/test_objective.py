@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from hwcost import CostModel, Device, units
+from hwcost.device import Energy
 from hwcost.search import LatencyObjective, ObjectiveError, penalties
 from hwcost.search.limits import BudgetError
 from hwcost.search.memory import attribute_of
@@ -155,7 +156,7 @@ class TestModules:
     def objective(self, **more: Any) -> LatencyObjective:
         model = CostModel.analytic(Device.load("intel-i9-10980xe"))
         inputs = (torch.empty(1, 8, device="meta"),)
-        return LatencyObjective(make_module, count_parameters, model=model, inputs=inputs, **more)
+        return LatencyObjective(make_module, count_parameters, inputs=inputs, **{"model": model} | more)
 
     def test_any_quantity_may_be_budgeted(self) -> None:
         """Linear(8, 32): 288 parameters, 2 * 256 + 32 = 544 flop, 4 * (8 + 288 + 32) = 1,312 byte."""
@@ -167,6 +168,19 @@ class TestModules:
         constraints = dict(study.trials[0].constraints)
         assert constraints.pop("latency") < 0
         assert constraints == dict.fromkeys(["params", "flops", "bytes", "macs"], 0.0)
+
+    def test_energy_is_weighted_by_the_device_file_where_it_says_so(self) -> None:
+        """Linear(8, 32), 544 flop and 1,312 byte: 544 * 1 pJ + 1,312 * 10 pJ = 13.664 nJ by the file, and
+        544 * 2.3 pJ + 1,312 * 160 pJ = 211.1712 nJ by the generic weights.
+        """
+        plain = Device.load("intel-i9-10980xe")
+        weighted = plain.model_copy(update={"energy": Energy(per_flop=1e-12, per_byte=1e-11, source="toy")})
+        for device, joules in ((weighted, 13.664e-9), (plain, 211.1712e-9)):
+            objective = self.objective(budget={"energy": "1 µJ"}, model=CostModel.analytic(device))
+            study = optuna.create_study(direction="maximize")
+            study.enqueue_trial({"features": 32})
+            study.optimize(objective, n_trials=1)
+            assert study.trials[0].constraints["energy"] == pytest.approx(joules / 1e-6 - 1)
 
     @pytest.mark.parametrize("budget", [{"params": 287}, {"peak_memory": "1 kB"}, {"energy": 1e-15}])
     def test_any_quantity_may_reject(self, budget: Any) -> None:
