@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hwcost.cost import Cost
 from hwcost.estimate import Bound, Estimate, KernelEstimate
 from hwcost.features import Columns
-from hwcost.fitting import Fitted
+from hwcost.fitting import Fitted, Overhead
 from hwcost.kernel import Kernel
 from hwcost.residual import Prediction
 from hwcost.runtimes import Placed
@@ -26,8 +26,6 @@ from hwcost.runtimes import Placed
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
 Key = tuple[Kernel, int]
-
-_LEAST_SCALE = 0.5  # the bound that the fit of the overhead keeps as well
 
 
 @dataclass(frozen=True)
@@ -106,11 +104,11 @@ class Catalogue:
         rows = np.fromiter((self._rows[key(p)] for p in kernels), dtype=np.intp, count=len(kernels))
         return Part(tuple([p.module for p in kernels]), rows, calls)
 
-    def sums(self, rows: Sequence[Rows]) -> tuple[Array, Array]:
+    def sums(self, rows: Sequence[Rows], overhead: Overhead) -> tuple[Array, Array]:
         """For each network the sum of its kernels' latencies (s), and the standard error of its log
         that comes from single kernels: eq. (1) of `hwcost.estimate` without the common part."""
-        latency, sigma, group = self._columns
-        n = len(rows)
+        raw, sigma, group = self._columns
+        n, latency = len(rows), overhead.kernels(raw)
         flat = np.concatenate(rows) if n else np.empty(0, dtype=np.intp)
         network = np.repeat(np.arange(n), [len(r) for r in rows])
         total = np.bincount(network, latency[flat], n).astype(float)
@@ -123,38 +121,34 @@ class Catalogue:
 def compose(wholes: Sequence[Whole], catalogue: Catalogue, fitted: Fitted, like: Estimate) -> list[Estimate]:
     """Estimates of networks; `like` gives what all of them share."""
     rows = [w.parts[0][1].rows if len(w.parts) == 1 else np.concatenate([p.rows for _, p in w.parts]) for w in wholes]
-    total, own = catalogue.sums(rows)
-    scale, per_call, fixed = fitted.overhead
-    overhead = per_call * np.array([w.calls for w in wholes], dtype=float) + fixed
-    # a negative overhead is what timing added to the kernels, so it is theirs to give back
-    given_back = np.maximum(1 + np.minimum(overhead, 0.0) / np.where(total > 0, total * scale, np.inf), _LEAST_SCALE)
-    scales, overhead = scale * given_back, np.maximum(overhead, 0.0)
-    latency = scales * total + overhead
+    total, own = catalogue.sums(rows, fitted.overhead)
+    overhead = fitted.overhead.beside(np.array([w.calls for w in wholes], dtype=float))
+    latency = total + overhead
     spread = np.exp(fitted.z * np.hypot(fitted.common, own))
-    columns = (latency, latency / spread, latency * spread, overhead, scales)
+    columns = (latency, latency / spread, latency * spread, overhead)
     return [
         Estimate.later(
-            partial(_kernels, w.parts, r, catalogue.known, s, fitted), like, latency=t, low=low, high=high, overhead=o
+            partial(_kernels, w.parts, r, catalogue.known, fitted), like, latency=t, low=low, high=high, overhead=o
         )
-        for w, r, t, low, high, o, s in zip(wholes, rows, *(c.tolist() for c in columns), strict=True)
+        for w, r, t, low, high, o in zip(wholes, rows, *(c.tolist() for c in columns), strict=True)
     ]
 
 
 def _kernels(
-    parts: Sequence[tuple[str, Part]], rows: Rows, known: Sequence[Known], scale: float, fitted: Fitted
+    parts: Sequence[tuple[str, Part]], rows: Rows, known: Sequence[Known], fitted: Fitted
 ) -> tuple[KernelEstimate, ...]:
     modules = chain.from_iterable(_placed(prefix, part.modules) for prefix, part in parts)
     pairs = zip((known[row] for row in rows.tolist()), modules, strict=True)
-    return tuple([_kernel(k, module, scale, fitted) for k, module in pairs])
+    return tuple([_kernel(k, module, fitted) for k, module in pairs])
 
 
 def _placed(prefix: str, modules: tuple[str, ...]) -> Iterable[str]:
     return (f"{prefix}.{m}" if m else prefix for m in modules) if prefix else modules
 
 
-def _kernel(known: Known, module: str, scale: float, fitted: Fitted) -> KernelEstimate:
+def _kernel(known: Known, module: str, fitted: Fitted) -> KernelEstimate:
     name, kind, digest, cost = known.identity
-    latency = known.latency * scale
+    latency = float(fitted.overhead.kernels(np.array(known.latency)))
     spread = float(np.exp(fitted.z * np.hypot(known.sigma, fitted.common)))
     return KernelEstimate(
         name=name, kind=kind, module=module, latency=latency, low=latency / spread, high=latency * spread,

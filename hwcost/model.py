@@ -1,10 +1,11 @@
 """The cost model: device ceilings plus what measurements taught, for one target.
 
-    t(network) = scale * sum_k t(kernel k) + per_call * calls + fixed       (1)
+    t(network) = sum_k (scale * t(kernel k) + per_kernel) + per_call * calls + fixed       (1)
 
-The kernels' times come from the roofline and its residual (`hwcost.residual`); the three numbers
-of (1), the runtime's overhead, are fitted on whole networks. A model is its data: the file holds
-the device, the measurements and the settings, and is fitted again when it is loaded.
+The kernels' times come from the roofline and its residual (`hwcost.residual`); the four numbers
+of (1), the runtime's overhead (`hwcost.fitting.Overhead`), are fitted on whole networks. A model
+is its data: the file holds the device, the measurements and the settings, and is fitted again when
+it is loaded.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hwcost.compose import Catalogue, Part, Whole, compose, distance
 from hwcost.device import Device
 from hwcost.estimate import BlockEstimate, Estimate, KernelEstimate
 from hwcost.features import Columns, Target, columns
-from hwcost.fitting import Errors, Fitted, fit
+from hwcost.fitting import Errors, Fitted, Overhead, fit
 from hwcost.graph import Graph
 from hwcost.measure import Measurements
 from hwcost.residual import Prediction, Residual, Settings
@@ -84,7 +85,7 @@ class CostModel:
     ) -> CostModel:
         """The roofline alone: a lower bound for every kernel, for a device nobody measured."""
         target = Target(_device(device), threads, dtype)
-        fitted = Fitted(Residual(), (1.0, 0.0, 0.0), Errors({}, 0.0, 0.0, None))
+        fitted = Fitted(Residual(), Overhead(), Errors({}, 0.0, 0.0, None))
         return cls(target, runtime, fitted)
 
     @classmethod
@@ -155,8 +156,7 @@ class CostModel:
         if self.measurements is None:
             raise ModelError(f"the roofline alone knows no {named(quantile)} latency; fit a model with `hwcost fit`")
         times = factor(self.measurements, quantile)
-        scale, per_call, fixed = self.fitted.overhead
-        fitted = replace(self.fitted, overhead=(times * scale, times * per_call, times * fixed))
+        fitted = replace(self.fitted, overhead=self.fitted.overhead.slower(times))
         slower = CostModel(
             self.target, self.runtime, fitted, self.measurements, self.settings, self.prior, self.date
         )  # fmt: skip
@@ -186,9 +186,8 @@ class CostModel:
         return self.fitted.held_out
 
     @property
-    def overhead(self) -> tuple[float, float, float]:
-        """(scale, per_call (s), fixed (s)) of eq. (1); per_call is net of what timing a kernel adds to it,
-        and so may be a little below 0."""
+    def overhead(self) -> Overhead:
+        """What lies between kernels and network, eq. (1)."""
         return self.fitted.overhead
 
     @property

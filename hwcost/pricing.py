@@ -37,7 +37,6 @@ Ints = NDArray[np.int64]
 
 ONE_KERNEL_AN_OP = ("torch-eager",)  # runtimes that fuse nothing
 _COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
-_LEAST = 0.5  # of its kernels' time is the least a block takes, however much of it timing added
 
 
 @dataclass(frozen=True)
@@ -125,11 +124,10 @@ class Pricer:
         data = columns([(kernel, _distance(bucket)) for kernel, bucket in batch.known], self.target)
         predicted = self.fitted.residual.predict(data, self.fitted.sigma)
         kernels = [kernel for kernel, _ in batch.known]
-        n, time = batch.rows, predicted.latency[index]
+        n, overhead = batch.rows, self.fitted.overhead
+        time = overhead.kernels(predicted.latency)[index]
         total = np.maximum(np.bincount(row, time, n), 1e-12)
-        scale, per_call, _ = self.fitted.overhead
-        ran = scale * total
-        latency = np.maximum(ran + per_call * batch.counts["calls"], _LEAST * ran)
+        latency = total + overhead.per_call * batch.counts["calls"]
         sigma = _error(row, index, time * predicted.sigma[index], kernels, n) / total if self.is_fitted else np.zeros(n)
         spread = np.exp(self.fitted.z * np.hypot(self.fitted.common, sigma))
         memory = np.bincount(row, time * (data.compute_time <= data.memory_time)[index], n) / total

@@ -25,12 +25,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from sklearn.ensemble import HistGradientBoostingRegressor
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from hwcost.features import Columns, support_columns
 
@@ -175,7 +176,13 @@ class Residual:
 def _threads(rows: int) -> AbstractContextManager[object]:
     """One thread for small data: waking the others costs more than they bring, most of all on a
     machine that is busy with something else."""
-    return threadpool_limits(1, user_api="openmp") if rows < _PARALLEL_FROM else nullcontext()
+    return _pools().limit(limits=1, user_api="openmp") if rows < _PARALLEL_FROM else nullcontext()
+
+
+@lru_cache(maxsize=1)
+def _pools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; finding them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _launch_time(roofline: Array, latency: Array) -> float:

@@ -376,7 +376,7 @@ class LatencyTable:
 
 
 def _meta(space: Any, model: CostModel) -> dict[str, Any]:
-    fixed = model.overhead[2] if model.is_fitted else 0.0
+    fixed = model.overhead.fixed if model.is_fitted else 0.0
     return _about(space, _target(model)) | {"fixed_s": fixed, **model.interval, "model": model.digest}
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from hwcost import CostModel, Device
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.baselines import fit_baselines, relative_fit
+from hwcost.fitting import Overhead
 from hwcost.measure import Measurements, NetworkMeasurement
 from hwcost.measure.store import Store
 from hwcost.runtimes import Network, get_runtime
@@ -49,7 +50,7 @@ def rows(train: Measurements, test: Measurements, device: Device) -> Iterator[Ro
     flat = device.model_copy(update={"memory": tuple(m for m in device.memory if m.level == "DRAM")})
     yield "cache levels: everything from DRAM", CostModel.fit(train, device=flat).evaluate(test)
     yield "the residual: roofline and overhead", without_residual(model, test)
-    without = CostModel(model.target, model.runtime, replace(model.fitted, overhead=(1.0, 0.0, 0.0)), train)
+    without = CostModel(model.target, model.runtime, replace(model.fitted, overhead=Overhead()), train)
     yield "the overhead: sum of kernels", without.evaluate(test)
     boosted = {b.name: b for b in fit_baselines(model)}["no roofline"]
     yield "the roofline: trees on log time", of_times(boosted.predict(model.lower_measured(test)), test)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hwcost.fitting import Overhead
 from hwcost.measure.store import Store
 
 Run = Callable[..., Any]
@@ -46,7 +47,7 @@ def test_kernels_without_networks_can_be_fitted(run: Run, tmp_path: Path) -> Non
 
     from hwcost import CostModel
 
-    assert CostModel.load(model).overhead == (1.0, 0.0, 0.0)
+    assert CostModel.load(model).overhead == Overhead()
 
 
 @pytest.mark.parametrize(

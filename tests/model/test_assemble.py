@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hwcost import CostModel, Device
+from hwcost.fitting import Overhead
 from hwcost.search.spaces import get_space
 from hwcost.search.spaces.base import Block, Decision, Params, Site, Space, SpaceError
 
@@ -20,7 +21,7 @@ def simple(device: Device) -> CostModel:
     """Roofline times, with an overhead and an interval so that these are compared as well."""
     plain = CostModel.analytic(device)
     errors = replace(plain.fitted.errors, common=0.03, z=1.6)
-    fitted = replace(plain.fitted, overhead=(1.1, 4e-6, 3e-5), errors=errors)
+    fitted = replace(plain.fitted, overhead=Overhead(1.1, 4e-6, 3e-5, -1e-6), errors=errors)
     return CostModel(plain.target, plain.runtime, fitted)
 
 

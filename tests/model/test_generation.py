@@ -126,7 +126,7 @@ def test_rows_are_what_the_model_says_of_each_block(table: LatencyTable, space: 
         with torch.device("meta"):
             graph = trace(block.build(), (torch.empty(block.input_shape),))
         estimate = model.estimate(graph)
-        fixed = model.overhead[2]
+        fixed = model.overhead.fixed
         assert row["block"] == block.key
         assert row["latency_s"] == pytest.approx(estimate.latency - fixed, rel=1e-9)
         assert row["high_s"] / row["latency_s"] == pytest.approx(estimate.high / estimate.latency, rel=1e-9)
