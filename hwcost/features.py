@@ -80,6 +80,7 @@ class Columns:
     flops: Array
     compute_time: Array  # s
     memory_time: Array  # s, each part of the traffic at the level it fits in
+    streams: Array  # s, [n, 3]: weights, activations read, activations written, all of it from DRAM
     features: Array  # [n, len(NAMES)]; the kind's column is filled by the residual
     kinds: tuple[str, ...]
 
@@ -98,6 +99,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target) -> Columns:
     peak = np.array([target.device.peak(kernel.dtype, target.threads) for kernel, _ in kernels])
     compute = flops / peak
     memory = level_time(weights, read, written, distance, target.device, target.threads)
+    streams = np.column_stack([weights, read, written]) / target.device.bandwidth("DRAM", target.threads)
     timed = np.column_stack([
         _log(compute * 1e9), _log(memory * 1e9), _log(compute * 1e9) - _log(memory * 1e9),
         _log(flops), _log(macs), _log(weights), _log(read), _log(written), np.round(_log(np.maximum(distance, 0))),
@@ -106,7 +108,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target) -> Columns:
     parallel = np.full((len(kernels), 1), math.log2(target.threads))
     features = np.hstack([np.zeros((len(kernels), 1)), shapes[:, :2], timed, shapes[:, 2:], parallel])
     assert features.shape[1] == len(NAMES), (features.shape, len(NAMES))
-    return Columns(flops, compute, memory, features, tuple(_label(kernel) for kernel, _ in kernels))
+    return Columns(flops, compute, memory, streams, features, tuple(_label(kernel) for kernel, _ in kernels))
 
 
 def _log(x: Array) -> Array:

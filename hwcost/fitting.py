@@ -190,7 +190,8 @@ def _fit_on(
 
 def _take(data: Columns, index: Ints) -> Columns:
     kinds = tuple(data.kinds[i] for i in index)
-    return Columns(data.flops[index], data.compute_time[index], data.memory_time[index], data.features[index], kinds)
+    columns = (data.flops, data.compute_time, data.memory_time, data.streams, data.features)
+    return Columns(*(c[index] for c in columns), kinds)
 
 
 def _fit_overhead(sums: Array, calls: Array, kernels: Array, total: Array) -> Overhead:

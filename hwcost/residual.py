@@ -1,11 +1,14 @@
-"""The residual: what a kernel takes over its roofline time, learned from measurements.
+"""The residual: what a kernel takes over its roofline, learned from measurements.
 
-    t = (t0 + launch) * exp(r(x))                                          (1)
+    t = t_kind * exp(r(x)),    t_kind = a W/P + b Q_weights/B + c Q_read/B + d Q_written/B + e        (1)
 
-and, where measurements of another machine are given as prior knowledge, its residual comes first:
-t = (t0 + launch) * exp(r_prior(x)) * exp(r(x)). t0 is the roofline time with memory levels, `launch`
-the time of a kernel that does next to nothing on this runtime, r gradient-boosted trees on the
-kernel's description x, normalised by the device.
+t_kind is the roofline with nothing overlapped, each term with what this kind of kernel needs of it: 1/a
+is the kind's compute efficiency, b to d say how often its traffic moves and how much of it comes from
+caches (B is DRAM's; which level serves a kernel is left to the trees), e is its launch. The five are
+found by least squares of relative errors, none below 0, so that t_kind grows with work and traffic. r
+are gradient-boosted trees on the kernel's description x, normalised by the device. Where measurements
+of another machine are given as prior knowledge, its t_kind and residual come first:
+t = t_prior * exp(r(x)).
 
 Trees do not extrapolate. A kernel counts as measured where a measured kernel of its kind lies within a
 factor of 1.7 of it in every dimension (work, traffic, channels, rows, window); outside, the error that
@@ -29,6 +32,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 from scipy.spatial import cKDTree
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import ThreadpoolController
@@ -40,6 +44,9 @@ Array = NDArray[np.float64]
 _REACH = 0.75  # doublings: how near the nearest measured kernel must be in every dimension, 2 ** 0.75 = 1.7
 _FADE = 2.0  # doublings beyond that until the trees are trusted less
 _MINIMUM_OF_KIND = 5
+_TERMS_FROM = 15  # kernels of a kind, fewer share the terms of all
+_SHORTEST = 1e-8  # s
+_FAR = 0.3  # log error from which a kernel says little of its kind's terms
 _PARALLEL_FROM = 20_000  # rows
 UNSEEN_SIGMA = 1.0  # log error stated for a kind that was never measured: a factor of e
 
@@ -66,12 +73,13 @@ class Settings:
 
 
 class Residual:
-    """Gradient boosting on log(t / (t0 + launch)), eq. (1)."""
+    """Gradient boosting on log(t / t_kind), eq. (1)."""
 
     def __init__(self, settings: Settings | None = None, prior: Residual | None = None) -> None:
         self.settings = settings or Settings()
         self.prior = prior
-        self.launch = 0.0
+        self._terms: dict[str, Array] = {}  # kind -> (a, b, c, d, e) of eq. (1)
+        self._terms_of_any = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
         self._vocabulary: dict[str, int] = {}
         self._medians: dict[str, float] = {}
         self._sigmas: dict[str, float] = {}
@@ -82,7 +90,8 @@ class Residual:
 
     def fit(self, data: Columns, latency: Array, weight: Array) -> Residual:
         """Fit on measured kernels; `latency` in seconds, `weight` their importance."""
-        self.launch = _launch_time(data.roofline, latency)
+        if self.prior is None:
+            self._learn_terms(data, latency, weight)
         target = np.log(latency) - self._base(data)
         kinds, counts = np.unique(data.kinds, return_counts=True)
         self._vocabulary = {str(k): i for i, k in enumerate(kinds)}
@@ -105,6 +114,14 @@ class Residual:
             self._trees.fit(self._coded(data), target, sample_weight=weight)
         return self
 
+    def _learn_terms(self, data: Columns, latency: Array, weight: Array) -> None:
+        kinds, design = np.array(data.kinds), _terms(data)
+        self._terms_of_any = _least_squares(design, latency, weight)
+        for kind in set(data.kinds):
+            rows = kinds == kind
+            if rows.sum() >= _TERMS_FROM:
+                self._terms[kind] = _least_squares(design[rows], latency[rows], weight[rows])
+
     def _learn_kind(self, kind: str, count: int, data: Columns, target: Array) -> None:
         rows = np.array(data.kinds) == kind
         self._medians[kind] = float(np.median(target[rows]))
@@ -126,11 +143,11 @@ class Residual:
         return Prediction(np.exp(self._base(data) + self._correction(data)), error, outside == 0)
 
     def _base(self, data: Columns) -> Array:
-        """Log of what is known before these measurements: roofline, launch, and the prior's residual."""
-        base = np.log(data.roofline + self.launch)
+        """Log of what is known before the trees: t_kind, or what the prior makes of the kernels."""
         if self.prior is not None:
-            base = base + self.prior._correction(data)
-        return np.asarray(base)
+            return self.prior._base(data) + self.prior._correction(data)
+        coefficients = np.array([self._terms.get(k, self._terms_of_any) for k in self._akin(data).kinds])
+        return np.asarray(np.log(np.maximum((_terms(data) * coefficients).sum(axis=1), _SHORTEST)))
 
     def _correction(self, data: Columns) -> Array:
         """r(x) of eq. (2)."""
@@ -185,7 +202,17 @@ def _pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _launch_time(roofline: Array, latency: Array) -> float:
-    """Time (s) of a kernel that does next to nothing: a low quantile over the smallest kernels."""
-    small = latency[roofline <= np.quantile(roofline, 0.1)]
-    return float(np.quantile(small, 0.1))
+def _terms(data: Columns) -> Array:
+    """The five terms of eq. (1) (s), [n, 5]; that of the launch is a microsecond, to be of their size."""
+    return np.column_stack([data.compute_time, data.streams, np.full(len(data.kinds), 1e-6)])
+
+
+def _least_squares(design: Array, latency: Array, weight: Array) -> Array:
+    """Coefficients >= 0 of least relative error; kernels that are far off count less each time."""
+    relative, robust = design / latency[:, None], weight.copy()
+    for _ in range(3):
+        root = np.sqrt(robust)
+        found, _ = nnls(relative * root[:, None], root)
+        off = np.log(np.maximum(relative @ found, 1e-3))
+        robust = weight / (1 + (off / _FAR) ** 2)
+    return np.asarray(found)

@@ -111,19 +111,21 @@ def repeatability(options: argparse.Namespace) -> None:
 
 
 def additivity(options: argparse.Namespace) -> None:
-    """Kernels in context and a fitted overhead per call against the whole network, fitted on other networks."""
+    """Kernels in context and a fitted overhead against the whole network, fitted on other networks."""
     items = list(islice(sampled_items(DesignedSpace(), seed=11), options.count))
     found = _campaign(options, items)
     whole = np.array([n.timing.latency for n in found.networks])
     kernels = np.array([sum(m.timing.latency for m in n.kernels) for n in found.networks])
     calls = np.array([n.calls for n in found.networks], float)
-    terms = np.stack([kernels, calls], axis=1) / whole[:, None]
+    count = np.array([len(n.kernels) for n in found.networks], float)
+    terms = np.stack([kernels, count, calls, np.ones_like(whole)], axis=1) / whole[:, None]
     error = np.empty(len(whole))
     for part in range(5):
         held = np.arange(len(whole)) % 5 == part
         weights = np.linalg.lstsq(terms[~held], np.ones((~held).sum()), rcond=None)[0]
         error[held] = terms[held] @ weights - 1
-        print(f"  whole = {weights[0]:.3f} kernels + {weights[1] * 1e6:.2f} us per call")
+        each, call, fixed = weights[1:] * 1e6
+        print(f"  whole = {weights[0]:.3f} kernels + {each:.2f} us a kernel + {call:.2f} us a call + {fixed:.1f} us")
     print(
         f"{options.runtime}: mean error {np.abs(error).mean():.2%}, within 5 %: {(np.abs(error) < 0.05).mean():.0%} "
         f"of {len(whole)}, within 10 %: {(np.abs(error) < 0.1).mean():.0%}"
