@@ -92,6 +92,6 @@ def _row(block: Any, samples: list[float], scale: float) -> dict[str, Any]:
     return {
         "block": block.key, "name": block.name, "input_shape": "x".join(map(str, block.input_shape)),
         **counted(graph), "latency_s": mean, "low_s": mean / spread, "high_s": mean * spread, "sigma": sigma,
-        "memory_share": 0.0, "bound": "unknown", "support": 1.0, "count": len(samples), "coverage": "measured",
-        "kernels": sum(op.state != "free" for op in graph.ops),
+        "shared": 0.0, "memory_share": 0.0, "bound": "unknown", "support": 1.0, "count": len(samples),
+        "coverage": "measured", "kernels": sum(op.state != "free" for op in graph.ops),
     }  # fmt: skip

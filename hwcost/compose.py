@@ -36,6 +36,7 @@ class Known:
     latency: float
     sigma: float
     supported: bool
+    shared: float
     roofline: float
     bound: Bound
 
@@ -73,14 +74,16 @@ class Catalogue:
         self.known: list[Known] = []
         self._rows: dict[Key, int] = {}
         self._groups: dict[Kernel, int] = {}
-        self._columns: tuple[Array, Array, Rows] = (np.empty(0), np.empty(0), np.empty(0, dtype=np.intp))
+        none = np.empty(0)
+        self._columns: tuple[Array, Array, Array, Rows] = (none, none, none, np.empty(0, dtype=np.intp))
 
     def unknown(self, kernels: Iterable[Placed]) -> list[Key]:
         """The kernels that are not in it yet, each once."""
         return list({k: None for p in kernels if (k := key(p)) not in self._rows})
 
-    def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction) -> None:
-        """Take in predictions, in the order of `keys`."""
+    def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, shared: float = 0.0) -> None:
+        """Take in predictions, in the order of `keys`; `shared` is the error of unmeasured kernels together."""
+        together = np.where(predicted.known, 0.0, shared)
         compute_bound, roofline = data.compute_time > data.memory_time, data.roofline
         for i, (kernel, bucket) in enumerate(keys):
             self._rows[kernel, bucket] = len(self.known)
@@ -88,14 +91,15 @@ class Catalogue:
             self.known.append(
                 Known(
                     kernel, float(predicted.latency[i]), float(predicted.sigma[i]), bool(predicted.supported[i]),
-                    float(roofline[i]), "compute" if compute_bound[i] else "memory",
+                    float(together[i]), float(roofline[i]), "compute" if compute_bound[i] else "memory",
                 )
             )  # fmt: skip
         groups = [self._groups[kernel] for kernel, _ in keys]
-        latency, sigma, group = self._columns
+        latency, sigma, common, group = self._columns
         self._columns = (
             np.append(latency, predicted.latency),
             np.append(sigma, predicted.sigma),
+            np.append(common, together),
             np.append(group, np.array(groups, dtype=np.intp)),
         )
 
@@ -106,8 +110,8 @@ class Catalogue:
 
     def sums(self, rows: Sequence[Rows], overhead: Overhead) -> tuple[Array, Array]:
         """For each network the sum of its kernels' latencies (s), and the standard error of its log
-        that comes from single kernels: eq. (1) of `hwcost.estimate` without the common part."""
-        raw, sigma, group = self._columns
+        that comes from its kernels: eq. (1) of `hwcost.estimate` without the common part."""
+        raw, sigma, shared, group = self._columns
         n, latency = len(rows), overhead.kernels(raw)
         flat = np.concatenate(rows) if n else np.empty(0, dtype=np.intp)
         network = np.repeat(np.arange(n), [len(r) for r in rows])
@@ -115,6 +119,7 @@ class Catalogue:
         pair, inverse = np.unique(network * len(self._groups) + group[flat], return_inverse=True)
         together = np.bincount(inverse, (latency * sigma)[flat])
         variance = np.bincount(pair // max(len(self._groups), 1), together**2, n)
+        variance = variance + np.bincount(network, (latency * shared)[flat], n) ** 2
         return total, np.sqrt(variance) / np.where(total > 0, total, 1.0)
 
 
@@ -149,10 +154,11 @@ def _placed(prefix: str, modules: tuple[str, ...]) -> Iterable[str]:
 def _kernel(known: Known, module: str, fitted: Fitted) -> KernelEstimate:
     name, kind, digest, cost = known.identity
     latency = float(fitted.overhead.kernels(np.array(known.latency)))
-    spread = float(np.exp(fitted.z * np.hypot(known.sigma, fitted.common)))
+    spread = float(np.exp(fitted.z * np.hypot(np.hypot(known.sigma, known.shared), fitted.common)))
     return KernelEstimate(
         name=name, kind=kind, module=module, latency=latency, low=latency / spread, high=latency * spread,
-        roofline=known.roofline, bound=known.bound, cost=cost, supported=known.supported, sigma=known.sigma, key=digest,
+        roofline=known.roofline, bound=known.bound, cost=cost, supported=known.supported, sigma=known.sigma,
+        shared=known.shared, key=digest,
     )  # fmt: skip
 
 

@@ -2,11 +2,12 @@
 
 Every latency comes with an interval at a stated confidence. Errors of different kernels are partly
 the same error (a machine that is faster than believed is faster on all of them), so the relative
-error of a sum of kernels with shares w_i has two parts,
+error of a sum of kernels with shares w_i has three parts,
 
-    s^2 = s_common^2 + sum_i w_i^2 s_i^2,                                  (1)
+    s^2 = s_common^2 + (sum_i w_i s_shared,i)^2 + sum_i w_i^2 s_i^2,       (1)
 
-where equal kernels share one error, and the interval is t * exp(+-z s).
+where s_shared is what kernels that were never measured themselves err together, equal kernels share
+one error s_i, and the interval is t * exp(+-z s).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class KernelEstimate:
     cost: Cost
     supported: bool  # inside the range that was measured
     sigma: float  # standard error of log latency
+    shared: float = 0.0  # error that it has together with all kernels that were not measured themselves
     key: str  # equal kernels have equal keys
 
 
@@ -142,9 +144,10 @@ class Estimate:
 def relative_error(kernels: Iterable[KernelEstimate], common: float) -> float:
     """Standard error of the log of a sum of kernels, eq. (1)."""
     by_key: dict[str, float] = {}
-    total = 0.0
+    total = shared = 0.0
     for k in kernels:
+        shared += k.latency * k.shared
         by_key[k.key] = by_key.get(k.key, 0.0) + k.latency * k.sigma
         total += k.latency
-    own = sum(x * x for x in by_key.values()) / (total * total) if total else 0.0
+    own = (shared * shared + sum(x * x for x in by_key.values())) / (total * total) if total else 0.0
     return math.sqrt(common * common + own)

@@ -17,13 +17,15 @@ from hwcost.accuracy import Accuracy, Comparison
 from hwcost.features import Columns, Target, columns
 from hwcost.kernel import Kernel
 from hwcost.measure import Measurements
-from hwcost.residual import Residual, Settings
+from hwcost.residual import Residual, Settings, known_as
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FOLDS = 5
 _QUANTILE = 0.9
+_ENOUGH = 10  # errors from which a spread is estimated
+_MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
 _INSTRUMENT = (-6e-6, 3e-6)  # s that a kernel timed in context may bear less or more than when nobody looks
 _PREFER_CALLS = 1e4  # 1/s: where every call is a kernel, so that data cannot tell, the time is the call's
 _LEAST = 0.3  # of a kernel's time remains, however much of it timing added
@@ -63,6 +65,7 @@ class Errors:
 
     sigma: Mapping[str, float]  # standard error of log latency by kind, out of fold
     common: float  # error that all kernels of a network share
+    shared: float  # error that those kernels of a network share besides which were not measured themselves
     z: float  # half-width of the interval in standard errors
     held_out: Accuracy | None
 
@@ -84,6 +87,11 @@ class Fitted:
     def common(self) -> float:
         """The error that all kernels of a network share."""
         return self.errors.common
+
+    @property
+    def shared(self) -> float:
+        """The error that kernels which were not measured themselves share besides."""
+        return self.errors.shared
 
     @property
     def z(self) -> float:
@@ -127,16 +135,24 @@ def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings,
     folds = _folds(len(rows.total), settings.seed)
     predicted_row = np.zeros_like(rows.latency)
     predicted = np.zeros_like(rows.total)
+    known = np.zeros(len(rows.latency), dtype=bool)
     for fold in range(FOLDS):
         train = folds != fold
         residual, overhead = _fit_on(rows, train, settings, prior)
-        times = residual.predict(rows.data).latency[rows.kernel]
-        test_rows = ~train[rows.network]
+        found = residual.predict(rows.data)
+        times, test_rows = found.latency[rows.kernel], ~train[rows.network]
+        known[test_rows] = found.known[rows.kernel][test_rows]
         predicted_row[test_rows] = overhead.kernels(times[test_rows])
         predicted[~train] = _compose(times, rows, overhead)[~train]
-    sigma = _errors_by_kind(rows, predicted_row)
-    common, z = _interval(rows, predicted_row, predicted, sigma)
-    return Errors(sigma, common, z, _account(measurements, rows, predicted_row, predicted, sigma, common, z))
+    sigma = _errors_by_kind(rows, predicted_row, known)
+    own = _own_error(rows, predicted_row, sigma, known)
+    unknown = np.bincount(rows.network, predicted_row * ~known, len(predicted)) / np.maximum(
+        np.bincount(rows.network, predicted_row, len(predicted)), 1e-12
+    )
+    common, shared = _common(np.log(rows.total / predicted), own, unknown)
+    error = np.sqrt(common**2 + own**2 + (shared * unknown) ** 2)
+    z = _conformal(np.abs(np.log(rows.total / predicted)) / error)
+    return Errors(sigma, common, shared, z, _account(measurements, predicted, np.exp(z * error)))
 
 
 def _rows(measurements: Measurements, target: Target) -> _Rows:
@@ -215,20 +231,31 @@ def _compose(times: Array, rows: _Rows, overhead: Overhead) -> Array:
     return np.where(rows.lone, np.bincount(rows.network, times, n), whole)
 
 
-def _errors_by_kind(rows: _Rows, predicted: Array) -> dict[str, float]:
-    """Standard error of log latency of each kind, from the middle 80 % so that one stall does not rule."""
+def _errors_by_kind(rows: _Rows, predicted: Array, known: NDArray[np.bool_]) -> dict[str, float]:
+    """Standard error of log latency of each kind, and of its kernels that were measured themselves."""
     error = np.log(rows.latency / predicted)
     kinds = np.array(rows.data.kinds)[rows.kernel]
     spread = {}
-    for kind in np.unique(kinds):
-        low, high = np.quantile(error[kinds == kind], [0.1, 0.9])
-        spread[str(kind)] = float(max(high - low, 0.01) / 2.563)  # 2 x 1.2816 standard deviations
+    for kind in map(str, np.unique(kinds)):
+        of_kind = kinds == kind
+        for name, which in ((kind, of_kind & ~known), (known_as(kind), of_kind & known)):
+            if which.sum() >= _ENOUGH or (name == kind and not which.any()):
+                spread[name] = _standard(error[which if which.any() else of_kind])
+        spread.setdefault(kind, _standard(error[of_kind]))
     return spread
 
 
-def _own_error(rows: _Rows, predicted: Array, sigma: Mapping[str, float]) -> Array:
+def _standard(error: Array) -> float:
+    """Standard deviation from the middle 80 %, so that one stall does not rule."""
+    low, high = np.quantile(error, [0.1, 0.9])
+    return float(max(high - low, 0.01) / 2.563)  # 2 x 1.2816 standard deviations
+
+
+def _own_error(rows: _Rows, predicted: Array, sigma: Mapping[str, float], known: NDArray[np.bool_]) -> Array:
     """[networks] standard error that comes from single kernels; equal kernels share theirs."""
-    by_kernel = np.array([sigma[k] for k in rows.data.kinds])[rows.kernel] * predicted
+    kinds = [rows.data.kinds[k] for k in rows.kernel]
+    names = [known_as(k) if is_known else k for k, is_known in zip(kinds, known, strict=True)]
+    by_kernel = np.array([sigma.get(n, sigma[k]) for n, k in zip(names, kinds, strict=True)]) * predicted
     count = len(rows.data.kinds)
     pair = rows.network * count + rows.kernel
     unique, inverse = np.unique(pair, return_inverse=True)
@@ -238,23 +265,30 @@ def _own_error(rows: _Rows, predicted: Array, sigma: Mapping[str, float]) -> Arr
     return np.asarray(np.sqrt(variance) / np.bincount(rows.network, predicted, n))
 
 
-def _interval(rows: _Rows, predicted_row: Array, predicted: Array, sigma: Mapping[str, float]) -> tuple[float, float]:
-    """(common error, z): split the networks' errors, then scale to the stated coverage (conformal)."""
-    error = np.log(rows.total / predicted)
-    own = _own_error(rows, predicted_row, sigma)
-    low, high = np.quantile(error, [0.1, 0.9])
-    variance = ((high - low) / 2.563) ** 2
-    common = float(np.sqrt(max(variance - np.mean(own**2), 0.25 * variance)))
-    score = np.sort(np.abs(error) / np.hypot(common, own))
+def _common(error: Array, own: Array, unknown: Array) -> tuple[float, float]:
+    """(common, shared) error: what networks of measured kernels err beyond their kernels' own errors, and what
+    the others err beyond that; `unknown` is the share of a network's time in kernels that were not measured."""
+    of_known = unknown < _MOSTLY
+    if of_known.sum() < _ENOUGH or (~of_known).sum() < _ENOUGH:
+        return _beyond(error, own**2), 0.0
+    common = _beyond(error[of_known], own[of_known] ** 2)
+    rest = (own[~of_known] ** 2 + common**2) / unknown[~of_known] ** 2
+    return common, _beyond(error[~of_known] / unknown[~of_known], rest, least=0.0)
+
+
+def _beyond(error: Array, explained: Array, least: float = 0.25) -> float:
+    """Standard error beyond an explained variance; at least a share of the whole, since that is estimated too."""
+    variance = _standard(error) ** 2
+    return float(np.sqrt(max(variance - np.mean(explained), least * variance)))
+
+
+def _conformal(score: Array) -> float:
+    """The score that the stated share of networks keeps below."""
     rank = min(int(np.ceil((len(score) + 1) * _QUANTILE)), len(score)) - 1
-    return common, float(score[rank])
+    return float(np.sort(score)[rank])
 
 
-def _account(
-    measurements: Measurements, rows: _Rows, predicted_row: Array, predicted: Array, sigma: Mapping[str, float],
-    common: float, z: float,
-) -> Accuracy:  # fmt: skip
-    spread = np.exp(z * np.hypot(common, _own_error(rows, predicted_row, sigma)))
+def _account(measurements: Measurements, predicted: Array, spread: Array) -> Accuracy:
     return Accuracy(
         tuple(
             Comparison(

@@ -85,7 +85,7 @@ class CostModel:
     ) -> CostModel:
         """The roofline alone: a lower bound for every kernel, for a device nobody measured."""
         target = Target(_device(device), threads, dtype)
-        fitted = Fitted(Residual(), Overhead(), Errors({}, 0.0, 0.0, None))
+        fitted = Fitted(Residual(), Overhead(), Errors({}, 0.0, 0.0, 0.0, None))
         return cls(target, runtime, fitted)
 
     @classmethod
@@ -334,7 +334,7 @@ class CostModel:
         keys = self._catalogue.unknown(p for network in networks for p in network.kernels)
         if keys:
             data = columns([(kernel, distance(bucket)) for kernel, bucket in keys], self.target)
-            self._catalogue.add(keys, data, self._predict(data))
+            self._catalogue.add(keys, data, self._predict(data), self.fitted.shared)
         return [self._catalogue.part(network.kernels, network.calls) for network in networks]
 
     def _assembler(self, space: Any) -> Assembler:
@@ -344,8 +344,8 @@ class CostModel:
 
     def _predict(self, data: Columns) -> Prediction:
         if not self.is_fitted:
-            n = len(data.kinds)
-            return Prediction(data.roofline, np.zeros(n), np.zeros(n, dtype=bool))
+            none = np.zeros(len(data.kinds), dtype=bool)
+            return Prediction(data.roofline, np.zeros(len(none)), none, none)
         return self.fitted.residual.predict(data, self.fitted.sigma)
 
     def _compose(self, wholes: Sequence[Whole]) -> list[Estimate]:

@@ -139,7 +139,8 @@ def _from_members(members: dict[str, bytes], content: bytes, path: Path) -> Cost
 def _errors_to_json(errors: Errors) -> bytes:
     """The networks' names and measured times are in the measurements already."""
     held_out = [(n.predicted, n.low, n.high) for n in errors.held_out.networks] if errors.held_out else None
-    found = {"sigma": dict(errors.sigma), "common": errors.common, "z": errors.z, "held_out": held_out}
+    found = {"sigma": dict(errors.sigma), "common": errors.common, "shared": errors.shared, "z": errors.z}
+    found["held_out"] = held_out
     return json.dumps(found, sort_keys=True).encode()
 
 
@@ -158,4 +159,4 @@ def _errors_from_json(content: bytes, measurements: Measurements) -> Errors:
                 for n, (predicted, low, high) in zip(measurements.networks, found["held_out"], strict=True)
             )
         )  # fmt: skip
-    return Errors(found["sigma"], float(found["common"]), float(found["z"]), held_out)
+    return Errors(found["sigma"], *(float(found[name]) for name in ("common", "shared", "z")), held_out)

@@ -129,7 +129,8 @@ class Pricer:
         total = np.maximum(np.bincount(row, time, n), 1e-12)
         latency = total + overhead.per_call * batch.counts["calls"]
         sigma = _error(row, index, time * predicted.sigma[index], kernels, n) / total if self.is_fitted else np.zeros(n)
-        spread = np.exp(self.fitted.z * np.hypot(self.fitted.common, sigma))
+        shared = np.bincount(row, time * ~predicted.known[index], n) / total * self.fitted.shared
+        spread = np.exp(self.fitted.z * np.sqrt(self.fitted.common**2 + shared**2 + sigma**2))
         memory = np.bincount(row, time * (data.compute_time <= data.memory_time)[index], n) / total
         known = predicted.supported & self.is_fitted
         support = np.bincount(row, time * known[index], n) / total
@@ -137,7 +138,7 @@ class Pricer:
         count = self._count(batch, row, index)
         return {
             "latency_s": latency, "low_s": latency / spread, "high_s": latency * spread, "sigma": sigma,
-            "memory_share": memory, "bound": np.where(memory >= 0.5, "memory", "compute").tolist(),
+            "shared": shared, "memory_share": memory, "bound": np.where(memory >= 0.5, "memory", "compute").tolist(),
             "support": np.where(inside, 1.0, support), "count": count, "kernels": np.bincount(row, minlength=n),
             "coverage": np.where(count > 0, "measured", np.where(inside, "interpolated", "extrapolated")).tolist(),
         }  # fmt: skip
@@ -179,7 +180,7 @@ def _nothing(rows: int) -> dict[str, Any]:
     """The times of blocks without any kernel."""
     least, zero = np.full(rows, 1e-12), np.zeros(rows)
     return {
-        "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "memory_share": zero,
+        "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "shared": zero, "memory_share": zero,
         "bound": ["compute"] * rows, "support": np.ones(rows), "count": np.zeros(rows, dtype=np.int64),
         "kernels": np.zeros(rows, dtype=np.int64), "coverage": ["interpolated"] * rows,
     }  # fmt: skip

@@ -18,6 +18,7 @@ fades into the median of the kind,
     r = f * r_trees + (1 - f) * r_median,    f = 2 ** -(doublings beyond those),    (2)
 
 since the nearest leaf says more of a large convolution than the median of all, most of them small.
+A kernel that was measured itself, in a context like this one, is taken at its own time for the most part.
 A kind that was never measured is taken for the kind of the measured kernel nearest to it in those
 dimensions (a matrix product is a matrix product by whatever name), and states an error of a factor e.
 The description is that of `hwcost.features`.
@@ -25,7 +26,7 @@ The description is that of `hwcost.features`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -46,6 +47,7 @@ _FADE = 2.0  # doublings beyond that until the trees are trusted less
 _MINIMUM_OF_KIND = 5
 _TERMS_FROM = 15  # kernels of a kind, fewer share the terms of all
 _SHORTEST = 1e-8  # s
+_TRUST = 0.4  # how much of its own measurement a kernel is taken at, beyond what the trees learned of it
 _FAR = 0.3  # log error from which a kernel says little of its kind's terms
 _PARALLEL_FROM = 20_000  # rows
 UNSEEN_SIGMA = 1.0  # log error stated for a kind that was never measured: a factor of e
@@ -58,15 +60,16 @@ class Prediction:
     latency: Array  # s
     sigma: Array  # standard error of log latency
     supported: NDArray[np.bool_]
+    known: NDArray[np.bool_]  # measured itself, in a context like this one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How the trees are grown. Chosen by cross-validation on the training side."""
 
-    iterations: int = 300
-    learning_rate: float = 0.06
-    leaves: int = 64
+    iterations: int = 150
+    learning_rate: float = 0.1
+    leaves: int = 31
     minimum_leaf: int = 4
     l2: float = 5.0
     seed: int = 0
@@ -87,6 +90,7 @@ class Residual:
         self._everything: tuple[cKDTree, NDArray[np.str_]] | None = None  # of all kinds, and which
         self._sigma_all = UNSEEN_SIGMA
         self._trees: HistGradientBoostingRegressor | None = None
+        self._left: dict[bytes, float] = {}  # of kernels that were measured: what the trees leave of r
 
     def fit(self, data: Columns, latency: Array, weight: Array) -> Residual:
         """Fit on measured kernels; `latency` in seconds, `weight` their importance."""
@@ -110,8 +114,11 @@ class Residual:
             random_state=s.seed,
             categorical_features=[0],
         )
+        coded = self._coded(data)
         with _threads(len(target)):
-            self._trees.fit(self._coded(data), target, sample_weight=weight)
+            self._trees.fit(coded, target, sample_weight=weight)
+            left = target - self._trees.predict(coded)
+        self._left = dict(zip(_identities(coded), (_TRUST * left).tolist(), strict=True))
         return self
 
     def _learn_terms(self, data: Columns, latency: Array, weight: Array) -> None:
@@ -130,17 +137,22 @@ class Residual:
             self._measured[kind] = cKDTree(data.features[rows][:, support_columns()])
 
     def predict(self, data: Columns, sigma: Mapping[str, float] | None = None) -> Prediction:
-        """Latency of kernels; `sigma` gives the error of each kind where it was measured."""
+        """Latency of kernels; `sigma` gives the error of each kind inside the measured range, under the name of
+        the kind, and of kernels that were measured themselves, under `known_as` of it."""
         n = len(data.kinds)
         if self._trees is None or not n:
-            return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), np.zeros(n, dtype=bool))
+            none = np.zeros(n, dtype=bool)
+            return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none)
+        known = np.array([identity in self._left for identity in _identities(self._coded(data))], dtype=bool)
         outside = self._outside(data)
         if self.prior is not None:
             outside = np.minimum(outside, self.prior._outside(data))
-        inside = np.array([(sigma or {}).get(k, self._sigmas.get(k, UNSEEN_SIGMA)) for k in data.kinds])
+        errors = dict(self._sigmas) | dict(sigma or {})
+        names = [(known_as(k), k) if is_known else (k, k) for k, is_known in zip(data.kinds, known, strict=True)]
+        inside = np.array([errors.get(name, errors.get(kind, UNSEEN_SIGMA)) for name, kind in names])
         far = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
         error = np.where(outside == 0, inside, np.maximum(inside, far))
-        return Prediction(np.exp(self._base(data) + self._correction(data)), error, outside == 0)
+        return Prediction(np.exp(self._base(data) + self._correction(data)), error, outside == 0, known)
 
     def _base(self, data: Columns) -> Array:
         """Log of what is known before the trees: t_kind, or what the prior makes of the kernels."""
@@ -155,8 +167,11 @@ class Residual:
             return np.zeros(len(data.kinds))
         data = self._akin(data)
         median = np.array([self._medians[k] for k in data.kinds])
+        coded = self._coded(data)
         with _threads(len(data.kinds)):
-            trees = self._trees.predict(self._coded(data))
+            trees = self._trees.predict(coded)
+        if self._left:
+            trees += np.array([self._left.get(identity, 0.0) for identity in _identities(coded)])
         fade = np.exp2(-np.maximum(self._outside(data) - _FADE, 0.0))
         return np.asarray(fade * trees + (1 - fade) * median)
 
@@ -202,9 +217,19 @@ def _pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def known_as(kind: str) -> str:
+    """Under which name the error of measured kernels of a kind is kept."""
+    return f"{kind}, measured"
+
+
 def _terms(data: Columns) -> Array:
     """The five terms of eq. (1) (s), [n, 5]; that of the launch is a microsecond, to be of their size."""
     return np.column_stack([data.compute_time, data.streams, np.full(len(data.kinds), 1e-6)])
+
+
+def _identities(coded: Array) -> Iterator[bytes]:
+    """What is equal for equal kernels in equal context."""
+    return (row.tobytes() for row in coded)
 
 
 def _least_squares(design: Array, latency: Array, weight: Array) -> Array:

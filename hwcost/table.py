@@ -281,8 +281,10 @@ class LatencyTable:
 
     def _error(self, rows: NDArray[np.intp], total: float) -> float:
         """Standard error of the log of the sum; a block that stands twice errs twice the same way."""
-        own = np.bincount(rows, weights=(self._columns["latency_s"] * self._columns["sigma"])[rows])
-        return math.hypot(self.meta["common"], math.sqrt(float((own**2).sum())) / total)
+        times = self._columns["latency_s"]
+        own = np.bincount(rows, weights=(times * self._columns["sigma"])[rows])
+        shared = float((times * self._columns["shared"])[rows].sum())
+        return math.hypot(self.meta["common"], math.sqrt(float((own**2).sum())) / total, shared / total)
 
     @cached_property
     def _columns(self) -> dict[str, NDArray[np.float64]]:

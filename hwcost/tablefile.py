@@ -33,11 +33,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
 _KEY = b"hwcost"
 COLUMNS = {
-    "block", "latency_s", "low_s", "high_s", "sigma", "macs", "flops", "bytes", "params", "input_bytes", "weight_bytes",
-    "peak_memory", "support", "memory_share",
+    "block", "latency_s", "low_s", "high_s", "sigma", "shared", "macs", "flops", "bytes", "params", "input_bytes",
+    "weight_bytes", "peak_memory", "support", "memory_share",
 }  # fmt: skip
 ENDINGS = (".parquet", ".csv", ".yaml", ".yml")
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hwcost.tablefile import Place, TableError
 
 _NUMBER = re.compile(r"\d+")
-_MEANS = ("latency_s", "low_s", "high_s", "sigma")
+_MEANS = ("latency_s", "low_s", "high_s", "sigma", "shared")
 
 
 @dataclass(frozen=True, slots=True)

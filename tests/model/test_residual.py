@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from hwcost.device import Device
-from hwcost.features import NAMES, Target, columns
+from hwcost.features import NAMES, Columns, Target, columns
 from hwcost.measure import Measurements
-from hwcost.residual import Residual, Settings
+from hwcost.residual import Residual, Settings, known_as
 
 
 def _data(measurements: Measurements, device: Device):  # type: ignore[no-untyped-def]
@@ -19,6 +19,12 @@ def _data(measurements: Measurements, device: Device):  # type: ignore[no-untype
     return columns([(m.kernel, m.distance) for m in rows], Target(device, 1)), np.array(
         [m.timing.latency for m in rows]
     )
+
+
+def _rows(data: Columns, rows: np.ndarray) -> Columns:
+    """Some of the kernels."""
+    arrays = (data.flops, data.compute_time, data.memory_time, data.streams, data.features)
+    return Columns(*(a[rows] for a in arrays), tuple(data.kinds[i] for i in rows))
 
 
 def test_a_column_for_every_name(measurements: Measurements, device: Device) -> None:
@@ -55,3 +61,23 @@ def test_the_same_data_give_the_same_fit_in_another_process() -> None:
         for _ in range(2)
     }
     assert len(runs) == 1
+
+
+def test_a_kernel_that_was_measured_is_known_and_any_other_is_not(measurements: Measurements, device: Device) -> None:
+    data, latency = _data(measurements, device)
+    distinct = np.unique(data.features, axis=0, return_index=True)[1]
+    first, rest = distinct[::2], distinct[1::2]
+    fitted = Residual().fit(_rows(data, first), latency[first], np.ones(len(first)))
+    assert fitted.predict(_rows(data, first)).known.all()
+    assert not fitted.predict(_rows(data, rest)).known.any()
+
+
+def test_errors_of_measured_kernels_are_kept_apart(measurements: Measurements, device: Device) -> None:
+    data, latency = _data(measurements, device)
+    one, errors = _rows(data, np.array([0])), {data.kinds[0]: 0.3, known_as(data.kinds[0]): 0.02}
+    others = np.flatnonzero((data.features != data.features[0]).any(axis=1))
+    everything, less = (
+        Residual().fit(_rows(data, rows), latency[rows], np.ones(len(rows))).predict(one, errors)
+        for rows in (np.arange(len(latency)), others)
+    )
+    assert (everything.sigma, less.sigma) == ([0.02], [0.3])

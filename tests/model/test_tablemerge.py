@@ -181,8 +181,8 @@ def test_a_file_with_a_row_that_breaks_a_rule(
 def test_a_newer_format_is_refused(
     table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: Device
 ) -> None:
-    monkeypatch.setattr("hwcost.tablefile.FORMAT", 3)
+    monkeypatch.setattr("hwcost.tablefile.FORMAT", 4)
     table.save(tmp_path / "t.parquet")
     monkeypatch.undo()
-    with pytest.raises(TableError, match="has table format 3, but this version reads up to 2; update hwcost"):
+    with pytest.raises(TableError, match="has table format 4, but this version reads up to 3; update hwcost"):
         LatencyTable.load(tmp_path / "t.parquet")

@@ -1,0 +1,62 @@
+"""Tests of hwcost.fitting: overhead and errors, on numbers whose law is written out here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hwcost.fitting import Overhead, _common, _fit_overhead
+
+
+def test_overhead_is_what_timing_added_and_what_no_kernel_explains() -> None:
+    """Two kernels of 10 and 4 us: 1.1 * 10 - 2 = 9 us, 1.1 * 4 - 2 = 2.4 us; 3 calls of 1 us and 5 us besides."""
+    overhead = Overhead(scale=1.1, per_call=1e-6, fixed=5e-6, per_kernel=-2e-6)
+    assert overhead.kernels(np.array([10e-6, 4e-6])) == pytest.approx([9e-6, 2.4e-6])
+    assert overhead.beside(np.array([3.0])) == pytest.approx([8e-6])
+
+
+def test_a_kernel_keeps_three_tenths_of_its_time() -> None:
+    assert Overhead(per_kernel=-5e-6).kernels(np.array([5e-6])) == pytest.approx([1.5e-6])
+
+
+def test_a_target_on_which_everything_is_slower() -> None:
+    slower = Overhead(1.1, 1e-6, 5e-6, -2e-6).slower(2.0)
+    assert slower.kernels(np.array([10e-6])) == pytest.approx([18e-6])
+    assert slower.beside(np.array([3.0])) == pytest.approx([16e-6])
+
+
+def test_overhead_is_found_where_calls_and_kernels_differ() -> None:
+    """Networks that bear 1.5 us a call and 20 us besides, of kernels that timing made 2 us longer."""
+    rng = np.random.default_rng(0)
+    kernels = rng.integers(5, 100, 200).astype(float)
+    calls = kernels + rng.integers(0, 60, 200)
+    sums = kernels * rng.uniform(20e-6, 200e-6, 200)
+    found = _fit_overhead(sums, calls, kernels, 1.02 * sums - 2e-6 * kernels + 1.5e-6 * calls + 20e-6)
+    assert found.scale == pytest.approx(1.02, abs=1e-3)
+    assert (found.per_kernel, found.per_call, found.fixed) == pytest.approx((-2e-6, 1.5e-6, 20e-6), rel=0.15)
+
+
+def test_where_every_call_is_a_kernel_the_time_is_the_calls() -> None:
+    rng = np.random.default_rng(0)
+    kernels = rng.integers(5, 100, 200).astype(float)
+    sums = kernels * rng.uniform(20e-6, 200e-6, 200)
+    found = _fit_overhead(sums, kernels, kernels, sums + 3e-6 * kernels)
+    assert found.per_call == pytest.approx(3e-6, rel=0.02)
+    assert found.per_kernel == pytest.approx(0.0, abs=1e-7)
+
+
+def test_errors_of_measured_and_of_other_kernels_are_told_apart() -> None:
+    """Networks of measured kernels err by 2 %; the others by 10 % of their share in other kernels besides."""
+    rng = np.random.default_rng(0)
+    unknown = np.where(np.arange(4000) % 2 == 0, 0.0, rng.uniform(0.5, 1.0, 4000))
+    error = 0.02 * rng.standard_normal(4000) + 0.10 * unknown * rng.standard_normal(4000)
+    common, shared = _common(error, np.zeros(4000), unknown)
+    assert common == pytest.approx(0.02, rel=0.1)
+    assert shared == pytest.approx(0.10, rel=0.1)
+
+
+def test_few_networks_of_measured_kernels_say_nothing_of_their_own() -> None:
+    rng = np.random.default_rng(0)
+    common, shared = _common(0.1 * rng.standard_normal(400), np.zeros(400), np.r_[np.zeros(5), np.ones(395)])
+    assert common == pytest.approx(0.1, rel=0.2)
+    assert shared == 0.0
