@@ -6,8 +6,9 @@ network, the whole pipeline fitted anew in each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,9 +206,15 @@ def _fit_on(
 
 
 def _take(data: Columns, index: Ints) -> Columns:
-    kinds = tuple(data.kinds[i] for i in index)
-    columns = (data.flops, data.compute_time, data.memory_time, data.streams, data.features)
-    return Columns(*(c[index] for c in columns), kinds)
+    return replace(
+        data,
+        flops=data.flops[index],
+        compute_time=data.compute_time[index],
+        memory_time=data.memory_time[index],
+        streams=data.streams[index],
+        features=data.features[index],
+        kinds=tuple(data.kinds[i] for i in index),
+    )
 
 
 def _fit_overhead(sums: Array, calls: Array, kernels: Array, total: Array) -> Overhead:
@@ -279,7 +286,7 @@ def _common(error: Array, own: Array, unknown: Array) -> tuple[float, float]:
 def _beyond(error: Array, explained: Array, least: float = 0.25) -> float:
     """Standard error beyond an explained variance; at least a share of the whole, since that is estimated too."""
     variance = _standard(error) ** 2
-    return float(np.sqrt(max(variance - np.mean(explained), least * variance)))
+    return math.sqrt(max(variance - float(np.mean(explained)), least * variance))
 
 
 def _conformal(score: Array) -> float:

@@ -159,4 +159,5 @@ def _errors_from_json(content: bytes, measurements: Measurements) -> Errors:
                 for n, (predicted, low, high) in zip(measurements.networks, found["held_out"], strict=True)
             )
         )  # fmt: skip
-    return Errors(found["sigma"], *(float(found[name]) for name in ("common", "shared", "z")), held_out)
+    common, shared, z = (float(found[name]) for name in ("common", "shared", "z"))
+    return Errors(found["sigma"], common, shared, z, held_out)
