@@ -7,7 +7,7 @@ read are one module, built once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +23,23 @@ Placing = tuple[str, str]  # where a block stands, and its key
 
 
 class Assembler:
-    """Remembers the blocks of one space. `lower` traces and lowers a module, `price` predicts networks."""
+    """Remembers the blocks of one space. `lower` traces and lowers a module, `price` predicts parts of networks of
+    some reach, `reach` tells it from a network's traffic (byte)."""
 
     def __init__(
-        self, space: Any, lower: Callable[..., Network], price: Callable[[Sequence[Network]], list[Part]]
+        self,
+        space: Any,
+        lower: Callable[..., Network],
+        price: Callable[[Sequence[tuple[Network, int]]], list[Part]],
+        reach: Callable[[float], int],
     ) -> None:
         self.space = space
-        self._lower, self._price = lower, price
+        self._lower, self._price, self._reach = lower, price, reach
         self._placed: list[dict[tuple[Any, ...], Placing | None]] = [{} for _ in space.sites]
         self._defaults = {d.name: d.choices[0] for d in space.decisions}
-        self._parts: dict[str, Part] = {}
-        self._blocks: dict[str, Any] = {}  # met, not yet priced
+        self._parts: dict[tuple[str, int], Part] = {}  # by block and reach of the whole
+        self._networks: dict[str, Network] = {}  # blocks as kernels
+        self._blocks: dict[str, Any] = {}  # met, not yet lowered
         self._modules: dict[Any, nn.Module] = {}
 
     def wholes(self, architectures: Sequence[Mapping[str, Any]]) -> list[Whole]:
@@ -43,14 +49,23 @@ class Assembler:
             SpaceError: parameters that are not of the space.
         """
         placings = [self._placings(params) for params in architectures]
-        waiting = list(self._blocks.values())
-        for start in range(0, len(waiting), _BATCH):
-            batch = waiting[start : start + _BATCH]
-            parts = self._price([self._lowered(block) for block in batch])
-            self._parts.update((block.key, part) for block, part in zip(batch, parts, strict=True))
+        self._networks.update((block.key, self._lowered(block)) for block in self._blocks.values())
         self._blocks.clear()
         self._modules.clear()
-        return [Whole(tuple([(place, self._parts[key]) for place, key in placing])) for placing in placings]
+        traffic = {key: network.traffic for key, network in self._networks.items()}
+        reaches = [self._reach(sum([traffic[key] for _, key in placing])) for placing in placings]
+        self._price_new((key, reach) for placing, reach in zip(placings, reaches, strict=True) for _, key in placing)
+        return [
+            Whole(tuple([(place, self._parts[key, reach]) for place, key in placing]))
+            for placing, reach in zip(placings, reaches, strict=True)
+        ]
+
+    def _price_new(self, wanted: Iterable[tuple[str, int]]) -> None:
+        waiting = list({one: None for one in wanted if one not in self._parts})
+        for start in range(0, len(waiting), _BATCH):
+            batch = waiting[start : start + _BATCH]
+            parts = self._price([(self._networks[key], reach) for key, reach in batch])
+            self._parts.update(zip(batch, parts, strict=True))
 
     def _placings(self, params: Mapping[str, Any]) -> list[Placing]:
         self.space.validate(params)
@@ -66,7 +81,7 @@ class Assembler:
     def _meet(self, block: Any) -> Placing | None:
         if block is None:
             return None
-        if block.key not in self._parts:
+        if block.key not in self._networks:
             self._blocks.setdefault(block.key, block)
         return block.name, block.key
 

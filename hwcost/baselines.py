@@ -110,8 +110,8 @@ def _flatten(networks: Sequence[Network], target: Target) -> _Flat:
             row.append(distinct.setdefault(key(placed), len(distinct)))
             network.append(number)
     return _Flat(
-        columns([(kernel, distance(bucket)) for kernel, bucket in distinct], target),
-        np.array([kernel.cost.bytes for kernel, _ in distinct], dtype=float),
+        columns([(kernel, distance(bucket)) for kernel, bucket, _ in distinct], target),
+        np.array([kernel.cost.bytes for kernel, *_ in distinct], dtype=float),
         np.array(row, dtype=np.intp),
         np.array(network, dtype=np.intp),
         np.array([n.calls for n in networks], dtype=float),

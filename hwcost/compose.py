@@ -25,7 +25,7 @@ from hwcost.runtimes import Placed
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
-Key = tuple[Kernel, int]
+Key = tuple[Kernel, int, int]  # kernel, bucket of its distance, reach of its network
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,17 @@ class Catalogue:
         none = np.empty(0)
         self._columns: tuple[Array, Array, Array, Rows] = (none, none, none, np.empty(0, dtype=np.intp))
 
-    def unknown(self, kernels: Iterable[Placed]) -> list[Key]:
-        """The kernels that are not in it yet, each once."""
-        return list({k: None for p in kernels if (k := key(p)) not in self._rows})
+    def unknown(self, kernels: Iterable[tuple[Placed, int]]) -> list[Key]:
+        """The kernels, each in a network of some reach, that are not in it yet, each once."""
+        return list({k: None for p, reach in kernels if (k := key(p, reach)) not in self._rows})
 
     def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, shared: float = 0.0) -> None:
         """Take in predictions, in the order of `keys`; `shared` is the error of unmeasured kernels together."""
         together = np.where(predicted.known, 0.0, shared)
         compute_bound, roofline = data.compute_time > data.memory_time, data.roofline
-        for i, (kernel, bucket) in enumerate(keys):
-            self._rows[kernel, bucket] = len(self.known)
+        for i, one in enumerate(keys):
+            kernel, *_ = one
+            self._rows[one] = len(self.known)
             self._groups.setdefault(kernel, len(self._groups))
             self.known.append(
                 Known(
@@ -94,7 +95,7 @@ class Catalogue:
                     float(together[i]), float(roofline[i]), "compute" if compute_bound[i] else "memory",
                 )
             )  # fmt: skip
-        groups = [self._groups[kernel] for kernel, _ in keys]
+        groups = [self._groups[kernel] for kernel, *_ in keys]
         latency, sigma, common, group = self._columns
         self._columns = (
             np.append(latency, predicted.latency),
@@ -103,9 +104,9 @@ class Catalogue:
             np.append(group, np.array(groups, dtype=np.intp)),
         )
 
-    def part(self, kernels: Sequence[Placed], calls: int) -> Part:
-        """A lowered network whose kernels are all known."""
-        rows = np.fromiter((self._rows[key(p)] for p in kernels), dtype=np.intp, count=len(kernels))
+    def part(self, kernels: Sequence[Placed], calls: int, reach: int) -> Part:
+        """A lowered network whose kernels are all known, or a part of one of that reach."""
+        rows = np.fromiter((self._rows[key(p, reach)] for p in kernels), dtype=np.intp, count=len(kernels))
         return Part(tuple([p.module for p in kernels]), rows, calls)
 
     def sums(self, rows: Sequence[Rows], overhead: Overhead) -> tuple[Array, Array]:
@@ -162,10 +163,10 @@ def _kernel(known: Known, module: str, fitted: Fitted) -> KernelEstimate:
     )  # fmt: skip
 
 
-def key(placed: Placed) -> Key:
+def key(placed: Placed, reach: int = 1) -> Key:
     """Kernels at about the same distance (to a factor of two) are told apart no further."""
     distance = placed.distance
-    return placed.kernel, distance.bit_length() if distance > 0 else min(distance, 0)
+    return placed.kernel, distance.bit_length() if distance > 0 else min(distance, 0), reach
 
 
 def distance(bucket: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hwcost.device import Device
 from hwcost.graph import ITEMSIZE, OpSpec, Param, TensorSpec
@@ -34,6 +34,7 @@ _COST = (
     "written",
     "distance",
     "working_set",
+    "reach",
 )
 _EXTENT = (
     "depth_k",
@@ -90,8 +91,20 @@ class Columns:
         return np.maximum(self.compute_time, self.memory_time)
 
 
-def columns(kernels: Sequence[tuple[Kernel, int]], target: Target) -> Columns:
-    """Arrays of kernels, each with its reuse distance (byte, -1 where it reads no activation)."""
+def reach_of(traffic: float, device: Device) -> int:
+    """How far a network reaches in a run: 0 where its traffic (byte) stays within two L2 caches, 1 within L3,
+    2 within four of them, 3 beyond.
+
+    It tells from where weights come: they were last used one run ago. So does what the runtime itself needs,
+    its code and its tables. Caches that the device does not state are taken to be of 1 and 32 MB.
+    """
+    near, far = device.cache_size("L2") or 1e6, device.cache_size("L3") or 32e6
+    return sum(traffic > edge for edge in (2 * near, far, 4 * far))
+
+
+def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayLike = 1) -> Columns:
+    """Arrays of kernels, each with its reuse distance (byte, -1 where it reads no activation), in networks of some
+    reach (`reach_of`), one for all or [n]."""
     shapes = np.array([_shape_features(kernel) for kernel, _ in kernels], dtype=float).reshape(len(kernels), -1)
     traffic = np.array([_traffic(kernel) for kernel, _ in kernels], dtype=float).reshape(-1, 5)
     distance = np.array([d for _, d in kernels], dtype=float)
@@ -103,7 +116,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target) -> Columns:
     timed = np.column_stack([
         _log(compute * 1e9), _log(memory * 1e9), _log(compute * 1e9) - _log(memory * 1e9),
         _log(flops), _log(macs), _log(weights), _log(read), _log(written), np.round(_log(np.maximum(distance, 0))),
-        _log(weights + read + written),
+        _log(weights + read + written), np.broadcast_to(np.asarray(reach, dtype=float), len(kernels)),
     ])  # fmt: skip
     parallel = np.full((len(kernels), 1), math.log2(target.threads))
     features = np.hstack([np.zeros((len(kernels), 1)), shapes[:, :2], timed, shapes[:, 2:], parallel])

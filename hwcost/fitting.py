@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from hwcost.accuracy import Accuracy, Comparison
-from hwcost.features import Columns, Target, columns
+from hwcost.features import Columns, Target, columns, reach_of
 from hwcost.kernel import Kernel
 from hwcost.measure import Measurements
 from hwcost.residual import Residual, Settings, known_as
@@ -157,17 +157,18 @@ def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings,
 
 
 def _rows(measurements: Measurements, target: Target) -> _Rows:
-    distinct: dict[tuple[Kernel, int], int] = {}
+    distinct: dict[tuple[Kernel, int, int], int] = {}
     kernel, network, latency = [], [], []
     for number, n in enumerate(measurements.networks):
+        reach = reach_of(sum(m.kernel.cost.bytes for m in n.kernels), target.device)
         for m in n.kernels:
             bucket = m.distance.bit_length() if m.distance > 0 else min(m.distance, 0)
-            kernel.append(distinct.setdefault((m.kernel, bucket), len(distinct)))
+            kernel.append(distinct.setdefault((m.kernel, bucket, reach), len(distinct)))
             network.append(number)
             latency.append(m.timing.latency)
-    pairs = [(k, (1 << b) - 1 if b > 0 else b) for k, b in distinct]
+    pairs = [(k, (1 << b) - 1 if b > 0 else b) for k, b, _ in distinct]
     return _Rows(
-        columns(pairs, target),
+        columns(pairs, target, [reach for _, _, reach in distinct]),
         np.array(kernel, dtype=np.int64),
         np.array(network, dtype=np.int64),
         np.maximum(np.array(latency, dtype=float), 1e-9),

@@ -27,7 +27,7 @@ from hwcost.assemble import Assembler
 from hwcost.compose import Catalogue, Part, Whole, compose, distance
 from hwcost.device import Device
 from hwcost.estimate import BlockEstimate, Estimate, KernelEstimate
-from hwcost.features import Columns, Target, columns
+from hwcost.features import Columns, Target, columns, reach_of
 from hwcost.fitting import Errors, Fitted, Overhead, fit
 from hwcost.graph import Graph
 from hwcost.measure import Measurements
@@ -327,19 +327,27 @@ class CostModel:
     # -- inside -----------------------------------------------------------------------------------
 
     def _estimates(self, networks: Sequence[Network]) -> list[Estimate]:
-        return self._compose([Whole((("", part),)) for part in self._parts(networks)])
+        return self._compose(
+            [Whole((("", part),)) for part in self._parts([(n, self._reach(n.traffic)) for n in networks])]
+        )
 
-    def _parts(self, networks: Sequence[Network]) -> list[Part]:
-        """Rows of the catalogue, after predicting the kernels not seen before, all at once."""
-        keys = self._catalogue.unknown(p for network in networks for p in network.kernels)
+    def _parts(self, networks: Sequence[tuple[Network, int]]) -> list[Part]:
+        """Rows of the catalogue, after predicting the kernels not seen before, all at once; each network, or part
+        of one, with the reach of the whole."""
+        keys = self._catalogue.unknown((p, reach) for network, reach in networks for p in network.kernels)
         if keys:
-            data = columns([(kernel, distance(bucket)) for kernel, bucket in keys], self.target)
+            pairs = [(kernel, distance(bucket)) for kernel, bucket, _ in keys]
+            data = columns(pairs, self.target, [reach for *_, reach in keys])
             self._catalogue.add(keys, data, self._predict(data), self.fitted.shared)
-        return [self._catalogue.part(network.kernels, network.calls) for network in networks]
+        return [self._catalogue.part(network.kernels, network.calls, reach) for network, reach in networks]
+
+    def _reach(self, traffic: float) -> int:
+        """Of a network with that traffic (byte), for which the roofline alone has no use."""
+        return reach_of(traffic, self.device) if self.is_fitted else 1
 
     def _assembler(self, space: Any) -> Assembler:
         if self._assembling is None or self._assembling.space is not space:
-            self._assembling = Assembler(space, self.lower, self._parts)
+            self._assembling = Assembler(space, self.lower, self._parts, self._reach)
         return self._assembling
 
     def _predict(self, data: Columns) -> Prediction:

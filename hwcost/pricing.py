@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.features import columns
+from hwcost.features import columns, reach_of
 from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
 from hwcost.runtimes import get_runtime
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_SAMPLES = 15  # architectures that tell what is typical of a space
 ONE_KERNEL_AN_OP = ("torch-eager",)  # runtimes that fuse nothing
 _COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
 
@@ -75,7 +76,8 @@ class _Batch:
 class Pricer:
     """Prices tasks for one model; small enough to be sent to other processes."""
 
-    def __init__(self, model: CostModel) -> None:
+    def __init__(self, model: CostModel, space: Any = None) -> None:
+        self.reach = typical_reach(model, space) if model.is_fitted and space is not None else 1
         self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
         self.is_fitted = model.is_fitted
         self.measured = _measured(model)
@@ -121,7 +123,7 @@ class Pricer:
         index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
         if not len(index):
             return _nothing(batch.rows)
-        data = columns([(kernel, _distance(bucket)) for kernel, bucket in batch.known], self.target)
+        data = columns([(kernel, _distance(bucket)) for kernel, bucket in batch.known], self.target, self.reach)
         predicted = self.fitted.residual.predict(data, self.fitted.sigma)
         kernels = [kernel for kernel, _ in batch.known]
         n, overhead = batch.rows, self.fitted.overhead
@@ -142,6 +144,13 @@ class Pricer:
             "support": np.where(inside, 1.0, support), "count": count, "kernels": np.bincount(row, minlength=n),
             "coverage": np.where(count > 0, "measured", np.where(inside, "interpolated", "extrapolated")).tolist(),
         }  # fmt: skip
+
+
+def typical_reach(model: CostModel, space: Any) -> int:
+    """The reach of the median of a few random architectures: a table prices a block once, in a typical network."""
+    rng = np.random.default_rng(0)
+    drawn = model.estimate_many([space.sample(rng) for _ in range(_SAMPLES)], space=space)
+    return reach_of(float(np.median([e.cost.bytes for e in drawn])), model.device)
 
 
 def traced(block: Any) -> Graph:

@@ -48,6 +48,11 @@ class Network:
     runtime: str
 
     @cached_property
+    def traffic(self) -> int:
+        """Compulsory traffic (byte) of all kernels, after fusion."""
+        return sum(p.kernel.cost.bytes for p in self.kernels)
+
+    @cached_property
     def cost(self) -> Cost:
         """Work and traffic of all kernels, after fusion."""
         return sum((p.kernel.cost for p in self.kernels), Cost())
