@@ -17,7 +17,8 @@ fades into the median of the kind,
 
     r = f * r_trees + (1 - f) * r_median,    f = 2 ** -(doublings beyond those),    (2)
 
-since the nearest leaf says more of a large convolution than the median of all, most of them small.
+since the nearest leaf says more of a large convolution than the median of all, most of them small. Out
+there no kernel is taken to beat its roofline, which measured ones may where a cache serves them better.
 A kernel that was measured itself, in a context like this one, is taken at its own time for the most part.
 A kind that was never measured is taken for the kind of the measured kernel nearest to it in those
 dimensions (a matrix product is a matrix product by whatever name), and states an error of a factor e.
@@ -152,7 +153,9 @@ class Residual:
         inside = np.array([errors.get(name, errors.get(kind, UNSEEN_SIGMA)) for name, kind in names])
         far = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
         error = np.where(outside == 0, inside, np.maximum(inside, far))
-        return Prediction(np.exp(self._base(data) + self._correction(data)), error, outside == 0, known)
+        latency = np.exp(self._base(data) + self._correction(data))
+        bounded = np.where(outside == 0, latency, np.maximum(latency, data.roofline))
+        return Prediction(bounded, error, outside == 0, known)
 
     def _base(self, data: Columns) -> Array:
         """Log of what is known before the trees: t_kind, or what the prior makes of the kernels."""
