@@ -19,7 +19,7 @@ fades into the median of the kind,
 
 since the nearest leaf says more of a large convolution than the median of all, most of them small. Out
 there no kernel is taken to beat its roofline, which measured ones may where a cache serves them better.
-A kernel that was measured itself, in a context like this one, is taken at its own time for the most part.
+A kernel that was measured itself, in a context like this one, is moved part of the way to its own time.
 A kind that was never measured is taken for the kind of the measured kernel nearest to it in those
 dimensions (a matrix product is a matrix product by whatever name), and states an error of a factor e.
 The description is that of `hwcost.features`.

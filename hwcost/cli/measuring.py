@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -130,21 +131,17 @@ def measure(
     from hwcost.measure.quantiles import named
 
     named(quantile)  # refused before anything is measured
-    if space and runtime in _AGEING and _PART not in os.environ and (samples or time):
-        options = {
-            "space": space,
-            "seed": seed,
-            "runtime": runtime,
-            "threads": threads,
-            "store": store,
-            "rounds": rounds,
-        }
-        time = _first_parts(options | ({"spread": spread} if spread else {}), samples, time)
     items = _items(targets or [], input or [], kwargs, space, samples, seed, limited=bool(time))
+    visits = disturbed = 0
+    if space and runtime in _AGEING and _PART not in os.environ:
+        options = {"space": space, "seed": seed, "runtime": runtime, "threads": threads, "store": store}
+        options |= {"rounds": rounds} | ({"spread": spread} if spread else {})
+        time, visits, disturbed = _first_parts(options, samples, time)
     found, outcome = _campaign(
         items, time=time, runtime=runtime, threads=threads, store=store, rounds=rounds, spread=spread,
         skip_known=bool(space),
     )  # fmt: skip
+    outcome.visits, outcome.disturbed = outcome.visits + visits, outcome.disturbed + disturbed
     names = None if space else {item.name for item in items}
     networks = [n for n in found.networks if (n.family == space if names is None else n.name in names)]
     if as_json:
@@ -154,8 +151,10 @@ def measure(
     _tell(outcome)
 
 
-def _first_parts(options: Mapping[str, Any], samples: int | None, time: str) -> str:
-    """Have fresh processes measure all networks of a space but the last few; returns the time that is left.
+def _first_parts(options: Mapping[str, Any], samples: int | None, time: str) -> tuple[str, int, int]:
+    """Have fresh processes measure all networks of a space but the last few.
+
+    Returns the time that is left, how many visits they made, and how many of these were disturbed.
 
     The heap of a process that has held many networks is in pieces: activations that a process of one network
     would find in its caches lie somewhere else each time, and the same network takes up to a fifth longer.
@@ -163,17 +162,19 @@ def _first_parts(options: Mapping[str, Any], samples: int | None, time: str) -> 
     from hwcost import units
 
     end = clock.monotonic() + units.parse(time, "second") if time else math.inf
-    counts = count(_FRESH, _FRESH) if samples is None else range(_FRESH, samples, _FRESH)
-    for number in counts:
+    visits = disturbed = 0
+    for number in count(_FRESH, _FRESH) if samples is None else range(_FRESH, samples, _FRESH):
         if clock.monotonic() >= end:
             break
         limit = {"time": f"{end - clock.monotonic():.1f} s"} if time else {}
         told = chain.from_iterable((f"--{k}", str(v)) for k, v in {**options, **limit, "samples": number}.items())
         command = [sys.executable, "-m", "hwcost", "measure", *told, "--json"]
-        part = subprocess.run(command, stdout=subprocess.DEVNULL, env={**os.environ, _PART: "1"}, check=False)
+        part = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, _PART: "1"}, check=False)
         if part.returncode:
             raise typer.Exit(part.returncode)
-    return f"{max(end - clock.monotonic(), 0.1):.1f} s" if time else ""
+        said = json.loads(part.stdout)
+        visits, disturbed = visits + said["visits"], disturbed + said["disturbed"]
+    return f"{max(end - clock.monotonic(), 0.1):.1f} s" if time else "", visits, disturbed
 
 
 def _items(
@@ -225,8 +226,6 @@ def _campaign(
     skip_known: bool,
 ) -> tuple[Measurements, Outcome]:
     """What the store has after the campaign, and how it went."""
-    import math
-
     from hwcost import units
     from hwcost.measure.campaign import Outcome
     from hwcost.measure.campaign import measure as run

@@ -88,7 +88,9 @@ def measure(
 ) -> Measurements:
     """Measure networks and their kernels in context; returns what the store has of this environment.
 
-    Networks that the store has complete are skipped; those that were begun are finished.
+    Networks that the store has complete are skipped; those that were begun are finished. The process keeps
+    memory that it frees from then on (`hwcost.measure.machine.keep_freed_memory`). On torch, a process that
+    has measured hundreds of networks gives longer times: use several, as `hwcost measure` does.
 
     Args:
         items: the networks, of unique name; may be endless where a budget is given.

@@ -23,7 +23,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         found.append(command[3:])
         assert more["env"]["HWCOST_PART"] == "1"  # so that they do not start others in turn
         time.sleep(0.01)
-        return subprocess.CompletedProcess(command, 0)
+        return subprocess.CompletedProcess(command, 0, stdout='{"visits": 320, "disturbed": 8}')
 
     monkeypatch.setattr(measuring.subprocess, "run", run)
     return found
@@ -34,7 +34,7 @@ def value(command: list[str], option: str) -> str:
 
 
 def test_a_fresh_process_takes_over_every_forty_networks(commands: list[list[str]]) -> None:
-    assert measuring._first_parts(OPTIONS, 100, "") == ""
+    assert measuring._first_parts(OPTIONS, 100, "") == ("", 640, 16)
     assert [value(c, "--samples") for c in commands] == ["40", "80"]  # the last 20 are this process's own
     for command in commands:
         assert command[0] == "measure"
@@ -51,7 +51,8 @@ def test_few_networks_need_no_other_process(commands: list[list[str]]) -> None:
 
 
 def test_processes_share_the_time(commands: list[list[str]]) -> None:
-    left = measuring._first_parts(OPTIONS, None, "0.05 s")
+    left, visits, _ = measuring._first_parts(OPTIONS, None, "0.05 s")
+    assert visits == 320 * len(commands)
     assert 1 <= len(commands) <= 5
     assert [value(c, "--samples") for c in commands] == [str(40 * (i + 1)) for i in range(len(commands))]
     assert left == "0.1 s"
