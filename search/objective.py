@@ -189,13 +189,13 @@ class LatencyObjective:
         inputs = self._inputs(architecture)
         estimates = {name: self._estimate(name, architecture, inputs) for name in self.models}
         graph = _Traced(architecture, inputs)
-        costs = {name: value_of(self.against, e, 0.5, graph, self._energy[name]) for name, e in estimates.items()}
+
+        def value(quantity: str, device: str, confidence: float) -> float:
+            return value_of(quantity, estimates[device], confidence, graph, self._energy[device])
+
+        costs = {name: value(self.against, name, 0.5) for name in estimates}
         limits: Sequence[Limit] = () if self.is_penalty else self.limits
-        excess = {
-            limit.key: limit.excess(value_of(limit.quantity, estimates[at], self.confidence, graph, self._energy[at]))
-            for limit in limits
-            for at in [limit.device]
-        }
+        excess = {limit.key: limit.excess(value(limit.quantity, limit.device, self.confidence)) for limit in limits}
         return Judgement(key, costs, excess, self._facts(estimates))
 
     def _facts(self, estimates: Mapping[str, Any]) -> dict[str, Any]:
