@@ -1,6 +1,7 @@
-"""Real networks for evaluation only: families of torchvision, timm and transformers, by name.
+"""Real networks of torchvision, timm and transformers, by name: `families` for evaluation only, and
+`development`, of other families, on which a choice may be tried before the evaluation.
 
-None of their modules is measured for training. They need torchvision and timm beside transformers:
+No module of either is measured for training. They need torchvision and timm beside transformers:
 the environment of `make zoo`, or, with the pinned torch, the Python part of torchvision alone:
 
     pip install --no-deps torchvision==0.28.0 timm && pip install transformers pillow pyyaml safetensors huggingface_hub
@@ -40,6 +41,24 @@ TIMM = {
     "coatnet": "coatnet_nano_rw_224", "tiny-vit": "tiny_vit_5m_224", "eva": "eva02_tiny_patch14_224",
     "hiera": "hiera_tiny_224", "volo": "volo_d1_224", "xception": "legacy_xception", "seresnet": "legacy_seresnet18",
 }  # fmt: skip
+
+DEVELOPMENT = {
+    "cait": "cait_xxs24_224", "coat": "coat_lite_tiny", "convmixer": "convmixer_768_32", "crossvit": "crossvit_9_240",
+    "cspresnet": "cspresnet50", "davit": "davit_tiny", "dla": "dla34", "edgenext": "edgenext_small",
+    "efficientformer": "efficientformer_l1", "vovnet": "ese_vovnet19b_dw", "fastvit": "fastvit_t8",
+    "focalnet": "focalnet_tiny_srf", "gcvit": "gcvit_xxtiny", "gernet": "gernet_s", "ghostnet": "ghostnet_100",
+    "hrnet": "hrnet_w18_small", "lcnet": "lcnet_050", "mixer": "mixer_s16_224", "mobileone": "mobileone_s0",
+    "nest": "nest_tiny", "pvt": "pvt_v2_b0", "repvgg": "repvgg_a0", "res2net": "res2net50_26w_4s",
+    "resmlp": "resmlp_12_224", "rexnet": "rexnet_100", "sknet": "skresnet18", "tinynet": "tinynet_e",
+    "tnt": "tnt_s_legacy_patch16_224", "twins": "twins_pcpvt_small", "visformer": "visformer_tiny",
+    "xcit": "xcit_nano_12_p16_224", "nfnet": "nf_regnet_b0", "gmlp": "gmlp_s16_224", "hardcorenas": "hardcorenas_a",
+}  # fmt: skip
+
+
+def development() -> Iterator[Item]:
+    """Networks to choose by; none of their families is among those of the evaluation."""
+    for family, names in DEVELOPMENT.items():
+        yield _item("timm", family, names, lambda name=names: _timm(name))
 
 
 def families() -> Iterator[Item]:
