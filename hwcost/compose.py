@@ -144,18 +144,19 @@ def _kernels(
     parts: Sequence[tuple[str, Part]], rows: Rows, known: Sequence[Known], fitted: Fitted
 ) -> tuple[KernelEstimate, ...]:
     modules = chain.from_iterable(_placed(prefix, part.modules) for prefix, part in parts)
-    pairs = zip((known[row] for row in rows.tolist()), modules, strict=True)
-    return tuple([_kernel(k, module, fitted) for k, module in pairs])
+    found = [known[row] for row in rows.tolist()]
+    latency = fitted.overhead.kernels(np.array([k.latency for k in found]))
+    error = np.sqrt(fitted.common**2 + np.array([k.sigma**2 + k.shared**2 for k in found]))
+    numbers = zip(latency.tolist(), np.exp(fitted.z * error).tolist(), strict=True)
+    return tuple([_kernel(k, module, *n) for k, module, n in zip(found, modules, numbers, strict=True)])
 
 
 def _placed(prefix: str, modules: tuple[str, ...]) -> Iterable[str]:
     return (f"{prefix}.{m}" if m else prefix for m in modules) if prefix else modules
 
 
-def _kernel(known: Known, module: str, fitted: Fitted) -> KernelEstimate:
+def _kernel(known: Known, module: str, latency: float, spread: float) -> KernelEstimate:
     name, kind, digest, cost = known.identity
-    latency = float(fitted.overhead.kernels(np.array(known.latency)))
-    spread = float(np.exp(fitted.z * np.hypot(np.hypot(known.sigma, known.shared), fitted.common)))
     return KernelEstimate(
         name=name, kind=kind, module=module, latency=latency, low=latency / spread, high=latency * spread,
         roofline=known.roofline, bound=known.bound, cost=cost, supported=known.supported, sigma=known.sigma,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from hwcost.cost import Cost
+from hwcost.cost import Cost, total
 from hwcost.graph import OpSpec, Param, TensorSpec
 from hwcost.rules import cost_of
 
@@ -52,7 +52,7 @@ class Kernel:
     @property
     def cost(self) -> Cost:
         """Work and traffic; tensors that stay inside cause none."""
-        return sum((cost_of(op)[0] for op in self.ops), Cost())
+        return cost_of(self.ops[0])[0] if len(self.ops) == 1 else total(cost_of(op)[0] for op in self.ops)
 
     @property
     def digest(self) -> str:

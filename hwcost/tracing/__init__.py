@@ -163,12 +163,12 @@ def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
 @contextmanager
 def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[None]:
     """Put everything back that a forward may change; no garbage is collected meanwhile."""
-    saved = _Saved(places)
     torch_state, python_state = torch.get_rng_state(), random.getstate()
     numpy_random = getattr(sys.modules.get("numpy"), "random", None)
     numpy_state = numpy_random.get_state() if numpy_random else None
     collecting = gc.isenabled()
     gc.disable()
+    saved = _Saved(places)
     try:
         for m in places.values():
             m.__dict__["training"] = training
@@ -187,11 +187,12 @@ class _Saved:
     """Attributes of modules, and what is in those that are containers."""
 
     def __init__(self, places: Mapping[str, nn.Module]) -> None:
-        self._attributes = [(m.__dict__, m.__dict__.copy()) for m in places.values()]
+        # as lists: a copy of an object's own dict is slow
+        self._attributes = [(d, list(d), list(d.values())) for d in (m.__dict__ for m in places.values())]
         self._full: list[tuple[Any, Any]] = []
         self._empty: list[Any] = []  # most are: a module has a dozen of them for hooks
-        for attributes, _ in self._attributes:
-            for value in attributes.values():
+        for _, _, values in self._attributes:
+            for value in values:
                 if isinstance(value, _CONTAINERS):
                     if value:
                         self._full.append((value, value.copy()))
@@ -200,12 +201,12 @@ class _Saved:
 
     def put_back(self) -> None:
         """Make everything what it was."""
-        for attributes, content in self._attributes:
-            if "training" in content:
-                attributes["training"] = content["training"]
-            if not _same(attributes, content):
+        for attributes, names, values in self._attributes:
+            if "training" in names:
+                attributes["training"] = values[names.index("training")]
+            if list(attributes) != names or not all(map(operator.is_, attributes.values(), values)):
                 attributes.clear()
-                attributes.update(content)
+                attributes.update(zip(names, values, strict=True))
         if any(self._empty):
             for container in self._empty:
                 container.clear()
