@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,14 @@ import hwcost
 
 if TYPE_CHECKING:
     from hwcost.fitting import Fitted
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept of a model file."""
+
+    fitted: Fitted
+    provenance: str
 
 
 def folder() -> Path:
@@ -43,10 +52,8 @@ def key(content: bytes) -> str:
     return hashlib.sha256(content + "\0".join(versions).encode() + code).hexdigest()
 
 
-def recall(content: bytes) -> Fitted | None:
+def recall(content: bytes) -> Known | None:
     """The fit of a model file's bytes, if this user has made it before."""
-    from hwcost.fitting import Fitted
-
     path = folder() / f"{key(content)}.joblib"
     try:
         if path.stat().st_uid != _user():
@@ -54,16 +61,16 @@ def recall(content: bytes) -> Fitted | None:
         found = joblib.load(path)
     except Exception:  # whatever is wrong with a cache, the answer is to fit again
         return None
-    return found if isinstance(found, Fitted) else None
+    return found if isinstance(found, Known) else None
 
 
-def remember(content: bytes, fitted: Fitted) -> None:
+def remember(content: bytes, known: Known) -> None:
     """Keep a fit; where the folder cannot be written it is not kept."""
     path = folder() / f"{key(content)}.joblib"
     try:
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
-        joblib.dump(fitted, partial)
+        joblib.dump(known, partial)
         partial.replace(path)
     except OSError:
         return

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -60,16 +60,18 @@ class CostModel:
         target: Target,
         runtime: str,
         fitted: Fitted,
-        measurements: Measurements | None = None,
+        measurements: Measurements | Callable[[], Measurements] | None = None,
         settings: Settings | None = None,
         prior: CostModel | None = None,
         date: str = "",
+        provenance: str = "",
     ) -> None:
         self.target = target
         self.date = date
         self.prior = prior
         self.runtime = runtime
-        self.measurements = measurements
+        self._measured = measurements
+        self._provenance = provenance
         self.settings = settings or Settings()
         self._runtime = get_runtime(runtime)
         self.fitted = fitted
@@ -158,7 +160,7 @@ class CostModel:
         times = factor(self.measurements, quantile)
         fitted = replace(self.fitted, overhead=self.fitted.overhead.slower(times))
         slower = CostModel(
-            self.target, self.runtime, fitted, self.measurements, self.settings, self.prior, self.date
+            self.target, self.runtime, fitted, self._measured, self.settings, self.prior, self.date, self._provenance
         )  # fmt: skip
         slower.quantile = named(quantile)
         return slower
@@ -175,10 +177,15 @@ class CostModel:
         """Threads of the target."""
         return self.target.threads
 
+    @cached_property
+    def measurements(self) -> Measurements | None:
+        """What it was fitted on, read when it is first asked for; None for the roofline alone."""
+        return self._measured() if callable(self._measured) else self._measured
+
     @property
     def is_fitted(self) -> bool:
         """False for the roofline alone."""
-        return self.measurements is not None
+        return self._measured is not None
 
     @property
     def held_out(self) -> Accuracy | None:
@@ -211,6 +218,8 @@ class CostModel:
     @property
     def provenance(self) -> str:
         """In one line, what it was fitted on: machine, runtime with its versions, threads, day, networks."""
+        if self._provenance:
+            return self._provenance
         if self.measurements is None:
             return f"the roofline of {self.device.name} alone"
         environment, networks = self.measurements.environment, self.measurements.networks

@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,12 @@ def to_bytes(model: CostModel, *, dated: bool = True) -> bytes:
 
 def save(model: CostModel, path: Path) -> None:
     """Write a model file; a half-written one never takes the place of a whole one."""
-    partial = path.with_name(path.name + ".partial")
+    begun = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(to_bytes(model))
-        partial.replace(path)
+        begun.write_bytes(to_bytes(model))
+        begun.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        begun.unlink(missing_ok=True)
         raise ModelError(f"model file {path} cannot be written: {error.strerror}") from error
 
 
@@ -120,20 +121,28 @@ def _from_members(members: dict[str, bytes], content: bytes, path: Path) -> Cost
         device = Device.from_toml(members["device.toml"].decode(), f"{path}: device.toml")
         if not head["fitted"]:
             return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
-        tables = {name: pq.read_table(io.BytesIO(members[f"{name}.parquet"])) for name in SCHEMAS}
-        measurements, settings = from_tables(tables), Settings(**head["settings"])
         prior = from_bytes(members[_PRIOR], path) if _PRIOR in members else None
-        target = Target(device, head["threads"], head["dtype"])
-        fitted = fitcache.recall(content)
-        if fitted is None:
-            errors = _errors_from_json(members[_ERRORS], measurements) if _ERRORS in members else None
-            fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
-            fitcache.remember(content, fitted)
-        return CostModel(target, head["runtime"], fitted, measurements, settings, prior, head.get("date", ""))
+        target, settings = Target(device, head["threads"], head["dtype"]), Settings(**head["settings"])
+        later = partial(_measurements, {name: members[f"{name}.parquet"] for name in SCHEMAS})
+        about = target, head["runtime"]
+        more = settings, prior, head.get("date", "")
+        known = fitcache.recall(content)
+        if known is not None:  # then the measurements could be read, and are not needed now
+            return CostModel(*about, known.fitted, later, *more, known.provenance)
+        measurements = later()
+        errors = _errors_from_json(members[_ERRORS], measurements) if _ERRORS in members else None
+        fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
+        model = CostModel(*about, fitted, measurements, *more)
+        fitcache.remember(content, fitcache.Known(fitted, model.provenance))
+        return model
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
     except (DeviceError, MeasurementError) as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def _measurements(tables: dict[str, bytes]) -> Measurements:
+    return from_tables({name: pq.read_table(io.BytesIO(content)) for name, content in tables.items()})
 
 
 def _errors_to_json(errors: Errors) -> bytes:
