@@ -60,7 +60,7 @@ _ALIGNMENT = (
     "waste_4_last",
     "waste_8_last",
 )
-_LAYOUT = ("strided", "layout_in", "layout_out", "run", "moved", "itemsize", "inputs")
+_LAYOUT = ("strided", "layout_in", "layout_out", "run", "moved", "itemsize", "inputs", "in_place")
 NAMES = ("kind", "ops", "epilogue", *_COST, *_EXTENT, *_WINDOW, *_ALIGNMENT, *_LAYOUT, "parallel")
 SUPPORT = ("flops", "read", "written", "weights", "depth_k", "channels_out", "channels_in", "rows", "window")
 
@@ -147,6 +147,7 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
         *_extent(op, first, out), *_window_features(op, first, out), *_alignment(op, first, out),
         float(sum(t.layout != "contiguous" for t in tensors)), float(first.layout != "contiguous"),
         float(out.layout != "contiguous"), *_permutation(op, first), float(ITEMSIZE[first.dtype]), float(len(tensors)),
+        float(any(o.param("in_place") is True for o in kernel.ops)),
     )  # fmt: skip
 
 

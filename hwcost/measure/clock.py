@@ -84,10 +84,14 @@ def _chosen(values: NDArray[np.float32], calm: NDArray[np.bool_]) -> NDArray[np.
 
 
 class Laps:
-    """Wall time, wait and pace of runs, read between them: call it before each run and after the last."""
+    """Wall time, wait and pace of runs, read between them: call it before each run and after the last.
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+    Where runs must be `unbroken`, one that waited is of infinite pace: of a wait among kernels nobody knows which
+    of them bears it.
+    """
+
+    def __init__(self, pace: Pace, *, unbroken: bool = False) -> None:
+        self._pace, self._unbroken = pace, unbroken
         self._start: tuple[float, float] | None = None
         self._before = np.inf
         self.walls: list[float] = []
@@ -101,9 +105,10 @@ class Laps:
         if self._start:
             took = wall - self._start[0]
             wait = took - (cpu - self._start[1])
+            waited = wait > SWITCH
             self.walls.append(took)
-            self.waits.append(wait if wait > SWITCH else 0.0)
-            self.paces.append(max(self._before, pace))
+            self.waits.append(wait if waited else 0.0)
+            self.paces.append(np.inf if waited and self._unbroken else max(self._before, pace))
         self._before = pace
         self._start = time.perf_counter(), time.thread_time()
 
@@ -140,7 +145,9 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     session.run()
     watch, start = Watch(), time.perf_counter()
     laps = _runs(session, runs, Laps(pace))
-    kernels, profiled = _profiles(session, profiles, pace, tries=_TRIES if expected < _VISIT else 1)
+    kernels, profiled = _profiles(
+        session, profiles, Laps(pace, unbroken=threads == 1), tries=_TRIES if expected < _VISIT else 1
+    )
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
         raise MeasurementError("every kernel must have a finite time, but the profile of the runtime has gaps")
@@ -158,9 +165,9 @@ def _runs(session: Session, wanted: int, laps: Laps) -> Laps:
     return laps
 
 
-def _profiles(session: Session, wanted: int, pace: Pace, tries: int) -> tuple[NDArray[np.float32], Laps]:
+def _profiles(session: Session, wanted: int, laps: Laps, tries: int) -> tuple[NDArray[np.float32], Laps]:
     """Profiles until one was calm; of a long network, whose kernels find calm moments by themselves, one try."""
-    laps, found = Laps(pace), list[NDArray[np.float32]]()
+    found = list[NDArray[np.float32]]()
     while not laps.calm() and len(found) < tries:
         laps.pause()
         found.append(session.profile(wanted, laps).astype(np.float32))

@@ -18,8 +18,9 @@ from hwcost.measure.designed_chain import chain, expected, log_uniform
 from hwcost.measure.designed_modules import Shape
 from hwcost.measure.designed_stages import stages, transformer
 
-VERSION = 4
-_LONG_TIMES = (1e-3, 6e-2)  # s, of networks of realistic structure
+VERSION = 5
+_LONG_TIMES = (1e-3, 1.2e-1)  # s, expected, of networks of realistic structure
+_LATER = 0.5  # of those, that begin somewhere in the middle: else nothing late in a network were ever reached
 
 Rng = np.random.Generator
 
@@ -60,14 +61,20 @@ def draw(rng: Rng) -> tuple[nn.Module, Shape]:
     """A random network and the shape of its input: of realistic structure six times of ten, else a chain."""
     form = rng.random()
     if form < 0.4:
-        return _cut(*stages(rng), limit=log_uniform(rng, *_LONG_TIMES))
+        return _cut(rng, *stages(rng), limit=log_uniform(rng, *_LONG_TIMES))
     if form < 0.6:
-        return _cut(*transformer(rng), limit=log_uniform(rng, *_LONG_TIMES))
+        return _cut(rng, *transformer(rng), limit=log_uniform(rng, *_LONG_TIMES))
     return chain(rng)
 
 
-def _cut(layers: list[nn.Module], start: Shape, limit: float) -> tuple[nn.Module, Shape]:
-    """The first layers of a network, until they take `limit` seconds."""
+def _cut(rng: Rng, layers: list[nn.Module], start: Shape, limit: float) -> tuple[nn.Module, Shape]:
+    """Layers of a network from the first, or from one in the middle, until they take `limit` seconds."""
+    first = int(rng.integers(len(layers) // 2 + 1)) if rng.random() < _LATER else 0
+    for layer in layers[:first]:
+        after = expected(layer, start)[1]
+        if len(after) != len(start) or min(after) < 1:
+            break
+        start, layers = after, layers[1:]
     shape, kept, spent = start, list[nn.Module](), 0.0
     for layer in layers:
         seconds, after = expected(layer, shape)

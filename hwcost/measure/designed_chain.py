@@ -2,7 +2,7 @@
 
 A chain starts from an image at full size, from a map or from tokens. Pieces are convolutions (kernels
 1 to 7, strides, groups, depthwise, dilated, transposed), residual and branched blocks, squeeze-excite,
-attention (with bias, with fewer keys), feed-forward and gated blocks, normalisation, activation,
+attention (with bias, with fewer keys), feed-forward and gated blocks, recurrence, normalisation, activation,
 elementwise arithmetic, pooling, means, resizing, padding, concatenation, splitting, channel shuffles,
 windows and other copies, classifiers of large matrices. Channels are multiples of 8 seven times of
 ten; sizes are drawn log-uniformly, and the batch is 1 six times of ten.
@@ -17,15 +17,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from hwcost.measure.designed_attention import Attention, BlockAttention, LinearAttention
 from hwcost.measure.designed_modules import (
+    AcrossTokens,
+    AddedProduct,
     Arithmetic,
-    Attention,
     ChannelsLast,
     ClassToken,
     Concatenated,
     Mean,
+    OnMap,
+    Recurrent,
     Reordered,
     Residual,
+    Selective,
     Shape,
     Shuffled,
     Split,
@@ -123,25 +128,26 @@ def _conv(rng: Rng, shape: Shape) -> nn.Module:
     if rng.random() < 0.6:
         layers.append(nn.BatchNorm2d(out))
     if rng.random() < 0.75:
-        layers.append(_function(rng))
+        layers.append(_after(rng))
     return nn.Sequential(*layers)
 
 
 def _depthwise(rng: Rng, shape: Shape) -> nn.Module:
     c, h = shape[1], shape[2]
-    kernel, stride = int(_pick(rng, 3, 3, 5, 7)), int(_pick(rng, 1, 1, 2)) if h > 6 else 1
+    kernel, stride = int(_pick(rng, 3, 3, 5, 7, 7, 9, 11)), int(_pick(rng, 1, 1, 2)) if h > 6 else 1
     dilation = 2 if stride == 1 and h > 12 and rng.random() < 0.1 else 1
+    out = c * int(_pick(rng, 1, 1, 1, 1, 1, 2))
     layers = [
-        nn.Conv2d(c, c, kernel, stride, dilation * (kernel // 2), dilation, groups=c, bias=False),
-        nn.BatchNorm2d(c),
+        nn.Conv2d(c, out, kernel, stride, dilation * (kernel // 2), dilation, groups=c, bias=False),
+        nn.BatchNorm2d(out),
     ]
-    return nn.Sequential(*layers, *([_function(rng)] if rng.random() < 0.7 else []))
+    return nn.Sequential(*layers, *([_after(rng)] if rng.random() < 0.7 else []))
 
 
 def _inverted(rng: Rng, shape: Shape) -> nn.Module:
     """Expand, depthwise, maybe squeeze-excite, project; residual where the shapes allow it."""
     c, hidden = shape[1], max(8, round(shape[1] * float(_pick(rng, 1, 2, 3, 4, 6)) / 8) * 8)
-    act, stride = _function(rng), int(_pick(rng, 1, 1, 2)) if shape[2] > 6 else 1
+    act, stride = _after(rng), int(_pick(rng, 1, 1, 2)) if shape[2] > 6 else 1
     kernel = int(_pick(rng, 3, 5, 7))
     out = c if rng.random() < 0.6 else _channels(rng)
     layers = [nn.Conv2d(c, hidden, 1, bias=False), nn.BatchNorm2d(hidden), act]
@@ -152,16 +158,16 @@ def _inverted(rng: Rng, shape: Shape) -> nn.Module:
     layers += [act, *([SqueezeExcite(hidden, max(1, hidden // 4))] if rng.random() < 0.5 else [])]
     layers += [nn.Conv2d(hidden, out, 1, bias=False), nn.BatchNorm2d(out)]
     body = nn.Sequential(*layers)
-    return Residual(body) if stride == 1 and out == c else body
+    return Residual(body, into=bool(rng.random() < 0.5)) if stride == 1 and out == c else body
 
 
 def _bottleneck(rng: Rng, shape: Shape) -> nn.Module:
     c = shape[1]
-    inner, act = max(4, c // int(_pick(rng, 1, 2, 4))), _function(rng)
+    inner, act = max(4, c // int(_pick(rng, 1, 2, 4))), _after(rng)
     layers = [nn.Conv2d(c, inner, 1, bias=False), nn.BatchNorm2d(inner), act]
     layers += [nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), act]
     layers += [nn.Conv2d(inner, c, 1, bias=False), nn.BatchNorm2d(c)]
-    return nn.Sequential(Residual(nn.Sequential(*layers)), act)
+    return nn.Sequential(Residual(nn.Sequential(*layers), into=bool(rng.random() < 0.5)), act)
 
 
 def _branches(rng: Rng, shape: Shape) -> nn.Module:
@@ -187,7 +193,7 @@ def _pool(rng: Rng, shape: Shape) -> nn.Module:
 
 
 def _resize(rng: Rng, shape: Shape) -> nn.Module:
-    mode = str(_pick(rng, "nearest", "bilinear"))
+    mode = str(_pick(rng, "nearest", "nearest", "bilinear", "bilinear", "bicubic"))
     up = shape[2] <= 56
     return nn.Upsample(scale_factor=2.0 if up else 0.5, mode=mode)
 
@@ -200,6 +206,8 @@ def _transposed(rng: Rng, shape: Shape) -> nn.Module:
 def _map_norm(rng: Rng, shape: Shape) -> nn.Module:
     c = shape[1]
     groups = [g for g in (1, 2, 4, 8, 32) if c % g == 0]
+    if rng.random() < 0.15:
+        return nn.Softmax(dim=1)
     return nn.BatchNorm2d(c) if rng.random() < 0.4 else nn.GroupNorm(int(rng.choice(groups)), c)
 
 
@@ -231,6 +239,12 @@ def _classifier(rng: Rng, shape: Shape) -> nn.Module:
     layers = [nn.AdaptiveAvgPool2d(size), nn.Flatten(), nn.Linear(shape[1] * size**2, hidden), nn.ReLU()]
     layers += [nn.Linear(hidden, int(_pick(rng, 100, 1000, hidden))), nn.Softmax(dim=-1)]
     return nn.Sequential(*layers, nn.Unflatten(1, (-1, 1, 1)))
+
+
+def _selective(rng: Rng, shape: Shape) -> nn.Module:
+    c = shape[1]
+    branches = [nn.Sequential(nn.Conv2d(c, c, k, padding=k // 2), _after(rng)) for k in (3, int(_pick(rng, 1, 5)))]
+    return Selective(branches, c, max(4, c // 8))
 
 
 def _shuffle(rng: Rng, shape: Shape) -> nn.Module:
@@ -292,15 +306,62 @@ def _attention(rng: Rng, shape: Shape) -> nn.Module:
     bias = shape[1] if rng.random() < 0.3 else 0
     reduce = int(_pick(rng, 2, 4, 16)) if shape[1] > 16 and rng.random() < 0.2 else 1
     packed = reduce == 1 and rng.random() < 0.6
-    attention = Attention(d, heads, fused=bool(rng.random() < 0.6), bias=bias, reduce=reduce, packed=packed)
+    attention = Attention(
+        d, heads, fused=bool(rng.random() < 0.6), bias=bias, reduce=reduce, packed=packed,
+        table=bool(rng.random() < 0.5), talking=bool(rng.random() < 0.2),
+    )  # fmt: skip
     return Residual(nn.Sequential(nn.LayerNorm(d), attention))
+
+
+def _other_attention(rng: Rng, shape: Shape) -> nn.Module:
+    d = shape[2]
+    heads = int(rng.choice([h for h in (1, 2, 4, 8, 16) if d % h == 0 and d // h >= 8] or [1]))
+    blocks = [b for b in (2, 4, 9, 16) if shape[1] % b == 0]
+    form: nn.Module
+    if blocks and rng.random() < 0.4:
+        form = BlockAttention(d, heads, int(rng.choice(blocks)))
+    else:
+        form = LinearAttention(d, heads, channels=bool(rng.random() < 0.5))
+    return Residual(nn.Sequential(nn.LayerNorm(d), form))
 
 
 def _feed_forward(rng: Rng, shape: Shape) -> nn.Module:
     d = shape[2]
     hidden = max(8, round(d * float(_pick(rng, 1, 2, 3, 4))))
-    body = nn.Sequential(nn.Linear(d, hidden), _function(rng, gelu=0.5), nn.Linear(hidden, d))
+    inside = [_over_map(rng, hidden)] if rng.random() < 0.15 else []
+    body = nn.Sequential(
+        nn.Linear(d, hidden), *inside, _function(rng, gelu=0.5), nn.Dropout(), nn.Linear(hidden, d), nn.Dropout()
+    )
     return Residual(nn.Sequential(nn.LayerNorm(d), body) if rng.random() < 0.7 else body)
+
+
+def _over_map(rng: Rng, d: int) -> nn.Module:
+    """A convolution of each channel over tokens that lie on a map (arXiv:2105.15203)."""
+    kernel = int(_pick(rng, 3, 3, 5, 7))
+    return OnMap(nn.Conv2d(d, d, kernel, padding=kernel // 2, groups=d))
+
+
+def _position(rng: Rng, shape: Shape) -> nn.Module:
+    return Residual(_over_map(rng, shape[2]))
+
+
+def _reduced(rng: Rng, shape: Shape) -> nn.Module:
+    """Tokens on a map, fewer after a convolution with a stride."""
+    side = int(_pick(rng, 1, 2))
+    return OnMap(nn.Conv2d(shape[2], _width(rng), side, side)) if shape[1] > 32 else _linear(rng, shape)
+
+
+def _across(rng: Rng, shape: Shape) -> nn.Module:
+    """Tokens mixed by a feed-forward, or one half of the channels by the other, as in gMLP (arXiv:2105.08050)."""
+    d, t = shape[2], shape[1]
+    if d % 2 == 0 and rng.random() < 0.5:
+        return Split(nn.Sequential(nn.LayerNorm(d // 2), AcrossTokens(nn.Linear(t, t))), gate=True, dim=-1)
+    hidden = int(_pick(rng, 64, 128, 256))
+    return Residual(
+        nn.Sequential(
+            nn.LayerNorm(d), AcrossTokens(nn.Sequential(nn.Linear(t, hidden), nn.GELU(), nn.Linear(hidden, t)))
+        )
+    )
 
 
 def _linear(rng: Rng, shape: Shape) -> nn.Module:
@@ -308,8 +369,24 @@ def _linear(rng: Rng, shape: Shape) -> nn.Module:
     return nn.Linear(shape[2], out, bias=bool(rng.random() < 0.8))
 
 
+def _product(rng: Rng, shape: Shape) -> nn.Module:
+    return AddedProduct(shape[2], _width(rng))
+
+
+def _recurrent(rng: Rng, shape: Shape) -> nn.Module:
+    make, hidden = _pick(rng, nn.LSTM, nn.LSTM, nn.GRU), int(_pick(rng, 16, 32, 48, 64, 96, 128, 192, 256))
+    return Recurrent(make, shape[2], hidden, both=bool(rng.random() < 0.5))
+
+
+def _along(rng: Rng, shape: Shape) -> nn.Module:
+    """A convolution along the tokens, of all channels or of each."""
+    d, kernel = shape[2], int(_pick(rng, 3, 5, 7, 9))
+    conv = nn.Conv1d(d, d, kernel, padding=kernel // 2, groups=int(_pick(rng, 1, d)))
+    return nn.Sequential(Transposed(), conv, _function(rng), Transposed())
+
+
 def _token_norm(rng: Rng, shape: Shape) -> nn.Module:
-    return nn.LayerNorm(shape[2]) if rng.random() < 0.7 else nn.Softmax(dim=-1)
+    return nn.LayerNorm(shape[2]) if rng.random() < 0.7 else nn.Softmax(dim=int(_pick(rng, 1, 2, 2)))
 
 
 def _token_concat(rng: Rng, shape: Shape) -> nn.Module:
@@ -344,6 +421,14 @@ def _function(rng: Rng, gelu: float = 0.0) -> nn.Module:
     return _FUNCTIONS[int(rng.integers(len(_FUNCTIONS)))]()
 
 
+def _after(rng: Rng) -> nn.Module:
+    """A function of what nobody else needs: in place half of the time."""
+    act = _function(rng)
+    if hasattr(act, "inplace"):
+        act.inplace = bool(rng.random() < 0.5)
+    return act
+
+
 def _activation(rng: Rng, shape: Shape) -> nn.Module:
     return _function(rng)
 
@@ -357,8 +442,10 @@ _MAP_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _conv), (8, _depthwise), (12, _inverted), (8, _bottleneck), (7, _branches), (6, _pool), (3, _resize),
     (3, _transposed), (4, _map_norm), (4, _activation), (4, _arithmetic), (3, _gate), (3, _to_tokens), (1, _head),
     (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves), (3, _reordered),
+    (2, _selective),
 )  # fmt: skip
 _TOKEN_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _attention), (25, _feed_forward), (15, _linear), (8, _token_norm), (5, _activation), (6, _arithmetic),
     (4, _token_concat), (5, _gated), (3, _class_token), (1, _token_mean), (3, _reordered),
+    (5, _product), (5, _recurrent), (3, _along), (8, _other_attention), (5, _position), (3, _reduced), (5, _across),
 )  # fmt: skip

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 Shape = tuple[int, ...]
 
 
 class Residual(nn.Module):
-    """x + f(x)."""
+    """x + f(x), into a new tensor or into that of f(x)."""
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, *, into: bool = False) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.into = body, into
 
     def forward(self, x: Tensor) -> Tensor:
         """[...] -> [...]."""
-        y: Tensor = x + self.body(x)
-        return y
+        y: Tensor = self.body(x)
+        return y.add_(x) if self.into else x + y
 
 
 class Concatenated(nn.Module):
@@ -48,45 +48,6 @@ class SqueezeExcite(nn.Module):
         """[n, c, h, w] -> [n, c, h, w]."""
         y: Tensor = x * self.gate(self.pool(x))
         return y
-
-
-class Attention(nn.Module):
-    """Self-attention, by the fused op or by its parts; maybe with a bias on the scores, maybe with fewer keys.
-
-    Queries, keys and values come from one matrix or from two, as the authors of networks do either.
-    """
-
-    def __init__(
-        self, width: int, heads: int, *, fused: bool, bias: int = 0, reduce: int = 1, packed: bool = False
-    ) -> None:
-        super().__init__()
-        first = 3 * width if packed else width
-        self.q, self.out = nn.Linear(width, first), nn.Linear(width, width)
-        self.kv = None if packed else nn.Linear(width, 2 * width)
-        self.heads, self.fused, self.reduce = heads, fused, reduce
-        self.bias = nn.Parameter(torch.empty(heads, bias, -(-bias // reduce))) if bias else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, t, d] -> [n, t, d]."""
-        n, t, d = x.shape
-        q, k, v = self._parts(x)
-        if self.fused:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
-        else:
-            scores = (q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1)
-            y = (scores if self.bias is None else scores + self.bias).softmax(dim=-1) @ v
-        out: Tensor = self.out(y.transpose(1, 2).reshape(n, t, d))
-        return out
-
-    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        n, t, d = x.shape
-        size = d // self.heads
-        if self.kv is None:
-            qkv: Tensor = self.q(x).reshape(n, t, 3, self.heads, size).permute(2, 0, 3, 1, 4)
-            return tuple(qkv.unbind(0))
-        q = self.q(x).reshape(n, t, self.heads, size).transpose(1, 2)
-        kv = self.kv(x[:, :: self.reduce]).reshape(n, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4)
-        return q, *kv.unbind(0)
 
 
 class Transposed(nn.Module):
@@ -272,3 +233,72 @@ class Reordered(nn.Module):
         """[...] -> [...]."""
         groups: Tensor = x.unflatten(self.dim, (self.groups, -1))
         return groups.permute(self.perm).reshape(x.shape)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer over tokens, both ways or one."""
+
+    def __init__(self, make: type[nn.LSTM] | type[nn.GRU], width: int, hidden: int, *, both: bool) -> None:
+        super().__init__()
+        self.layer = make(width, hidden, batch_first=True, bidirectional=both)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t, hidden] or [n, t, 2 hidden]."""
+        y: Tensor = self.layer(x)[0]
+        return y
+
+
+class AddedProduct(nn.Module):
+    """A matrix product with a bias in one op, its weights [in, out], as in the first language models."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(width, out)), nn.Parameter(torch.empty(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t, out]."""
+        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+
+
+class OnMap(nn.Module):
+    """A map module on tokens: [n, t, d] seen as [n, d, h, w], channels last in memory, and back."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t, d]."""
+        n, t, d = x.shape
+        height = max(h for h in range(1, math.isqrt(t) + 1) if t % h == 0)
+        y: Tensor = self.body(x.transpose(1, 2).view(n, d, height, t // height))
+        return y.flatten(2).transpose(1, 2)
+
+
+class AcrossTokens(nn.Module):
+    """A token module on [n, d, t]: what it mixes are tokens (arXiv:2105.01601)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, t, d] -> [n, t, d]."""
+        y: Tensor = self.body(x.transpose(1, 2)).transpose(1, 2)
+        return y
+
+
+class Selective(nn.Module):
+    """Branches weighted per channel by what the whole map says, and summed (arXiv:1903.06586)."""
+
+    def __init__(self, branches: Sequence[nn.Module], channels: int, inner: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(branches)
+        self.gate = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, 2 * channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c, h, w]; two branches."""
+        each = torch.stack([branch(x) for branch in self.branches], dim=1)
+        n, k, c = each.shape[:3]
+        weights = self.gate(each.sum(1).mean((2, 3), keepdim=True)).view(n, k, c, 1, 1).softmax(dim=1)
+        return (each * weights).sum(dim=1)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from hwcost.measure.designed_attention import Attention
 from hwcost.measure.designed_modules import (
-    Attention,
     ChannelsLast,
     ClassToken,
     Concatenated,
@@ -55,20 +56,23 @@ class Style:
     kernel: int
     expansion: int
     excite: bool
+    into: bool  # activations and sums overwrite what nobody else needs
 
 
 def stages(rng: Rng) -> tuple[list[Layer], Shape]:
     """Layers of a staged convolutional network, in order, and the shape of its input."""
     batch = 1 if rng.random() < 0.8 else int(_pick(rng, 2, 4, 8))
     size = int(_pick(rng, 64, 96, 128, 160, 192, 224, 224, 224, 256, 288))
+    into, act = bool(rng.random() < 0.5), _pick(rng, *_ACTIVATIONS)
     style = Style(
         rng,
-        _pick(rng, *_ACTIVATIONS),
+        act if not into or act is nn.GELU else partial(act, inplace=True),
         int(_pick(rng, 3, 3, 5, 7)),
         int(_pick(rng, 2, 3, 4, 6)),
         bool(rng.random() < 0.4),
+        into,
     )
-    c = 8 * int(_pick(rng, 1, 2, 3, 4, 4, 5, 6, 8, 8, 12))
+    c = 8 * int(_pick(rng, 1, 2, 3, 4, 4, 5, 6, 8, 8, 8, 12, 16))
     layers = _stem(style, c)
     for _ in range(4):
         kind = _BLOCKS[int(rng.choice(len(_BLOCKS), p=_WEIGHTS))]
@@ -102,19 +106,20 @@ def transformer(rng: Rng) -> tuple[list[Layer], Shape]:
 def _layer_style(rng: Rng, d: int, tokens: int) -> Callable[[], list[Layer]]:
     """One recipe of layer, repeated by a network."""
     heads = d // int(rng.choice([s for s in (16, 32, 64, 64, 128) if d % s == 0]))
-    fused, bias = bool(rng.random() < 0.7), tokens if rng.random() < 0.15 else 0
+    fused, bias, table = bool(rng.random() < 0.7), tokens if rng.random() < 0.25 else 0, bool(rng.random() < 0.5)
+    drop = [nn.Dropout()] if rng.random() < 0.5 else []
     hidden, act = int(d * float(_pick(rng, 2, 8 / 3, 4, 4))) // 8 * 8, _pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)
     before, norm = rng.random() < 0.75, RootMeanSquare if rng.random() < 0.2 else nn.LayerNorm
     gated, rotated, packed = rng.random() < 0.25, rng.random() < 0.2, rng.random() < 0.6
 
     def mix() -> Layer:
-        attention = Attention(d, heads, fused=fused, bias=bias, packed=packed)
-        return nn.Sequential(Rotated(tokens, d), attention) if rotated else attention
+        attention = Attention(d, heads, fused=fused, bias=bias, packed=packed, table=table)
+        return nn.Sequential(*([Rotated(tokens, d)] if rotated else []), attention, *drop)
 
     def feed() -> Layer:
         if gated:
             return nn.Sequential(nn.Linear(d, 2 * hidden), Split(act(), gate=True, dim=-1), nn.Linear(hidden, d))
-        return nn.Sequential(nn.Linear(d, hidden), act(), nn.Linear(hidden, d))
+        return nn.Sequential(nn.Linear(d, hidden), act(), *drop, nn.Linear(hidden, d), *drop)
 
     def layer() -> list[Layer]:
         if before:
@@ -141,6 +146,8 @@ def _stem(s: Style, c: int) -> list[Layer]:
         return [nn.Conv2d(3, c, 4, 4), ChannelsLast(nn.LayerNorm(c))]
     if form < 0.35:
         return [*_conv(3, c // 2, 3, 2), s.act(), *_conv(c // 2, c, 3, int(_pick(s.rng, 1, 2))), s.act()]
+    if form < 0.42:  # at full size
+        return [*_conv(3, c, 3), s.act()]
     layers = [*_conv(3, c, int(_pick(s.rng, 3, 3, 5, 7)), 2), s.act()]
     return [*layers, nn.MaxPool2d(3, 2, 1)] if s.rng.random() < 0.5 else layers
 
@@ -157,7 +164,7 @@ def _head(s: Style, c: int) -> list[Layer]:
 def _joined(s: Style, body: list[Layer], i: int, o: int, stride: int) -> Layer:
     """Body plus a shortcut, by a projection where the shapes differ."""
     if stride == 1 and i == o:
-        return Residual(nn.Sequential(*body))
+        return Residual(nn.Sequential(*body), into=s.into)
     return Summed([nn.Sequential(*body), nn.Sequential(*_conv(i, o, 1, stride))])
 
 
@@ -264,7 +271,15 @@ def _shuffle(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _multi(s: Style, i: int, o: int, stride: int) -> Layer:
-    branches: list[Layer] = [nn.Sequential(*_conv(i, o, 3, stride)), nn.Sequential(*_conv(i, o, 1, stride))]
+    if s.rng.random() < 0.6:
+        return _summed(s, i, o, stride, 1)
+    return nn.Sequential(_summed(s, i, i, stride, i), _summed(s, i, o, 1, 1))  # each channel, then all
+
+
+def _summed(s: Style, i: int, o: int, stride: int, groups: int) -> Layer:
+    """Convolutions of several windows, and maybe none, each normalised, and their sum."""
+    windows = (3, 1) if groups == 1 else (int(_pick(s.rng, 3, 5, 7)), *_pick(s.rng, (1,), (3,), (3, 1)))
+    branches: list[Layer] = [nn.Sequential(*_conv(i, o, window, stride, groups)) for window in windows]
     if stride == 1 and i == o:
         branches.append(nn.BatchNorm2d(i))
     return nn.Sequential(Summed(branches), s.act())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwcost.graph import Graph
+from hwcost.graph import Graph, Op, OpSpec
 from hwcost.kernel import Kernel
 from hwcost.runtimes.base import Between, Network, Placed, nothing, unloaded
 from hwcost.tracing import trace
@@ -34,7 +35,9 @@ class TorchEager:
         """One kernel for every op that is not free."""
         distances = reuse_distances(graph)
         placed = tuple(
-            Placed(Kernel((op.spec,)), op.module, distances[i]) for i, op in enumerate(graph.ops) if op.state != "free"
+            Placed(Kernel((_as_called(op),)), op.module, distances[i])
+            for i, op in enumerate(graph.ops)
+            if op.state != "free"
         )
         return Network(placed, len(graph.ops), self.name)
 
@@ -52,6 +55,14 @@ class TorchEager:
 
 
 RUNTIME = TorchEager()
+
+
+def _as_called(op: Op) -> OpSpec:
+    """The op, and whether it writes into its input: that allocates nothing, and touches half the memory."""
+    called = op.name.split(".")[1]
+    if not called.endswith("_") or called.startswith("__"):
+        return op.spec
+    return replace(op.spec, params=tuple(sorted((*op.spec.params, ("in_place", True)))))
 
 
 def reuse_distances(graph: Graph) -> list[int]:

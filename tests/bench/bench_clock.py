@@ -30,7 +30,8 @@ from hwcost import calibrate
 from hwcost.measure import Item, Measurements
 from hwcost.measure.campaign import Campaign, Plan, measure
 from hwcost.measure.designed import DesignedSpace
-from hwcost.measure.designed_modules import Attention, Residual
+from hwcost.measure.designed_attention import Attention
+from hwcost.measure.designed_modules import Residual
 from hwcost.measure.items import sampled_items
 from hwcost.measure.machine import environment, pinning
 from hwcost.measure.store import Store
@@ -86,12 +87,12 @@ def thirty() -> Iterator[Item]:
 
 
 def repeatability(options: argparse.Namespace) -> None:
-    """Two campaigns over the same networks, a pause apart."""
-    first = _campaign(options)
+    """Two campaigns over the same networks, a pause apart, each in a process of its own as on different hours."""
+    first = _in_process(options)
     print(f"pause of {options.pause} s", flush=True)
     time.sleep(options.pause)
     burner = _burner() if options.burn else None
-    second = _campaign(options)
+    second = _in_process(options)
     if burner:
         burner.terminate()
     rows = []
@@ -176,6 +177,12 @@ def calibration(options: argparse.Namespace) -> None:
         name = getattr(a, "dtype", None) or getattr(a, "level", "")
         print(f"{name:8} {a.value:.4g} {b.value:.4g}  apart {abs(a.value / b.value - 1):.1%}, stated {a.spread:.1%}")
     print(json.dumps({"quiet": [first.host["quiet"], second.host["quiet"]]}))
+
+
+def _in_process(options: argparse.Namespace) -> Measurements:
+    with mp.get_context("spawn").Pool(1) as pool:
+        found: Measurements = pool.apply(_campaign, (options,))
+    return found
 
 
 def _campaign(options: argparse.Namespace, items: list[Item] | None = None) -> Measurements:

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from hwcost import trace
 from hwcost.graph import Graph
 from hwcost.measure import MeasurementError
 from hwcost.measure.designed import DesignedSpace
+from hwcost.measure.designed_chain import _MAP_PIECES, _TOKEN_PIECES, Maker
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
 
@@ -17,11 +19,11 @@ space = DesignedSpace()
 
 @pytest.fixture(scope="module")
 def graphs() -> list[Graph]:
-    return [trace(*item.build()) for item in islice(sampled_items(space, seed=0), 80)]
+    return [trace(*item.build()) for item in islice(sampled_items(space, seed=0), 130)]
 
 
 def test_a_network_follows_from_its_parameters() -> None:
-    params = {"seed": 7, "version": 4}
+    params = {"seed": 7, "version": 5}
     first, second = (trace(*space.network(params)) for _ in range(2))
     assert [op.spec for op in first.ops] == [op.spec for op in second.ops]
     assert space.inputs(params)[0].shape == space.network(params)[1][0].shape
@@ -71,3 +73,30 @@ def test_networks_run_and_give_finite_numbers() -> None:
         module, inputs = materialise(item.build)
         with torch.inference_mode():
             assert module(*inputs).isfinite().all()
+
+
+@pytest.mark.parametrize("make", [make for _, make in _MAP_PIECES], ids=lambda make: make.__name__)
+def test_every_piece_of_maps_runs(make: Maker) -> None:
+    runs(make, (2, 24, 14, 14))
+
+
+@pytest.mark.parametrize("make", [make for _, make in _TOKEN_PIECES], ids=lambda make: make.__name__)
+def test_every_piece_of_tokens_runs(make: Maker) -> None:
+    runs(make, (2, 36, 32))
+
+
+def runs(make: Maker, shape: tuple[int, ...]) -> None:
+    """In each of the forms that five seeds give: counted completely, and with finite numbers."""
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        module, inputs = materialise(lambda rng=rng: (make(rng, shape), (torch.empty(shape, device="meta"),)))
+        assert not trace(module, inputs).uncounted
+        with torch.inference_mode():
+            assert module(*inputs).isfinite().all()
+
+
+def test_networks_begin_at_every_depth(graphs: list[Graph]) -> None:
+    """Late stages of wide channels on small maps come first in some, or nothing of them were ever measured alone."""
+    maps = [shape for g in graphs if len(shape := g.inputs[0].shape) == 4]
+    assert any(c == 3 for _, c, _, _ in maps)
+    assert any(c >= 64 and h <= 28 for _, c, h, _ in maps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_what_happens_in_a_pause_is_no_run() -> None:
     laps.pause()
     laps()
     assert len(laps.walls) == 1
+
+
+@pytest.mark.parametrize(("unbroken", "counted"), [(False, 1), (True, 0)])
+def test_a_run_in_which_the_thread_waited_counts_unless_it_must_be_unbroken(unbroken: bool, counted: int) -> None:
+    """A wait can be taken off a whole run; off the kernels of a profile it cannot."""
+    laps = Laps(NoPace(), unbroken=unbroken)
+    laps()
+    time.sleep(0.02)
+    laps()
+    assert laps.waits[0] > 0.01
+    assert laps.calm() == counted
 
 
 class Idle:

@@ -16,6 +16,7 @@ from hwcost.graph import OpSpec, TensorSpec
 from hwcost.kernel import Kernel
 from hwcost.measure import Measurements
 from hwcost.residual import UNSEEN_SIGMA, Residual
+from hwcost.runtimes import get_runtime
 
 
 def kernel(module: nn.Module, *shape: int) -> Kernel:
@@ -52,6 +53,14 @@ def test_channels_that_do_not_fill_vectors_waste_them(device: Device) -> None:
     assert 2 ** found["waste_8_out"] == pytest.approx(24 / 20)
     assert 2 ** found["waste_16_out"] == pytest.approx(32 / 20)
     assert found["waste_8_in"] == 0
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_eager_tells_an_op_that_writes_into_its_input(device: Device, in_place: bool) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=in_place))
+    relu = get_runtime("torch-eager").lower(trace(module, (torch.empty(1, 3, 9, 9, device="meta"),))).kernels[-1]
+    assert described(device, relu.kernel)[1]["in_place"] == in_place
+    assert Kernel.from_json(relu.kernel.to_json()) == relu.kernel
 
 
 @pytest.mark.parametrize(

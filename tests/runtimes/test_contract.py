@@ -16,7 +16,8 @@ from torch import nn
 
 from hwcost import trace
 from hwcost.measure.designed import DesignedSpace
-from hwcost.measure.designed_modules import Attention, Residual, SqueezeExcite
+from hwcost.measure.designed_attention import Attention
+from hwcost.measure.designed_modules import Residual, SqueezeExcite
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
 from hwcost.runtimes import Runtime, RuntimeUnavailable, get_runtime, runtime_names

@@ -15,7 +15,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from hwcost import trace
 from hwcost.measure.designed import DesignedSpace
-from hwcost.measure.designed_modules import Arithmetic, Attention, Concatenated, Residual
+from hwcost.measure.designed_attention import Attention
+from hwcost.measure.designed_modules import Arithmetic, Concatenated, Residual
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
 from hwcost.runtimes import RuntimeUnavailable
