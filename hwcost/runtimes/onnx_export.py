@@ -28,6 +28,7 @@ TWO = {
     "le": "LessOrEqual", "ge": "GreaterOrEqual", "logical_and": "And", "logical_or": "Or", "bitwise_and": "And",
     "bitwise_or": "Or",
 }  # fmt: skip
+NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}  # the second operand that ONNX Runtime takes for nothing
 REDUCED = {"mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin", "linalg_vector_norm": "ReduceL2"}
 VIEWS = {"reshape", "view", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as"}
 FILLED = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
@@ -64,6 +65,8 @@ class Export:
             EXPORTS[kind](self, op, reads)
         elif kind in SAME:
             self.write(op, SAME[kind], reads)
+        elif kind in NEUTRAL and len(reads) == 1 and op.spec.param("other") == NEUTRAL[kind]:
+            self.values[op.writes[0]] = reads[0]  # as in 0 + x, with which many a sum begins
         elif kind in TWO:
             self.write(op, TWO[kind], [reads[0], self.other(op, reads)])
         elif op.state == "free" or kind in VIEWS:

@@ -34,6 +34,7 @@ _KINDS: Mapping[str, str] = {
     "Expand": "clone", "Pad": "constant_pad_nd", "Gather": "embedding", "Einsum": "einsum", "Cast": "clone",
     "DepthToSpace": "clone", "Trilu": "tril",
 }  # fmt: skip
+_RESIZED = {"linear": "bilinear", "cubic": "bicubic"}
 _DTYPES = {"float": "float32", "double": "float64", "bfloat16": "bfloat16", "float16": "float16", "bool": "bool"}
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "conv2d": ("input", "weight", "bias"), "conv_transpose2d": ("input", "weight", "bias"),
@@ -90,7 +91,7 @@ def _kind(node: Node) -> str:
         return "matmul"
     if node.kind in ("Resize", "Upsample"):
         mode = node.attributes.get("mode", b"nearest").decode()
-        return "upsample_nearest2d" if mode == "nearest" else "upsample_bilinear2d"
+        return f"upsample_{_RESIZED.get(mode, mode)}2d"
     return _KINDS.get(node.kind, f"onnx.{node.kind}")
 
 

@@ -68,6 +68,9 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: nn.Sequential(nn.Conv2d(16, 20, 3), nn.Upsample(scale_factor=2.0, mode="bilinear")), MAP),
     "resize in blocks": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.Upsample(scale_factor=2.0)), MAP),
     "resize by half": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.Upsample(scale_factor=0.5)), MAP),
+    "sum that begins with nothing": (
+        lambda: nn.Sequential(nn.Conv2d(16, 16, 1), Does(lambda x: 0 + x), Residual(nn.Conv2d(16, 16, 1))), MAP),
+    "resize by cubes": (lambda: nn.Upsample(scale_factor=2.0, mode="bicubic"), MAP),
     "odd channels and a sum": (
         lambda: nn.Sequential(nn.Conv2d(16, 19, 1), Residual(nn.Conv2d(19, 19, 3, padding=1)), nn.ReLU()), MAP),
     "sum in blocks": (lambda: nn.Sequential(Residual(nn.Conv2d(16, 16, 3, padding=1)), nn.Hardswish()), MAP),
