@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
     from hwcost.runtimes import Network
 
+ONE_KERNEL_AN_OP = ("torch-eager",)  # runtimes that fuse nothing
 _BATCH = 512  # blocks traced before their kernels are predicted together
 Placing = tuple[str, str]  # where a block stands, and its key
+
+
+def composes(space: Any, runtime: str) -> bool:
+    """Whether the networks of a space take as long as their blocks do by themselves."""
+    return runtime in ONE_KERNEL_AN_OP or not getattr(space, "fine", False)
 
 
 class Assembler:

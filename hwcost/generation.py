@@ -21,19 +21,37 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 
+from hwcost.assemble import ONE_KERNEL_AN_OP, composes
 from hwcost.pricing import Pricer, Task, traced
 from hwcost.tablefile import Head, Parts, Place, TableError
 from hwcost.templates import NoTemplate, Template
+
+if TYPE_CHECKING:
+    from hwcost.model import CostModel
 
 Progress = Callable[[int, int], None]
 BATCH = 2048  # blocks of a task
 _WORTH_A_TEMPLATE = 4  # blocks; a template is three traces
 _DEAD = ("TerminatedWorkerError", "BrokenProcessPool", "KilledWorker")  # of loky, of Python, of Dask
+
+
+def pricer(space: Any, model: CostModel) -> Pricer:
+    """What prices the blocks of a space.
+
+    Raises:
+        TableError: the runtime fuses across them, so that their times would not add up to the network's.
+    """
+    if not composes(space, model.runtime):
+        raise TableError(
+            f"blocks of {space.name} are single edges, across which {model.runtime} fuses, so no table adds up to its "
+            f"networks; estimate them whole with model.estimate_many(params, space=space), or use {ONE_KERNEL_AN_OP[0]}"
+        )
+    return Pricer(model, space)
 
 
 class Walk:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -168,6 +168,14 @@ class Graph:
     def peak_op(self) -> Op | None:
         """The op that runs when memory peaks."""
         return self.ops[self._peak[1]] if self.ops else None
+
+    def unstacked(self) -> Graph:
+        """This graph with the tensors that its first op takes one stacked input apart into as its inputs, as a block
+        of several inputs gets them from the blocks before it."""
+        first = self.ops[0] if self.ops else None
+        if first is None or first.spec.kind != "unbind" or first.reads != self.input_values:
+            return self
+        return replace(self, ops=self.ops[1:], inputs=first.spec.outputs, input_values=first.writes)
 
     def blocks(self, depth: int = 2) -> dict[str, Cost]:
         """Cost by module path, cut to `depth` parts, in the order of first call."""

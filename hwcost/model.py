@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hwcost.accuracy import Accuracy, Comparison
-from hwcost.assemble import Assembler
+from hwcost.assemble import Assembler, composes
 from hwcost.compose import Catalogue, Part, Whole, compose, distance
 from hwcost.device import Device
 from hwcost.estimate import BlockEstimate, Estimate, KernelEstimate
@@ -254,14 +254,20 @@ class CostModel:
                 parameters of architectures of it.
             space: a `hwcost.search.spaces.Space`. Each distinct block of it is traced once, ever, and an
                 architecture is the sequence of its blocks: thousands a second instead of tens. What a
-                runtime does across the border of two blocks is left out, as in a `LatencyTable`.
+                runtime does across the border of two blocks is left out, as in a `LatencyTable`; networks
+                of a space so fine that it would matter are traced whole.
         """
-        if space is not None:
+        if space is not None and not composes(space, self.runtime):
+            networks = [(space.build(params).eval(), space.inputs(params)) for params in networks]
+        elif space is not None:
             return self._compose(self._assembler(space).wholes(networks))
         return self._estimates([self.lower(*n) if isinstance(n, tuple) else self.lower(n) for n in networks])
 
-    def lower(self, network: Any, inputs: Any = None, kwargs: dict[str, Any] | None = None) -> Network:
-        """The kernels that this model's runtime makes of a network; arguments and errors as of `estimate`."""
+    def lower(
+        self, network: Any, inputs: Any = None, kwargs: dict[str, Any] | None = None, *, part: bool = False
+    ) -> Network:
+        """The kernels that this model's runtime makes of a network, or of a part of one between the others;
+        arguments and errors as of `estimate`."""
         if isinstance(network, Network):
             if network.runtime != self.runtime:
                 raise ModelError(
@@ -277,7 +283,7 @@ class CostModel:
             from hwcost.tracing import trace
 
             network = trace(network, inputs, kwargs)
-        return self._runtime.lower(network)
+        return self._runtime.lower(network.unstacked() if part else network, part=part)
 
     def lower_measured(self, measurements: Measurements) -> list[Network]:
         """Measured networks as the kernels that were measured."""
@@ -356,7 +362,7 @@ class CostModel:
 
     def _assembler(self, space: Any) -> Assembler:
         if self._assembling is None or self._assembling.space is not space:
-            self._assembling = Assembler(space, self.lower, self._parts, self._reach)
+            self._assembling = Assembler(space, partial(self.lower, part=True), self._parts, self._reach)
         return self._assembling
 
     def _predict(self, data: Columns) -> Prediction:

@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwcost.assemble import ONE_KERNEL_AN_OP
 from hwcost.features import columns, reach_of
 from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
 from hwcost.runtimes import get_runtime
+from hwcost.runtimes.torch_eager import as_called
 
 if TYPE_CHECKING:
     from hwcost.model import CostModel
@@ -36,7 +38,6 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _SAMPLES = 15  # architectures that tell what is typical of a space
-ONE_KERNEL_AN_OP = ("torch-eager",)  # runtimes that fuse nothing
 _COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
 
 
@@ -108,7 +109,7 @@ class Pricer:
         return np.where(np.bincount(row, minlength=batch.rows) > 0, count, 0)
 
     def _add_graph(self, batch: _Batch, place: int, graph: Graph) -> None:
-        network = get_runtime(self.runtime).lower(graph)
+        network = get_runtime(self.runtime).lower(graph, part=True)
         found = [batch.number(p.kernel, int(_bucket(np.array([p.distance]))[0])) for p in network.kernels]
         batch.index.append(np.array(found, dtype=np.int64))
         batch.row.append(np.full(len(found), place, dtype=np.int64))
@@ -161,7 +162,7 @@ def traced(block: Any) -> Graph:
 
     with torch.device("meta"):
         module = block.build()
-    return trace(module, (torch.empty(block.input_shape, device="meta"),))
+    return trace(module, (torch.empty(block.input_shape, device="meta"),)).unstacked()
 
 
 def counted(graph: Graph) -> dict[str, Any]:
@@ -244,7 +245,7 @@ def _add_form(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> N
 def _add_op(batch: _Batch, ops: Sequence[Op], inverse: Ints, bucket: Ints, places: Ints) -> None:
     """One op of every block: distinct (op, distance) become kernels."""
     pair, which = np.unique(inverse * 256 + bucket + 1, return_inverse=True)
-    kernels = [Kernel((op.spec,)) for op in ops]
+    kernels = [Kernel((as_called(op),)) for op in ops]
     numbers = [batch.number(kernels[int(p) // 256], int(p) % 256 - 1) for p in pair]
     batch.row.append(places)
     batch.index.append(np.array(numbers, dtype=np.int64)[which.reshape(-1)])

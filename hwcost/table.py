@@ -31,9 +31,8 @@ import hwcost
 from hwcost import generation
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.classical import places_of, rows_of
-from hwcost.generation import Progress, Walk, priced, tasks
+from hwcost.generation import Progress, Walk, priced, pricer, tasks
 from hwcost.lookup import Lookup, Term
-from hwcost.pricing import Pricer
 from hwcost.tablefile import Head, Parts, Place, TableError, checked, read, write
 from hwcost.tablemerge import Hits, absorb, averaged, count_hits, difference, nearest
 from hwcost.tablevalues import TableBlock, TableEstimate, peak_memory
@@ -80,7 +79,7 @@ class LatencyTable:
         """
         walk = Walk(space)
         parts = []
-        for columns in priced(Pricer(model, space), tasks(walk.blocks()), jobs):
+        for columns in priced(pricer(space, model), tasks(walk.blocks()), jobs):
             parts.append(pd.DataFrame(columns))
             if progress is not None:
                 progress(walk.done, walk.total)
@@ -106,7 +105,7 @@ class LatencyTable:
         """
         path, meta = checked(path), _meta(space, model)
         identity = {k: meta[k] for k in ("space", "decisions", "target", "model", "hwcost")}
-        return generation.write(space, Pricer(model, space), Parts(path, identity), meta, jobs, progress)
+        return generation.write(space, pricer(space, model), Parts(path, identity), meta, jobs, progress)
 
     @classmethod
     def measured(cls, space: Any, measurements: Measurements) -> LatencyTable:
@@ -141,7 +140,7 @@ class LatencyTable:
         blocks = [b for b in Walk(space).blocks() if b.key in needed]
         if not blocks:
             return self
-        rows = pd.concat([pd.DataFrame(c) for c in priced(Pricer(model, space), tasks(blocks))], ignore_index=True)
+        rows = pd.concat([pd.DataFrame(c) for c in priced(pricer(space, model), tasks(blocks))], ignore_index=True)
         frame, places, missing = absorb(self.frame, self.places, self.missing, rows)
         return LatencyTable(frame, places, self.meta | {"model": model.digest}, missing)
 

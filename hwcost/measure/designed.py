@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from hwcost.measure import MeasurementError
-from hwcost.measure.designed_chain import chain, expected, log_uniform
+from hwcost.measure.designed_chain import chain, expected
+from hwcost.measure.designed_draws import log_uniform
 from hwcost.measure.designed_modules import Shape
 from hwcost.measure.designed_stages import stages, transformer
 

@@ -10,25 +10,27 @@ ten; sizes are drawn log-uniformly, and the batch is 1 six times of ten.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
 
-from hwcost.measure.designed_attention import Attention, BlockAttention, LinearAttention
+from hwcost.measure.designed_draws import (
+    Maker,
+    Rng,
+    activation,
+    after_others,
+    arithmetic,
+    channels,
+    function,
+    log_uniform,
+    pick,
+    reordered,
+    width,
+)
 from hwcost.measure.designed_modules import (
-    AcrossTokens,
-    AddedProduct,
-    Arithmetic,
     ChannelsLast,
-    ClassToken,
     Concatenated,
     Mean,
-    OnMap,
-    Recurrent,
-    Reordered,
     Residual,
     Selective,
     Shape,
@@ -38,6 +40,7 @@ from hwcost.measure.designed_modules import (
     Transposed,
     Windows,
 )
+from hwcost.measure.designed_tokens import TOKEN_PIECES
 from hwcost.tracing import trace
 
 _TIMES = (3e-4, 2.5e-2)  # s, expected, least and most
@@ -45,8 +48,6 @@ _RATE, _BANDWIDTH, _CALL = 4e10, 1e10, 5e-6  # flop/s, byte/s, s: only decide wh
 _ACTIVATION_LIMIT = 1 << 23  # elements of one activation
 _WEIGHT_LIMIT = 1 << 24  # elements of one matrix of a classifier
 _MOST_PIECES, _TRIES = 14, 30
-
-Rng = np.random.Generator
 
 
 def chain(rng: Rng) -> tuple[nn.Module, Shape]:
@@ -57,7 +58,7 @@ def chain(rng: Rng) -> tuple[nn.Module, Shape]:
     for _ in range(_TRIES):
         if left <= 0 or len(pieces) == _MOST_PIECES:
             break
-        kinds = _TOKEN_PIECES if len(shape) == 3 else _MAP_PIECES
+        kinds = TOKEN_PIECES if len(shape) == 3 else MAP_PIECES
         weights = np.array([weight for weight, _ in kinds], float)
         piece = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))][1](rng, shape)
         seconds, after = expected(piece, shape)
@@ -65,7 +66,7 @@ def chain(rng: Rng) -> tuple[nn.Module, Shape]:
             continue  # too long for what is left, too large, or nothing left: another draw
         pieces.append(piece)
         shape, left = after, left - seconds
-    return nn.Sequential(*pieces) if pieces else _activation(rng, shape), start
+    return nn.Sequential(*pieces) if pieces else activation(rng, shape), start
 
 
 def expected(piece: nn.Module, shape: Shape) -> tuple[float, Shape]:
@@ -75,37 +76,16 @@ def expected(piece: nn.Module, shape: Shape) -> tuple[float, Shape]:
     return graph.cost.flops / _RATE + graph.cost.bytes / _BANDWIDTH + len(graph.ops) * _CALL, after
 
 
-# -- sizes ------------------------------------------------------------------------------------------
-
-
-def log_uniform(rng: Rng, low: float, high: float) -> float:
-    """A number between both, of uniform logarithm."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-
-def _channels(rng: Rng, low: int = 8, high: int = 512) -> int:
-    size = log_uniform(rng, low, high)
-    return max(8, 8 * round(size / 8)) if rng.random() < 0.7 else max(3, round(size))
-
-
-def _pick(rng: Rng, *choices: Any) -> Any:
-    return choices[int(rng.integers(len(choices)))]
-
-
 def _start(rng: Rng) -> Shape:
-    batch = 1 if rng.random() < 0.6 else int(_pick(rng, 2, 4, 8, 16))
+    batch = 1 if rng.random() < 0.6 else int(pick(rng, 2, 4, 8, 16))
     form = rng.random()
     if form < 0.25:  # an image at full size, for a stem
-        size = int(_pick(rng, 64, 96, 128, 160, 192, 224))
-        return (batch, int(_pick(rng, 1, 3, 3, 3)), size, size)
+        size = int(pick(rng, 64, 96, 128, 160, 192, 224))
+        return (batch, int(pick(rng, 1, 3, 3, 3)), size, size)
     if form < 0.7:
         size = round(log_uniform(rng, 7, 112))
-        return (batch, min(_channels(rng), 4 * 10**5 // size**2 + 3), size, size)
-    return (batch, round(log_uniform(rng, 8, 800)), _width(rng))
-
-
-def _width(rng: Rng) -> int:
-    return int(_pick(rng, 1, 2, 3, 4, 6, 8, 12)) * int(_pick(rng, 16, 24, 32, 48, 64))
+        return (batch, min(channels(rng), 4 * 10**5 // size**2 + 3), size, size)
+    return (batch, round(log_uniform(rng, 8, 800)), width(rng))
 
 
 # -- pieces of maps [n, c, h, w] --------------------------------------------------------------------
@@ -116,8 +96,8 @@ def _conv(rng: Rng, shape: Shape) -> nn.Module:
     kernel = int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.3, 0.03, 0.4, 0.03, 0.12, 0.02, 0.1]))
     kernel -= kernel % 2 == 0 and h == 1  # an even one would not fit with its padding
     stride = int(rng.choice([1, 2, 4], p=[0.7, 0.27, 0.03])) if h > 6 else 1
-    dilation = int(_pick(rng, 2, 3, 4)) if kernel > 1 and stride == 1 and h > 12 and rng.random() < 0.12 else 1
-    out = _channels(rng) if rng.random() < 0.7 else c
+    dilation = int(pick(rng, 2, 3, 4)) if kernel > 1 and stride == 1 and h > 12 and rng.random() < 0.12 else 1
+    out = channels(rng) if rng.random() < 0.7 else c
     groups = 1
     if rng.random() < 0.15:
         groups = max(g for g in (1, 2, 3, 4, 8, 16, 32) if c % g == 0 and (g == 1 or rng.random() < 0.6))
@@ -128,28 +108,28 @@ def _conv(rng: Rng, shape: Shape) -> nn.Module:
     if rng.random() < 0.6:
         layers.append(nn.BatchNorm2d(out))
     if rng.random() < 0.75:
-        layers.append(_after(rng))
+        layers.append(after_others(rng))
     return nn.Sequential(*layers)
 
 
 def _depthwise(rng: Rng, shape: Shape) -> nn.Module:
     c, h = shape[1], shape[2]
-    kernel, stride = int(_pick(rng, 3, 3, 5, 7, 7, 9, 11)), int(_pick(rng, 1, 1, 2)) if h > 6 else 1
+    kernel, stride = int(pick(rng, 3, 3, 5, 7, 7, 9, 11)), int(pick(rng, 1, 1, 2)) if h > 6 else 1
     dilation = 2 if stride == 1 and h > 12 and rng.random() < 0.1 else 1
-    out = c * int(_pick(rng, 1, 1, 1, 1, 1, 2))
+    out = c * int(pick(rng, 1, 1, 1, 1, 1, 2))
     layers = [
         nn.Conv2d(c, out, kernel, stride, dilation * (kernel // 2), dilation, groups=c, bias=False),
         nn.BatchNorm2d(out),
     ]
-    return nn.Sequential(*layers, *([_after(rng)] if rng.random() < 0.7 else []))
+    return nn.Sequential(*layers, *([after_others(rng)] if rng.random() < 0.7 else []))
 
 
 def _inverted(rng: Rng, shape: Shape) -> nn.Module:
     """Expand, depthwise, maybe squeeze-excite, project; residual where the shapes allow it."""
-    c, hidden = shape[1], max(8, round(shape[1] * float(_pick(rng, 1, 2, 3, 4, 6)) / 8) * 8)
-    act, stride = _after(rng), int(_pick(rng, 1, 1, 2)) if shape[2] > 6 else 1
-    kernel = int(_pick(rng, 3, 5, 7))
-    out = c if rng.random() < 0.6 else _channels(rng)
+    c, hidden = shape[1], max(8, round(shape[1] * float(pick(rng, 1, 2, 3, 4, 6)) / 8) * 8)
+    act, stride = after_others(rng), int(pick(rng, 1, 1, 2)) if shape[2] > 6 else 1
+    kernel = int(pick(rng, 3, 5, 7))
+    out = c if rng.random() < 0.6 else channels(rng)
     layers = [nn.Conv2d(c, hidden, 1, bias=False), nn.BatchNorm2d(hidden), act]
     layers += [
         nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False),
@@ -163,7 +143,7 @@ def _inverted(rng: Rng, shape: Shape) -> nn.Module:
 
 def _bottleneck(rng: Rng, shape: Shape) -> nn.Module:
     c = shape[1]
-    inner, act = max(4, c // int(_pick(rng, 1, 2, 4))), _after(rng)
+    inner, act = max(4, c // int(pick(rng, 1, 2, 4))), after_others(rng)
     layers = [nn.Conv2d(c, inner, 1, bias=False), nn.BatchNorm2d(inner), act]
     layers += [nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner), act]
     layers += [nn.Conv2d(inner, c, 1, bias=False), nn.BatchNorm2d(c)]
@@ -173,11 +153,11 @@ def _bottleneck(rng: Rng, shape: Shape) -> nn.Module:
 def _branches(rng: Rng, shape: Shape) -> nn.Module:
     """Branches of one stride, concatenated; or the input beside what was made of it, as in dense blocks."""
     c = shape[1]
-    wide = [_channels(rng, 8, 128) for _ in range(int(_pick(rng, 1, 2, 3, 4)))]
+    wide = [channels(rng, 8, 128) for _ in range(int(pick(rng, 1, 2, 3, 4)))]
     made: list[nn.Module] = []
     for out in wide:
-        kernel = int(_pick(rng, 1, 3, 5))
-        made.append(nn.Sequential(nn.Conv2d(c, out, kernel, padding=kernel // 2), _function(rng)))
+        kernel = int(pick(rng, 1, 3, 5))
+        made.append(nn.Sequential(nn.Conv2d(c, out, kernel, padding=kernel // 2), function(rng)))
     if len(made) == 1 or rng.random() < 0.4:
         made.append(nn.Identity() if rng.random() < 0.6 else nn.MaxPool2d(3, 1, 1))
     return Concatenated(made)
@@ -185,22 +165,22 @@ def _branches(rng: Rng, shape: Shape) -> nn.Module:
 
 def _pool(rng: Rng, shape: Shape) -> nn.Module:
     if shape[2] < 4:
-        return _activation(rng, shape)
-    kernel = int(_pick(rng, 2, 3))
-    stride = int(_pick(rng, 1, 2))
+        return activation(rng, shape)
+    kernel = int(pick(rng, 2, 3))
+    stride = int(pick(rng, 1, 2))
     make = nn.MaxPool2d if rng.random() < 0.6 else nn.AvgPool2d
     return make(kernel, stride, kernel // 2)
 
 
 def _resize(rng: Rng, shape: Shape) -> nn.Module:
-    mode = str(_pick(rng, "nearest", "nearest", "bilinear", "bilinear", "bicubic"))
+    mode = str(pick(rng, "nearest", "nearest", "bilinear", "bilinear", "bicubic"))
     up = shape[2] <= 56
     return nn.Upsample(scale_factor=2.0 if up else 0.5, mode=mode)
 
 
 def _transposed(rng: Rng, shape: Shape) -> nn.Module:
-    kernel = int(_pick(rng, 2, 3, 4))
-    return nn.ConvTranspose2d(shape[1], _channels(rng, 8, 128), kernel, 2, padding=(kernel - 1) // 2)
+    kernel = int(pick(rng, 2, 3, 4))
+    return nn.ConvTranspose2d(shape[1], channels(rng, 8, 128), kernel, 2, padding=(kernel - 1) // 2)
 
 
 def _map_norm(rng: Rng, shape: Shape) -> nn.Module:
@@ -216,34 +196,34 @@ def _to_tokens(rng: Rng, shape: Shape) -> nn.Module:
     patch = int(
         rng.choice([p for p in (1, 2, 4, 8, 16) if p <= shape[2] and (shape[2] // p) ** 2 <= 800] or [shape[2]])
     )
-    return nn.Sequential(nn.Conv2d(shape[1], _width(rng), patch, patch), nn.Flatten(2), Transposed())
+    return nn.Sequential(nn.Conv2d(shape[1], width(rng), patch, patch), nn.Flatten(2), Transposed())
 
 
 def _head(rng: Rng, shape: Shape) -> nn.Module:
     """Pool everything, classify, and go on with the scores as a small map."""
-    classes = int(_pick(rng, 10, 100, 1000))
+    classes = int(pick(rng, 10, 100, 1000))
     pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if rng.random() < 0.5 else [Mean(2, 3, keep=False)]
     layers = [*pool, nn.Linear(shape[1], classes)]
     return nn.Sequential(*layers, nn.Unflatten(1, (classes, 1, 1)))
 
 
 def _gate(rng: Rng, shape: Shape) -> nn.Module:
-    return SqueezeExcite(shape[1], max(1, shape[1] // int(_pick(rng, 4, 8, 16))))
+    return SqueezeExcite(shape[1], max(1, shape[1] // int(pick(rng, 4, 8, 16))))
 
 
 def _classifier(rng: Rng, shape: Shape) -> nn.Module:
     """Flatten the map and classify with large matrices, as VGG does; the weights rule."""
-    size, hidden = int(_pick(rng, 1, 2, 4, 7)), int(_pick(rng, 256, 512, 1024, 2048, 4096))
+    size, hidden = int(pick(rng, 1, 2, 4, 7)), int(pick(rng, 256, 512, 1024, 2048, 4096))
     size = size if shape[2] % size == 0 else 1  # what ONNX can say
     hidden = min(hidden, _WEIGHT_LIMIT // (shape[1] * size**2))
     layers = [nn.AdaptiveAvgPool2d(size), nn.Flatten(), nn.Linear(shape[1] * size**2, hidden), nn.ReLU()]
-    layers += [nn.Linear(hidden, int(_pick(rng, 100, 1000, hidden))), nn.Softmax(dim=-1)]
+    layers += [nn.Linear(hidden, int(pick(rng, 100, 1000, hidden))), nn.Softmax(dim=-1)]
     return nn.Sequential(*layers, nn.Unflatten(1, (-1, 1, 1)))
 
 
 def _selective(rng: Rng, shape: Shape) -> nn.Module:
     c = shape[1]
-    branches = [nn.Sequential(nn.Conv2d(c, c, k, padding=k // 2), _after(rng)) for k in (3, int(_pick(rng, 1, 5)))]
+    branches = [nn.Sequential(nn.Conv2d(c, c, k, padding=k // 2), after_others(rng)) for k in (3, int(pick(rng, 1, 5)))]
     return Selective(branches, c, max(4, c // 8))
 
 
@@ -256,12 +236,12 @@ def _channels_last(rng: Rng, shape: Shape) -> nn.Module:
     """A layer norm over channels, and maybe a feed-forward on them, as in ConvNeXt (arXiv:2201.03545)."""
     c = shape[1]
     if c < 16:
-        return _activation(rng, shape)
+        return activation(rng, shape)
     if rng.random() < 0.4:
         return ChannelsLast(nn.LayerNorm(c))
-    hidden = c * int(_pick(rng, 2, 4))
+    hidden = c * int(pick(rng, 2, 4))
     body = ChannelsLast(
-        nn.Sequential(nn.LayerNorm(c), nn.Linear(c, hidden), _function(rng, gelu=0.7), nn.Linear(hidden, c))
+        nn.Sequential(nn.LayerNorm(c), nn.Linear(c, hidden), function(rng, gelu=0.7), nn.Linear(hidden, c))
     )
     return Residual(nn.Sequential(nn.Conv2d(c, c, 7, padding=3, groups=c), body) if rng.random() < 0.6 else body)
 
@@ -270,13 +250,13 @@ def _windows(rng: Rng, shape: Shape) -> nn.Module:
     """Windows of tokens, as in Swin (arXiv:2103.14030)."""
     sizes = [s for s in (4, 7, 8, 14) if shape[2] % s == 0]
     if not sizes or shape[1] < 16:
-        return _activation(rng, shape)
+        return activation(rng, shape)
     size = int(rng.choice(sizes))
     return Windows(size, size // 2 if rng.random() < 0.5 else 0)
 
 
 def _padded(rng: Rng, shape: Shape) -> nn.Module:
-    side = int(_pick(rng, 1, 2, 3))
+    side = int(pick(rng, 1, 2, 3))
     pad = nn.ZeroPad2d((0, side, 0, side)) if rng.random() < 0.5 else nn.ZeroPad2d(side)
     return nn.Sequential(pad, nn.MaxPool2d(3, 2)) if shape[2] > 6 and rng.random() < 0.3 else pad
 
@@ -284,168 +264,14 @@ def _padded(rng: Rng, shape: Shape) -> nn.Module:
 def _halves(rng: Rng, shape: Shape) -> nn.Module:
     c = shape[1]
     if c % 2:
-        return _activation(rng, shape)
+        return activation(rng, shape)
     body = nn.Identity() if rng.random() < 0.5 else nn.Conv2d(c // 2, c // 2, 3, padding=1, bias=False)
     return Split(body, gate=bool(rng.random() < 0.4), dim=1)
 
 
-def _reordered(rng: Rng, shape: Shape) -> nn.Module:
-    """A copy into a random order of dimensions, of a map or of tokens with heads."""
-    dim = 1 if len(shape) == 4 else 2
-    groups = [g for g in (2, 3, 4, 6, 8, 12) if shape[dim] % g == 0] or [1]
-    order = rng.permutation(np.arange(1, len(shape) + 1))
-    return Reordered(int(rng.choice(groups)), (0, *(int(i) for i in order)), dim)
-
-
-# -- pieces of tokens [n, t, d] -----------------------------------------------------------------------
-
-
-def _attention(rng: Rng, shape: Shape) -> nn.Module:
-    d = shape[2]
-    heads = int(rng.choice([h for h in (1, 2, 3, 4, 6, 8, 12, 16) if d % h == 0 and d // h >= 8] or [1]))
-    bias = shape[1] if rng.random() < 0.3 else 0
-    reduce = int(_pick(rng, 2, 4, 16)) if shape[1] > 16 and rng.random() < 0.2 else 1
-    packed = reduce == 1 and rng.random() < 0.6
-    attention = Attention(
-        d, heads, fused=bool(rng.random() < 0.6), bias=bias, reduce=reduce, packed=packed,
-        table=bool(rng.random() < 0.5), talking=bool(rng.random() < 0.2),
-    )  # fmt: skip
-    return Residual(nn.Sequential(nn.LayerNorm(d), attention))
-
-
-def _other_attention(rng: Rng, shape: Shape) -> nn.Module:
-    d = shape[2]
-    heads = int(rng.choice([h for h in (1, 2, 4, 8, 16) if d % h == 0 and d // h >= 8] or [1]))
-    blocks = [b for b in (2, 4, 9, 16) if shape[1] % b == 0]
-    form: nn.Module
-    if blocks and rng.random() < 0.4:
-        form = BlockAttention(d, heads, int(rng.choice(blocks)))
-    else:
-        form = LinearAttention(d, heads, channels=bool(rng.random() < 0.5))
-    return Residual(nn.Sequential(nn.LayerNorm(d), form))
-
-
-def _feed_forward(rng: Rng, shape: Shape) -> nn.Module:
-    d = shape[2]
-    hidden = max(8, round(d * float(_pick(rng, 1, 2, 3, 4))))
-    inside = [_over_map(rng, hidden)] if rng.random() < 0.15 else []
-    body = nn.Sequential(
-        nn.Linear(d, hidden), *inside, _function(rng, gelu=0.5), nn.Dropout(), nn.Linear(hidden, d), nn.Dropout()
-    )
-    return Residual(nn.Sequential(nn.LayerNorm(d), body) if rng.random() < 0.7 else body)
-
-
-def _over_map(rng: Rng, d: int) -> nn.Module:
-    """A convolution of each channel over tokens that lie on a map (arXiv:2105.15203)."""
-    kernel = int(_pick(rng, 3, 3, 5, 7))
-    return OnMap(nn.Conv2d(d, d, kernel, padding=kernel // 2, groups=d))
-
-
-def _position(rng: Rng, shape: Shape) -> nn.Module:
-    return Residual(_over_map(rng, shape[2]))
-
-
-def _reduced(rng: Rng, shape: Shape) -> nn.Module:
-    """Tokens on a map, fewer after a convolution with a stride."""
-    side = int(_pick(rng, 1, 2))
-    return OnMap(nn.Conv2d(shape[2], _width(rng), side, side)) if shape[1] > 32 else _linear(rng, shape)
-
-
-def _across(rng: Rng, shape: Shape) -> nn.Module:
-    """Tokens mixed by a feed-forward, or one half of the channels by the other, as in gMLP (arXiv:2105.08050)."""
-    d, t = shape[2], shape[1]
-    if d % 2 == 0 and rng.random() < 0.5:
-        return Split(nn.Sequential(nn.LayerNorm(d // 2), AcrossTokens(nn.Linear(t, t))), gate=True, dim=-1)
-    hidden = int(_pick(rng, 64, 128, 256))
-    return Residual(
-        nn.Sequential(
-            nn.LayerNorm(d), AcrossTokens(nn.Sequential(nn.Linear(t, hidden), nn.GELU(), nn.Linear(hidden, t)))
-        )
-    )
-
-
-def _linear(rng: Rng, shape: Shape) -> nn.Module:
-    out = _width(rng) if rng.random() < 0.7 else _channels(rng, 8, 1500)
-    return nn.Linear(shape[2], out, bias=bool(rng.random() < 0.8))
-
-
-def _product(rng: Rng, shape: Shape) -> nn.Module:
-    return AddedProduct(shape[2], _width(rng))
-
-
-def _recurrent(rng: Rng, shape: Shape) -> nn.Module:
-    make, hidden = _pick(rng, nn.LSTM, nn.LSTM, nn.GRU), int(_pick(rng, 16, 32, 48, 64, 96, 128, 192, 256))
-    return Recurrent(make, shape[2], hidden, both=bool(rng.random() < 0.5))
-
-
-def _along(rng: Rng, shape: Shape) -> nn.Module:
-    """A convolution along the tokens, of all channels or of each."""
-    d, kernel = shape[2], int(_pick(rng, 3, 5, 7, 9))
-    conv = nn.Conv1d(d, d, kernel, padding=kernel // 2, groups=int(_pick(rng, 1, d)))
-    return nn.Sequential(Transposed(), conv, _function(rng), Transposed())
-
-
-def _token_norm(rng: Rng, shape: Shape) -> nn.Module:
-    return nn.LayerNorm(shape[2]) if rng.random() < 0.7 else nn.Softmax(dim=int(_pick(rng, 1, 2, 2)))
-
-
-def _token_concat(rng: Rng, shape: Shape) -> nn.Module:
-    return Concatenated([nn.Identity(), nn.Linear(shape[2], shape[2])], dim=int(_pick(rng, 1, 2)))
-
-
-def _gated(rng: Rng, shape: Shape) -> nn.Module:
-    """A gated linear unit (arXiv:2002.05202)."""
-    d, hidden = shape[2], _width(rng)
-    return nn.Sequential(nn.Linear(d, 2 * hidden), Split(_function(rng), gate=True, dim=-1), nn.Linear(hidden, d))
-
-
-def _class_token(rng: Rng, shape: Shape) -> nn.Module:
-    return ClassToken(shape[2], add=bool(shape[1] < 2 or rng.random() < 0.7))
-
-
-def _token_mean(rng: Rng, shape: Shape) -> nn.Module:
-    return nn.Sequential(Mean(1, keep=True), nn.Linear(shape[2], int(_pick(rng, 10, 100, 1000))))
-
-
-# -- pieces of anything -------------------------------------------------------------------------------
-
-_FUNCTIONS: tuple[Callable[[], nn.Module], ...] = (
-    nn.ReLU, nn.ReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.Sigmoid, nn.Tanh,
-    nn.Hardsigmoid, nn.ELU, nn.Softplus, nn.Mish,
-)  # fmt: skip
-
-
-def _function(rng: Rng, gelu: float = 0.0) -> nn.Module:
-    if rng.random() < gelu:
-        return nn.GELU()
-    return _FUNCTIONS[int(rng.integers(len(_FUNCTIONS)))]()
-
-
-def _after(rng: Rng) -> nn.Module:
-    """A function of what nobody else needs: in place half of the time."""
-    act = _function(rng)
-    if hasattr(act, "inplace"):
-        act.inplace = bool(rng.random() < 0.5)
-    return act
-
-
-def _activation(rng: Rng, shape: Shape) -> nn.Module:
-    return _function(rng)
-
-
-def _arithmetic(rng: Rng, shape: Shape) -> nn.Module:
-    return Arithmetic(str(_pick(rng, "add", "mul", "sub", "scale", "channel")), shape)
-
-
-Maker = Callable[[Rng, Shape], nn.Module]
-_MAP_PIECES: tuple[tuple[float, Maker], ...] = (
+MAP_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _conv), (8, _depthwise), (12, _inverted), (8, _bottleneck), (7, _branches), (6, _pool), (3, _resize),
-    (3, _transposed), (4, _map_norm), (4, _activation), (4, _arithmetic), (3, _gate), (3, _to_tokens), (1, _head),
-    (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves), (3, _reordered),
+    (3, _transposed), (4, _map_norm), (4, activation), (4, arithmetic), (3, _gate), (3, _to_tokens), (1, _head),
+    (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves), (3, reordered),
     (2, _selective),
-)  # fmt: skip
-_TOKEN_PIECES: tuple[tuple[float, Maker], ...] = (
-    (30, _attention), (25, _feed_forward), (15, _linear), (8, _token_norm), (5, _activation), (6, _arithmetic),
-    (4, _token_concat), (5, _gated), (3, _class_token), (1, _token_mean), (3, _reordered),
-    (5, _product), (5, _recurrent), (3, _along), (8, _other_attention), (5, _position), (3, _reduced), (5, _across),
 )  # fmt: skip

@@ -93,8 +93,8 @@ class Runtime(Protocol):
 
     name: str
 
-    def lower(self, graph: Graph) -> Network:
-        """Fold and fuse as the runtime does."""
+    def lower(self, graph: Graph, *, part: bool = False) -> Network:
+        """Fold and fuse as the runtime does; a `part` of a network is lowered as it runs between the others."""
 
     def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> Session:
         """Make a network ready to run on `threads` threads."""

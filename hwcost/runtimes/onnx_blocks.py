@@ -18,6 +18,7 @@ from hwcost.runtimes.onnx_sketch import Sketch, Step, Value
 ALIGNED = 4  # channels that are copied into blocks must be a multiple of this
 ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh"})  # of blocks, also after a sum
 UNSUMMED = frozenset({"HardSwish", "HardSigmoid"})  # fused too, but not after a sum
+IMAGE = 4  # channels up to which a map is an image, which comes as it is
 INDIFFERENT = frozenset({"Gelu", "QuickGelu"})  # do not care for the layout
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)  # of a transposition: to channels last, and back
 
@@ -67,10 +68,13 @@ def blocked_form(weight: Sequence[int], groups: int, block: int) -> Form | None:
 
 
 class Blocks:
-    """One walk through the nodes; `run` does it."""
+    """One walk through the nodes; `run` does it.
 
-    def __init__(self, sketch: Sketch, block: int) -> None:
-        self.sketch, self.block = sketch, block
+    Of a `part` of a network, maps of more channels than an image come in blocks, and go as they are made.
+    """
+
+    def __init__(self, sketch: Sketch, block: int, *, part: bool = False) -> None:
+        self.sketch, self.block, self.part = sketch, block, part
         self.twins: dict[int, _Twin] = {}  # by the id of the original
         self.originals: list[Value] = []
         self.entered: dict[int, Value] = {}
@@ -79,6 +83,8 @@ class Blocks:
 
     def run(self) -> None:
         """Change the sketch."""
+        if self.part:
+            self.receive()
         for step in self.sketch:
             self.order.append(step)
             self.place[id(step)] = len(self.order) - 1
@@ -88,12 +94,24 @@ class Blocks:
         self.sketch.steps = [step for step in self.order if step is not None]
         for original in self.originals:
             twin = self.twins[id(original)]
+            if self.part and original.kept:
+                original.kept, twin.value.kept = False, True
+                twin.left -= 1
             if twin.left > 0:
                 leave = Step("ReorderOutput", [twin.value], [original], twin.step.module, blocked=True)
                 self.sketch.put(leave)
         self.sketch.sort()
 
     # -- layout ----------------------------------------------------------------------------------
+
+    def receive(self) -> None:
+        """Take the maps that come into a part for made in blocks."""
+        given = {id(v): v for step in self.sketch for v in step.reads if v.maker is None and not v.constant}
+        for value in given.values():
+            if len(value.shape) == 4 and value.shape[1] > IMAGE:
+                before = Step("", [], [self.padded(value)], "")
+                self.twins[id(value)] = _Twin(before.out, before, value.uses, value.uses, value.shape[1])
+                self.originals.append(value)
 
     def padded(self, value: Value) -> Value:
         """A new value of that shape with whole blocks of channels."""

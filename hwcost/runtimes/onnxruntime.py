@@ -41,11 +41,11 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def lower(self, graph: Graph) -> Network:
+    def lower(self, graph: Graph, *, part: bool = False) -> Network:
         """Fold and fuse as ONNX Runtime does on a CPU of this kind."""
         from hwcost.runtimes.onnx_lowering import lower
 
-        return lower(graph, self.name)
+        return lower(graph, self.name, part=part)
 
     def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> OnnxSession:
         """Export and optimise."""

@@ -49,8 +49,8 @@ class OpenVino:
 
     name = "openvino"
 
-    def lower(self, graph: Graph) -> Network:
-        """Fold and fuse as OpenVINO does on a CPU."""
+    def lower(self, graph: Graph, *, part: bool = False) -> Network:
+        """Fold and fuse as OpenVINO does on a CPU; a part as if it were the whole."""
         whole = folded(graph)
         return network_of(groups_of(whole), whole, self.name)
 

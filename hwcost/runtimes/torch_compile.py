@@ -50,8 +50,8 @@ class TorchCompile:
 
     name = "torch-compile"
 
-    def lower(self, graph: Graph) -> Network:
-        """Group ops as inductor does on a CPU."""
+    def lower(self, graph: Graph, *, part: bool = False) -> Network:
+        """Group ops as inductor does on a CPU; a part as if it were the whole."""
         whole, _ = expanded(graph)
         return network_of(groups_of(whole), whole, self.name)
 

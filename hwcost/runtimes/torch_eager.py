@@ -31,11 +31,11 @@ class TorchEager:
 
     name = "torch-eager"
 
-    def lower(self, graph: Graph) -> Network:
-        """One kernel for every op that is not free."""
+    def lower(self, graph: Graph, *, part: bool = False) -> Network:
+        """One kernel for every op that is not free, whatever stands beside it."""
         distances = reuse_distances(graph)
         placed = tuple(
-            Placed(Kernel((_as_called(op),)), op.module, distances[i])
+            Placed(Kernel((as_called(op),)), op.module, distances[i])
             for i, op in enumerate(graph.ops)
             if op.state != "free"
         )
@@ -57,7 +57,7 @@ class TorchEager:
 RUNTIME = TorchEager()
 
 
-def _as_called(op: Op) -> OpSpec:
+def as_called(op: Op) -> OpSpec:
     """The op, and whether it writes into its input: that allocates nothing, and touches half the memory."""
     called = op.name.split(".")[1]
     if not called.endswith("_") or called.startswith("__"):

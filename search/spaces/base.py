@@ -128,6 +128,7 @@ class Space(ABC):
     name: str
     decisions: tuple[Decision, ...]
     sites: tuple[Site, ...]
+    fine: bool = False  # its blocks are so small that a runtime which fuses does so across them
 
     # -- one architecture -----------------------------------------------------------------------
 

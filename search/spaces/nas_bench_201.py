@@ -5,8 +5,9 @@ A cell has four nodes; each of its six edges (0->1, 0->2, 1->2, 0->3, 1->3, 2->3
 network for 32 x 32 images is a stem (16 channels), five cells, a strided residual block (32), five cells,
 another (64), five cells, and a head.
 
-Built as one would deploy it: an edge `none` is left out instead of multiplying by zero, and a node
-without any edge is zeros.
+Built as one would deploy it: an edge `none` is left out instead of multiplying by zero, an edge that no
+path from the cell's input to its output uses does not run (its parameters are there), and an output
+without any path is zeros.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ OPS = ("none", "skip", "conv1x1", "conv3x3", "avgpool3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 _PATHS = (((0, 3),), ((0, 1), (1, 3)), ((0, 2), (2, 3)), ((0, 1), (1, 2), (2, 3)))  # from input to output
 STAGES, CELLS = (16, 32, 64), 5  # channels of each stage; cells of each
+_OUTPUT = 3  # the last node
 SIDE = 32
 
 
@@ -32,6 +34,7 @@ class NasBench201(Space):
     """The space `nas-bench-201`; see the module. 15,625 cells."""
 
     name = "nas-bench-201"
+    fine = True  # single edges and sums
     decisions = tuple(Decision(f"edge.{a}-{b}", OPS) for a, b in EDGES)
 
     def __init__(self, classes: int = 10) -> None:
@@ -48,7 +51,13 @@ class NasBench201(Space):
 
     def build(self, params: Mapping[str, Any]) -> nn.Module:
         """The network; its cells are graphs, so that the blocks are wired by their names and the edges."""
-        network = _Network({b.name: b.build() for b in self.blocks(params)}, params)
+        self.validate(params)
+        edges = (
+            _convolved(s, f"stages.{s}.cells.{c}", a, b, dict(params))
+            for s in range(len(STAGES)) for c in range(CELLS) for a, b in EDGES
+        )  # fmt: skip
+        idle = {block.name: block.build() for block in edges if block is not None}
+        network = _Network(idle | {b.name: b.build() for b in self.blocks(params)}, params)
         network.input_shape = self.input_shape(dict(params))
         return network
 
@@ -58,7 +67,7 @@ class NasBench201(Space):
 
         Many cells are one network: an edge that nothing reaches, or that leads nowhere, changes no accuracy.
         """
-        paths = [path for path in _PATHS if all(params[f"edge.{a}-{b}"] != "none" for a, b in path)]
+        paths = _paths(params)
         alive = {edge for path in paths for edge in path}
         ops = [[params[f"edge.{a}-{b}"] for a, b in path] for path in paths] or [[]]
         at_work = [params[f"edge.{a}-{b}"] for a, b in alive]
@@ -82,16 +91,31 @@ class NasBench201(Space):
         return {f"edge.{a}-{b}": OPS[int(d)] for (a, b), d in zip(EDGES, digits, strict=True)}
 
 
+def _paths(params: Mapping[str, Any]) -> list[tuple[tuple[int, int], ...]]:
+    """Paths from a cell's input to its output; edges that are not given are taken for `none`."""
+    return [p for p in _PATHS if all(params.get(f"edge.{a}-{b}", "none") != "none" for a, b in p)]
+
+
+def _alive(params: Mapping[str, Any]) -> set[tuple[int, int]]:
+    """Edges that some path uses."""
+    return {edge for path in _paths(params) for edge in path}
+
+
+def _beside(*edges: tuple[int, int]) -> tuple[str, ...]:
+    """The decisions that tell whether any of these edges is alive: those of all paths through them."""
+    paths = [path for path in _PATHS if set(path) & set(edges)]
+    return tuple(f"edge.{a}-{b}" for a, b in EDGES if any((a, b) in path for path in paths))
+
+
 def _stage(s: int) -> list[Site]:
     sites = [] if s == 0 else [Site(f"stages.{s}.reduce", (), partial(_reduce, s))]
     for c in range(CELLS):
         place = f"stages.{s}.cells.{c}"
         for node in (1, 2, 3):
             into = [(a, b) for a, b in EDGES if b == node]
-            names = tuple(f"edge.{a}-{b}" for a, b in into)
-            edges = zip(names, into, strict=True)
-            sites += [Site(f"{place}.{name}", (name,), partial(_edge, s, place, a, b)) for name, (a, b) in edges]
-            sites.append(Site(f"{place}.node.{node}", names, partial(_node, s, place, node)))
+            for a, b in into:
+                sites.append(Site(f"{place}.edge.{a}-{b}", _beside((a, b)), partial(_edge, s, place, a, b)))
+            sites.append(Site(f"{place}.node.{node}", _beside(*into), partial(_node, s, place, node)))
     return sites
 
 
@@ -139,6 +163,11 @@ class _Reduce(nn.Module):
 
 
 def _edge(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
+    return _convolved(s, place, a, b, p) if (a, b) in _alive(p) else None
+
+
+def _convolved(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
+    """The op of an edge, whether anything needs it or not."""
     op, channels = p[f"edge.{a}-{b}"], STAGES[s]
     builds: dict[str, Callable[[], nn.Module]] = {
         "conv1x1": partial(_convolution, channels, 1),
@@ -156,11 +185,10 @@ def _convolution(channels: int, kernel: int) -> nn.Module:
 
 def _node(s: int, place: str, node: int, p: Params) -> Block | None:
     """The sum of a node's edges, given as one stacked tensor where the block stands alone."""
-    edges = tuple(a for a in range(node) if p[f"edge.{a}-{node}"] != "none")
-    if len(edges) == 1:
+    terms = sum(b == node for _, b in _alive(p))
+    if terms == 1 or (terms == 0 and node < _OUTPUT):
         return None
     _, c, h, w = _shape(s)
-    terms = len(edges)
     return Block(f"{place}.node.{node}", f"sum {terms} {_shape(s)}", partial(_Sum, terms), (max(terms, 1), 1, c, h, w))
 
 
@@ -189,14 +217,15 @@ class _Cell(nn.Module):
         super().__init__()
         self.edge = nn.ModuleDict({n.removeprefix("edge."): m for n, m in parts.items() if n.startswith("edge.")})
         self.node = nn.ModuleDict({n.removeprefix("node."): m for n, m in parts.items() if n.startswith("node.")})
-        self.into = {b: [a for a in range(b) if edges[a, b] != "none"] for b in (1, 2, 3)}
+        alive = _alive({f"edge.{a}-{b}": op for (a, b), op in edges.items()})
+        self.into = {b: [a for a in range(b) if (a, b) in alive] for b in (1, 2, 3)}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, c, h, w] -> [n, c, h, w]."""
         nodes = [x]
         for b, sources in self.into.items():
-            arrived = [self._along(a, b, nodes[a]) for a in sources]
-            nodes.append(self.node[str(b)](*(arrived or [x])) if str(b) in self.node else arrived[0])
+            arrived = [self._along(a, b, nodes[a]) for a in sources] or [x]  # of a node that nobody needs, anything
+            nodes.append(self.node[str(b)](*arrived) if str(b) in self.node else arrived[0])
         return nodes[-1]
 
     def _along(self, a: int, b: int, x: torch.Tensor) -> torch.Tensor:

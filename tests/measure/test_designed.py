@@ -10,7 +10,9 @@ from hwcost import trace
 from hwcost.graph import Graph
 from hwcost.measure import MeasurementError
 from hwcost.measure.designed import DesignedSpace
-from hwcost.measure.designed_chain import _MAP_PIECES, _TOKEN_PIECES, Maker
+from hwcost.measure.designed_chain import MAP_PIECES
+from hwcost.measure.designed_draws import Maker
+from hwcost.measure.designed_tokens import TOKEN_PIECES
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
 
@@ -75,12 +77,12 @@ def test_networks_run_and_give_finite_numbers() -> None:
             assert module(*inputs).isfinite().all()
 
 
-@pytest.mark.parametrize("make", [make for _, make in _MAP_PIECES], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [make for _, make in MAP_PIECES], ids=lambda make: make.__name__)
 def test_every_piece_of_maps_runs(make: Maker) -> None:
     runs(make, (2, 24, 14, 14))
 
 
-@pytest.mark.parametrize("make", [make for _, make in _TOKEN_PIECES], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [make for _, make in TOKEN_PIECES], ids=lambda make: make.__name__)
 def test_every_piece_of_tokens_runs(make: Maker) -> None:
     runs(make, (2, 36, 32))
 
