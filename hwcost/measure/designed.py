@@ -1,7 +1,7 @@
 """The space `designed`: random networks made to cover the shapes that kernels come in.
 
-Six networks of ten are of realistic structure (`designed_stages`), the others chains of pieces
-(`designed_chain`). A network follows from its seed and the version of these rules alone.
+Six networks of ten are of realistic structure (`designed_stages`), a few work on signals, the others
+are chains of pieces (`designed_chain`). A network follows from its seed and the version of these rules alone.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from hwcost.measure import MeasurementError
 from hwcost.measure.designed_chain import chain, expected
 from hwcost.measure.designed_draws import log_uniform
 from hwcost.measure.designed_modules import Shape
-from hwcost.measure.designed_stages import stages, transformer
+from hwcost.measure.designed_stages import signals, stages, transformer
 
-VERSION = 5
+VERSION = 6
+_SIGNALS = 0.04  # of all networks
 _LONG_TIMES = (1e-3, 1.2e-1)  # s, expected, of networks of realistic structure
 _LATER = 0.5  # of those, that begin somewhere in the middle: else nothing late in a network were ever reached
 
@@ -59,7 +60,9 @@ class DesignedSpace:
 
 
 def draw(rng: Rng) -> tuple[nn.Module, Shape]:
-    """A random network and the shape of its input: of realistic structure six times of ten, else a chain."""
+    """A random network and the shape of its input: of realistic structure six times of ten, else mostly a chain."""
+    if rng.random() < _SIGNALS:
+        return _cut(rng, *signals(rng), limit=log_uniform(rng, *_LONG_TIMES))
     form = rng.random()
     if form < 0.4:
         return _cut(rng, *stages(rng), limit=log_uniform(rng, *_LONG_TIMES))

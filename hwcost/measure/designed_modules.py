@@ -260,6 +260,11 @@ class AddedProduct(nn.Module):
         return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
 
 
+def height_of(tokens: int) -> int:
+    """Rows of the map, as square as may be, on which tokens lie; one for a prime number of them."""
+    return max(h for h in range(1, math.isqrt(tokens) + 1) if tokens % h == 0)
+
+
 class OnMap(nn.Module):
     """A map module on tokens: [n, t, d] seen as [n, d, h, w], channels last in memory, and back."""
 
@@ -270,7 +275,7 @@ class OnMap(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, t, d] -> [n, t, d]."""
         n, t, d = x.shape
-        height = max(h for h in range(1, math.isqrt(t) + 1) if t % h == 0)
+        height = height_of(t)
         y: Tensor = self.body(x.transpose(1, 2).view(n, d, height, t // height))
         return y.flatten(2).transpose(1, 2)
 

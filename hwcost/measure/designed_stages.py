@@ -83,6 +83,27 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
     return [*layers, *_head(style, c)], (batch, 3, size, size)
 
 
+def signals(rng: Rng) -> tuple[list[Layer], Shape]:
+    """Layers that work along a signal, as those that make tokens of sound (arXiv:2006.11477), and its shape."""
+    c, size = (
+        int(_pick(rng, 1, 1, 2, 8, 40, 64, 128, 256)),
+        round(float(np.exp(rng.uniform(np.log(64), np.log(16000))))),
+    )
+    shape = (1 if rng.random() < 0.7 else int(_pick(rng, 2, 4)), c, size)
+    layers: list[Layer] = []
+    for _ in range(int(_pick(rng, 3, 4, 5, 6))):
+        kernel, stride = int(_pick(rng, 1, 2, 3, 3, 5, 8, 10)), int(_pick(rng, 1, 1, 2, 2, 4, 5))
+        out = c if rng.random() < 0.3 else 8 * round(float(np.exp(rng.uniform(np.log(2), np.log(64)))))
+        groups = c if out == c and rng.random() < 0.4 else 1
+        padding = kernel // 2 if rng.random() < 0.5 else 0
+        norm = _pick(rng, nn.Identity, nn.Identity, nn.BatchNorm1d, partial(nn.GroupNorm, out))
+        after = [] if norm is nn.Identity else [norm(out)]
+        conv = nn.Conv1d(c, out, kernel, stride, padding, groups=groups, bias=bool(rng.random() < 0.5))
+        layers.append(nn.Sequential(conv, *after, _pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)()))
+        c = out
+    return layers, shape
+
+
 def transformer(rng: Rng) -> tuple[list[Layer], Shape]:
     """Layers of a transformer, on an image's patches or on tokens, and the shape of its input."""
     d = int(_pick(rng, 128, 192, 192, 256, 320, 384, 384, 512, 768))

@@ -28,6 +28,7 @@ from hwcost.measure.designed_modules import (
     Shape,
     Split,
     Transposed,
+    height_of,
 )
 
 
@@ -78,7 +79,7 @@ def _position(rng: Rng, shape: Shape) -> nn.Module:
 
 def _reduced(rng: Rng, shape: Shape) -> nn.Module:
     """Tokens on a map, fewer after a convolution with a stride."""
-    side = int(pick(rng, 1, 2))
+    side = min(int(pick(rng, 1, 2)), height_of(shape[1]))
     return OnMap(nn.Conv2d(shape[2], width(rng), side, side)) if shape[1] > 32 else _linear(rng, shape)
 
 
