@@ -13,7 +13,7 @@ without any path is zeros.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from hwcost.search.spaces.blocks import conv_norm
 
 OPS = ("none", "skip", "conv1x1", "conv3x3", "avgpool3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+_NAMES = tuple(f"edge.{a}-{b}" for a, b in EDGES)
 _PATHS = (((0, 3),), ((0, 1), (1, 3)), ((0, 2), (2, 3)), ((0, 1), (1, 2), (2, 3)))  # from input to output
 STAGES, CELLS = (16, 32, 64), 5  # channels of each stage; cells of each
 _OUTPUT = 3  # the last node
@@ -67,7 +68,7 @@ class NasBench201(Space):
 
         Many cells are one network: an edge that nothing reaches, or that leads nowhere, changes no accuracy.
         """
-        paths = _paths(params)
+        paths = [path for path in _PATHS if all(params[f"edge.{a}-{b}"] != "none" for a, b in path)]
         alive = {edge for path in paths for edge in path}
         ops = [[params[f"edge.{a}-{b}"] for a, b in path] for path in paths] or [[]]
         at_work = [params[f"edge.{a}-{b}"] for a, b in alive]
@@ -91,14 +92,15 @@ class NasBench201(Space):
         return {f"edge.{a}-{b}": OPS[int(d)] for (a, b), d in zip(EDGES, digits, strict=True)}
 
 
-def _paths(params: Mapping[str, Any]) -> list[tuple[tuple[int, int], ...]]:
-    """Paths from a cell's input to its output; edges that are not given are taken for `none`."""
-    return [p for p in _PATHS if all(params.get(f"edge.{a}-{b}", "none") != "none" for a, b in p)]
-
-
-def _alive(params: Mapping[str, Any]) -> set[tuple[int, int]]:
+def _alive(params: Mapping[str, Any]) -> frozenset[tuple[int, int]]:
     """Edges that some path uses."""
-    return {edge for path in _paths(params) for edge in path}
+    return _used(tuple([params.get(name, "none") != "none" for name in _NAMES]))
+
+
+@lru_cache(maxsize=2 ** len(EDGES))
+def _used(there: tuple[bool, ...]) -> frozenset[tuple[int, int]]:
+    edges = {edge for edge, is_there in zip(EDGES, there, strict=True) if is_there}
+    return frozenset(edge for path in _PATHS if edges.issuperset(path) for edge in path)
 
 
 def _beside(*edges: tuple[int, int]) -> tuple[str, ...]:

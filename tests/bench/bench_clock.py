@@ -87,14 +87,21 @@ def thirty() -> Iterator[Item]:
 
 
 def repeatability(options: argparse.Namespace) -> None:
-    """Two campaigns over the same networks, a pause apart, each in a process of its own as on different hours."""
+    """Two campaigns over the same networks, a pause apart, each in a process of its own as on different hours; with
+    --burn a third one, beside a process that takes its core for half of the time."""
     first = _in_process(options)
     print(f"pause of {options.pause} s", flush=True)
     time.sleep(options.pause)
-    burner = _burner() if options.burn else None
     second = _in_process(options)
-    if burner:
+    _compare(first, second, f"{options.runtime}, {options.threads} thread(s)")
+    if options.burn:
+        burner = _burner()
+        third = _in_process(options)
         burner.terminate()
+        _compare(second, third, "the same beside a process that burns a core for half of the time")
+
+
+def _compare(first: Measurements, second: Measurements, what: str) -> None:
     rows = []
     for a, b in zip(first.networks, second.networks, strict=True):
         apart = abs(a.timing.latency - b.timing.latency) / min(a.timing.latency, b.timing.latency)
@@ -106,8 +113,9 @@ def repeatability(options: argparse.Namespace) -> None:
         )
     apart, stated = np.array(rows).T
     print(
-        f"{options.runtime}, {options.threads} thread(s): apart {np.median(apart):.2%} median, "
-        f"{np.quantile(apart, 0.9):.2%} 90th percentile; covered {int((apart <= stated).sum())} of {len(apart)}"
+        f"{what}: apart {np.median(apart):.2%} median, {np.quantile(apart, 0.9):.2%} 90th percentile; "
+        f"covered {int((apart <= stated).sum())} of {len(apart)}",
+        flush=True,
     )
 
 

@@ -21,6 +21,7 @@ from itertools import islice
 import numpy as np
 import torch
 from families import development, families
+from torch import Tensor, nn
 
 from hwcost import CostModel
 from hwcost.accuracy import Accuracy, Comparison
@@ -61,6 +62,16 @@ def predicted(
     return rows
 
 
+def batched(item: Item, batch: int) -> Item:
+    """The same network on several inputs at once."""
+
+    def build() -> tuple[nn.Module, tuple[Tensor, ...]]:
+        module, inputs = item.build()
+        return module, tuple(torch.empty((batch, *x.shape[1:]), dtype=x.dtype, device="meta") for x in inputs)
+
+    return Item(name=f"{item.name}/batch {batch}", family=item.family, spec={**item.spec, "batch": batch}, build=build)
+
+
 def report(label: str, rows: list[Comparison]) -> None:
     """The figures of one group of networks."""
     a = Accuracy(tuple(rows))
@@ -87,6 +98,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="torch-eager")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--samples", type=int, default=200, help="of each space")
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--store", default="families.db")
     parser.add_argument("--part", type=int, nargs=2, metavar=("FIRST", "END"), help="measure only these, of all")
@@ -95,6 +107,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     items = list(known(options.samples) if options.group == "known" else GROUPS[options.group]())
+    items = items if options.batch == 1 else [batched(item, options.batch) for item in items]
     store = Store.open(options.store, create=True)
     if options.part:
         part = items[slice(*options.part)]
