@@ -19,7 +19,7 @@ from hwcost.cost import Cost
 from hwcost.estimate import Bound, Estimate, KernelEstimate
 from hwcost.features import Columns
 from hwcost.fitting import Fitted, Overhead
-from hwcost.kernel import Kernel
+from hwcost.kernel import Kernel, bucket
 from hwcost.residual import Prediction
 from hwcost.runtimes import Placed
 
@@ -166,10 +166,9 @@ def _kernel(known: Known, module: str, latency: float, spread: float) -> KernelE
 
 def key(placed: Placed, reach: int = 1) -> Key:
     """Kernels at about the same distance (to a factor of two) are told apart no further."""
-    distance = placed.distance
-    return placed.kernel, distance.bit_length() if distance > 0 else min(distance, 0), reach
+    return placed.kernel, bucket(placed.distance), reach
 
 
-def distance(bucket: int) -> int:
+def distance(number: int) -> int:
     """The largest distance (byte) of a bucket of `key`."""
-    return (1 << bucket) - 1 if bucket > 0 else bucket
+    return (1 << number) - 1 if number > 0 else number

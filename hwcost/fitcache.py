@@ -20,6 +20,7 @@ import joblib
 import hwcost
 
 if TYPE_CHECKING:
+    from hwcost.about import About
     from hwcost.fitting import Fitted
 
 
@@ -28,7 +29,7 @@ class Known:
     """What is kept of a model file."""
 
     fitted: Fitted
-    provenance: str
+    about: About
 
 
 def folder() -> Path:

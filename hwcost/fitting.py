@@ -16,7 +16,7 @@ from scipy.optimize import lsq_linear
 
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.features import Columns, Target, columns, reach_of
-from hwcost.kernel import Kernel
+from hwcost.kernel import Kernel, bucket
 from hwcost.measure import Measurements
 from hwcost.residual import Residual, Settings, known_as
 
@@ -162,8 +162,7 @@ def _rows(measurements: Measurements, target: Target) -> _Rows:
     for number, n in enumerate(measurements.networks):
         reach = reach_of(sum(m.kernel.cost.bytes for m in n.kernels), target.device)
         for m in n.kernels:
-            bucket = m.distance.bit_length() if m.distance > 0 else min(m.distance, 0)
-            kernel.append(distinct.setdefault((m.kernel, bucket, reach), len(distinct)))
+            kernel.append(distinct.setdefault((m.kernel, bucket(m.distance), reach), len(distinct)))
             network.append(number)
             latency.append(m.timing.latency)
     pairs = [(k, (1 << b) - 1 if b > 0 else b) for k, b, _ in distinct]

@@ -19,6 +19,11 @@ from hwcost.graph import OpSpec, Param, TensorSpec
 from hwcost.rules import cost_of
 
 
+def bucket(distance: int) -> int:
+    """Reuse distances (byte) within a factor of two are one context; 0 and -1, for none, are kept."""
+    return distance.bit_length() if distance > 0 else min(distance, 0)
+
+
 class KernelError(ValueError):
     """A kernel description that cannot be read."""
 

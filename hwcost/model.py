@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hwcost.about import About, counts_of, identity_of, provenance_of
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.assemble import Assembler, composes
 from hwcost.compose import Catalogue, Part, Whole, compose, distance
@@ -41,7 +41,6 @@ __all__ = ["BlockEstimate", "CostModel", "Estimate", "KernelEstimate", "ModelErr
 
 CONFIDENCE = 0.9
 ANOTHER_MACHINE = "on another machine, fit on top of it: `hwcost measure`, then `hwcost fit --prior default`"
-_KINDS = 3  # families that `provenance` names
 
 
 class ModelError(ValueError):
@@ -64,14 +63,14 @@ class CostModel:
         settings: Settings | None = None,
         prior: CostModel | None = None,
         date: str = "",
-        provenance: str = "",
+        about: About | None = None,
     ) -> None:
         self.target = target
         self.date = date
         self.prior = prior
         self.runtime = runtime
         self._measured = measurements
-        self._provenance = provenance
+        self._about = about
         self.settings = settings or Settings()
         self._runtime = get_runtime(runtime)
         self.fitted = fitted
@@ -160,7 +159,7 @@ class CostModel:
         times = factor(self.measurements, quantile)
         fitted = replace(self.fitted, overhead=self.fitted.overhead.slower(times))
         slower = CostModel(
-            self.target, self.runtime, fitted, self._measured, self.settings, self.prior, self.date, self._provenance
+            self.target, self.runtime, fitted, self._measured, self.settings, self.prior, self.date, self._about
         )  # fmt: skip
         slower.quantile = named(quantile)
         return slower
@@ -210,25 +209,27 @@ class CostModel:
     @cached_property
     def digest(self) -> str:
         """Identity of the model's data: 20 hex digits; the day of the fit is no part of it."""
-        from hwcost.modelfile import to_bytes
+        from hwcost.modelfile import members
 
+        identity = self._about.identity if self._about else identity_of(members(self))
         times = "" if self.quantile == "low" else self.quantile
-        return hashlib.sha256(to_bytes(self, dated=False) + times.encode()).hexdigest()[:20]
+        return hashlib.sha256((identity + times).encode()).hexdigest()[:20]
 
     @property
     def provenance(self) -> str:
         """In one line, what it was fitted on: machine, runtime with its versions, threads, day, networks."""
-        if self._provenance:
-            return self._provenance
+        if self._about:
+            return self._about.provenance
         if self.measurements is None:
             return f"the roofline of {self.device.name} alone"
-        environment, networks = self.measurements.environment, self.measurements.networks
-        versions = ", ".join(f"{name} {value}" for name, value in environment.versions.items() if value[:1].isdigit())
-        kinds = ", ".join(f"{n} {kind}" for kind, n in _kinds(n.family for n in networks).items())
-        return (
-            f"fitted on {len(networks)} networks ({kinds}) measured on {environment.cpu}, {self.runtime} "
-            f"({versions or 'versions unknown'}), {self.threads} thread(s), on {self.date or 'an unknown day'}"
-        )
+        return provenance_of(self.measurements, self.date)
+
+    @cached_property
+    def counts(self) -> Mapping[tuple[str, int], int]:
+        """How often each kernel was measured, by its digest and the bucket of its reuse distance."""
+        if self._about:
+            return self._about.counts
+        return counts_of(self.measurements) if self.measurements is not None else {}
 
     def estimate(
         self, network: nn.Module | Graph | Network, inputs: Any = None, kwargs: dict[str, Any] | None = None
@@ -382,14 +383,6 @@ class CostModel:
             common=self.fitted.common, z=self.fitted.z, notes=notes,
         )  # fmt: skip
         return compose(wholes, self._catalogue, self.fitted, like)
-
-
-def _kinds(families: Iterable[str]) -> dict[str, int]:
-    """Networks by family, the largest families first, the others together."""
-    count = Counter(families)
-    named = dict(count.most_common(_KINDS))
-    rest = count.total() - sum(named.values())
-    return named | ({f"of {len(count) - len(named)} other families": rest} if rest else {})
 
 
 def _device(device: Device | str | Path) -> Device:

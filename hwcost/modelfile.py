@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 import hwcost
 from hwcost import fitcache
+from hwcost.about import HEAD, PRIOR, About, identity_of, unpacked
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.device import Device, DeviceError
 from hwcost.features import Target
@@ -30,27 +31,32 @@ from hwcost.residual import Settings
 from hwcost.shipped import shipped
 
 FORMAT = 1
-_PRIOR = "prior.hwcost"  # a model file in the model file
 _ERRORS = "errors.json"  # what cross-validation found
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
 
 
-def to_bytes(model: CostModel, *, dated: bool = True) -> bytes:
-    """The content of a model file; but for the day of the fit, equal models give equal bytes."""
+def members(model: CostModel) -> dict[str, bytes]:
+    """What a model file holds, by name."""
     head = {
         "format": FORMAT, "hwcost": hwcost.__version__, "runtime": model.runtime, "threads": model.threads,
-        "dtype": model.target.dtype, "settings": asdict(model.settings), "fitted": model.is_fitted,
-    } | ({"date": model.date} if dated else {})  # fmt: skip
+        "dtype": model.target.dtype, "settings": asdict(model.settings), "fitted": model.is_fitted, "date": model.date,
+    }  # fmt: skip
+    held = {HEAD: json.dumps(head, indent=1, sort_keys=True).encode(), "device.toml": model.device.to_toml().encode()}
+    if model.measurements is not None:
+        tables = to_tables(model.measurements)
+        held |= {f"{name}.parquet": _parquet(table) for name, table in tables.items()}
+        held[_ERRORS] = _errors_to_json(model.fitted.errors)
+    if model.prior is not None:
+        held[PRIOR] = to_bytes(model.prior)
+    return held
+
+
+def to_bytes(model: CostModel) -> bytes:
+    """The content of a model file; but for the day of the fit, equal models give equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _put(archive, "model.json", json.dumps(head, indent=1, sort_keys=True).encode())
-        _put(archive, "device.toml", model.device.to_toml().encode())
-        if model.measurements is not None:
-            for name, table in to_tables(model.measurements).items():
-                _put(archive, f"{name}.parquet", _parquet(table))
-            _put(archive, _ERRORS, _errors_to_json(model.fitted.errors))
-        if model.prior is not None:
-            _put(archive, _PRIOR, to_bytes(model.prior, dated=dated))
+        for name, content in members(model).items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -63,10 +69,6 @@ def save(model: CostModel, path: Path) -> None:
     except OSError as error:
         begun.unlink(missing_ok=True)
         raise ModelError(f"model file {path} cannot be written: {error.strerror}") from error
-
-
-def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -104,36 +106,36 @@ def load(path: Path) -> CostModel:
 def from_bytes(content: bytes, path: Path) -> CostModel:
     """A model from a file's bytes; `path` names it in errors."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
+        held = unpacked(content)
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} is no model file ({error}); make one with `hwcost fit`") from error
-    return _from_members(members, content, path)
+    return _from_members(held, content, path)
 
 
-def _from_members(members: dict[str, bytes], content: bytes, path: Path) -> CostModel:
+def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostModel:
     try:
-        head: dict[str, Any] = json.loads(members["model.json"])
+        head: dict[str, Any] = json.loads(held[HEAD])
         if head["format"] > FORMAT:
             raise ModelError(
                 f"{path} has model format {head['format']}, but this version reads up to {FORMAT}; update hwcost"
             )
-        device = Device.from_toml(members["device.toml"].decode(), f"{path}: device.toml")
+        device = Device.from_toml(held["device.toml"].decode(), f"{path}: device.toml")
         if not head["fitted"]:
             return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
-        prior = from_bytes(members[_PRIOR], path) if _PRIOR in members else None
+        prior = from_bytes(held[PRIOR], path) if PRIOR in held else None
         target, settings = Target(device, head["threads"], head["dtype"]), Settings(**head["settings"])
-        later = partial(_measurements, {name: members[f"{name}.parquet"] for name in SCHEMAS})
+        later = partial(_measurements, {name: held[f"{name}.parquet"] for name in SCHEMAS})
         about = target, head["runtime"]
         more = settings, prior, head.get("date", "")
         known = fitcache.recall(content)
         if known is not None:  # then the measurements could be read, and are not needed now
-            return CostModel(*about, known.fitted, later, *more, known.provenance)
+            return CostModel(*about, known.fitted, later, *more, known.about)
         measurements = later()
-        errors = _errors_from_json(members[_ERRORS], measurements) if _ERRORS in members else None
+        errors = _errors_from_json(held[_ERRORS], measurements) if _ERRORS in held else None
         fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
         model = CostModel(*about, fitted, measurements, *more)
-        fitcache.remember(content, fitcache.Known(fitted, model.provenance))
+        found = About(model.provenance, identity_of(held), model.counts)
+        fitcache.remember(content, fitcache.Known(fitted, found))
         return model
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error

@@ -81,7 +81,7 @@ class Pricer:
         self.reach = typical_reach(model, space) if model.is_fitted and space is not None else 1
         self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
         self.is_fitted = model.is_fitted
-        self.measured = _measured(model)
+        self.measured = model.counts
 
     def price(self, task: Task) -> dict[str, Any]:
         """The columns of a task's rows."""
@@ -174,16 +174,6 @@ def counted(graph: Graph) -> dict[str, Any]:
         "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
         "stride": _stride(graph.inputs[0].shape if graph.inputs else (), out),
     }  # fmt: skip
-
-
-def _measured(model: CostModel) -> dict[tuple[str, int], int]:
-    """How often each kernel was measured, at about which distance."""
-    found: dict[tuple[str, int], int] = {}
-    for network in model.measurements.networks if model.measurements is not None else ():
-        for m in network.kernels:
-            key = m.kernel.digest, int(_bucket(np.array([m.distance]))[0])
-            found[key] = found.get(key, 0) + 1
-    return found
 
 
 def _nothing(rows: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ LAYERS = (
     ("accuracy",),
     ("features",),
     ("residual",),
-    ("fitting+fitcache",),
+    ("fitting+about+fitcache",),
     ("model+modelfile+compose+assemble",),
     ("table+tablefile+tablevalues+tablemerge+lookup+pricing+generation+classical", "baselines"),
     ("advise",),

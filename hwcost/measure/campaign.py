@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from hwcost.kernel import bucket
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
 from hwcost.measure.machine import check_threads, environment, free_memory, keep_freed_memory, pinning, worker_name
@@ -294,7 +295,7 @@ class _Known:
         self._count = Counter(
             context
             for network in store.contexts(environment_id, rounds)
-            for context in {(digest, _bucket(distance)) for digest, distance in network}
+            for context in {(digest, bucket(distance)) for digest, distance in network}
         )
 
     def add(self, networks: Iterable[Network]) -> None:
@@ -308,12 +309,7 @@ class _Known:
 
 
 def _contexts(network: Network) -> set[tuple[str, int]]:
-    return {(p.kernel.digest, _bucket(p.distance)) for p in network.kernels}
-
-
-def _bucket(distance: int) -> int:
-    """Distances within a factor of two are one context."""
-    return distance.bit_length() if distance > 0 else min(distance, 0)
+    return {(p.kernel.digest, bucket(p.distance)) for p in network.kernels}
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
