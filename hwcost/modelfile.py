@@ -125,15 +125,16 @@ def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostMod
         prior = from_bytes(held[PRIOR], path) if PRIOR in held else None
         target, settings = Target(device, head["threads"], head["dtype"]), Settings(**head["settings"])
         later = partial(_measurements, {name: held[f"{name}.parquet"] for name in SCHEMAS})
-        about = target, head["runtime"]
-        more = settings, prior, head.get("date", "")
+        make = partial(
+            CostModel, target, head["runtime"], settings=settings, prior=prior, date=str(head.get("date", ""))
+        )
         known = fitcache.recall(content)
         if known is not None:  # then the measurements could be read, and are not needed now
-            return CostModel(*about, known.fitted, later, *more, known.about)
+            return make(fitted=known.fitted, measurements=later, about=known.about)
         measurements = later()
         errors = _errors_from_json(held[_ERRORS], measurements) if _ERRORS in held else None
         fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
-        model = CostModel(*about, fitted, measurements, *more)
+        model = make(fitted=fitted, measurements=measurements)
         found = About(model.provenance, identity_of(held), model.counts)
         fitcache.remember(content, fitcache.Known(fitted, found))
         return model

@@ -34,6 +34,7 @@ class Attention(nn.Module):
         keys = -(-bias // reduce)
         shape = (bias + keys, heads) if table else (heads, bias, keys)
         self.bias = nn.Parameter(torch.empty(shape)) if bias else None
+        self.index: Tensor | None
         self.register_buffer("index", torch.zeros(bias * keys, dtype=torch.int64) if bias and table else None)
         self.mix = nn.ModuleList(nn.Linear(heads, heads) for _ in range(2)) if talking and not fused else None
 

@@ -257,7 +257,8 @@ class AddedProduct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, t, d] -> [n, t, out]."""
-        return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+        y: Tensor = torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
+        return y
 
 
 def height_of(tokens: int) -> int:
@@ -306,4 +307,5 @@ class Selective(nn.Module):
         each = torch.stack([branch(x) for branch in self.branches], dim=1)
         n, k, c = each.shape[:3]
         weights = self.gate(each.sum(1).mean((2, 3), keepdim=True)).view(n, k, c, 1, 1).softmax(dim=1)
-        return (each * weights).sum(dim=1)
+        y: Tensor = (each * weights).sum(dim=1)
+        return y

@@ -97,7 +97,7 @@ def _alive(params: Mapping[str, Any]) -> frozenset[tuple[int, int]]:
     return _used(tuple([params.get(name, "none") != "none" for name in _NAMES]))
 
 
-@lru_cache(maxsize=2 ** len(EDGES))
+@lru_cache(maxsize=64)  # two to the six edges
 def _used(there: tuple[bool, ...]) -> frozenset[tuple[int, int]]:
     edges = {edge for edge, is_there in zip(EDGES, there, strict=True) if is_there}
     return frozenset(edge for path in _PATHS if edges.issuperset(path) for edge in path)
