@@ -29,14 +29,14 @@ _ENOUGH = 10  # errors from which a spread is estimated
 _MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
 _INSTRUMENT = (-6e-6, 3e-6)  # s that a kernel timed in context may bear less or more than when nobody looks
 _PREFER_CALLS = 1e4  # 1/s: where every call is a kernel, so that data cannot tell, the time is the call's
-_LEAST = 0.05  # of a kernel's time remains, however much of it timing added
+_LEAST = 0.1  # of a kernel's time remains, however much of it timing added
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
     """What lies between kernels timed in context and a network that nobody watches.
 
-        t(network) = sum_k max(scale * t_k + per_kernel, 0.05 * scale * t_k) + per_call * calls + fixed       (1)
+        t(network) = sum_k max(scale * t_k + per_kernel, 0.1 * scale * t_k) + per_call * calls + fixed       (1)
 
     Times in s. `per_kernel` is mostly below 0: reading the clock takes time that the kernel is charged with.
     """

@@ -16,17 +16,19 @@ A `Pricer` keeps nothing from batch to batch, so batches may be priced in any pr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.assemble import ONE_KERNEL_AN_OP
-from hwcost.features import columns, reach_of
+from hwcost.features import Columns, columns, reach_of
 from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
+from hwcost.residual import Prediction
 from hwcost.runtimes import get_runtime
 from hwcost.runtimes.torch_eager import as_called
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_SAMPLES = 15  # architectures that tell what is typical of a space
+_SAMPLES = 32  # architectures that tell how far those of a space reach
 _COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
 
 
@@ -78,7 +80,7 @@ class Pricer:
     """Prices tasks for one model; small enough to be sent to other processes."""
 
     def __init__(self, model: CostModel, space: Any = None) -> None:
-        self.reach = typical_reach(model, space) if model.is_fitted and space is not None else 1
+        self.reaches = reaches(model, space) if model.is_fitted and space is not None else {1: 1.0}
         self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
         self.is_fitted = model.is_fitted
         self.measured = model.counts
@@ -118,14 +120,24 @@ class Pricer:
         for name, value in (counts | {"calls": network.calls}).items():
             batch.counts[name][place] = value
 
+    def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, Prediction]:
+        """Kernels in the networks of the space: in the mean over how far these reach."""
+        (usual, share), *others = sorted(self.reaches.items(), key=lambda item: -item[1])
+        data = columns(kernels, self.target, usual)
+        found = self.fitted.residual.predict(data, self.fitted.sigma)
+        latency = share * found.latency
+        for reach, share in others:
+            there = self.fitted.residual.predict(columns(kernels, self.target, reach), self.fitted.sigma)
+            latency = latency + share * there.latency
+        return data, replace(found, latency=latency)
+
     def _times(self, batch: _Batch) -> dict[str, Any]:
         """Latency, interval, bound and coverage of each block."""
         row = np.concatenate([*batch.row, np.zeros(0, dtype=np.int64)])
         index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
         if not len(index):
             return _nothing(batch.rows)
-        data = columns([(kernel, _distance(bucket)) for kernel, bucket in batch.known], self.target, self.reach)
-        predicted = self.fitted.residual.predict(data, self.fitted.sigma)
+        data, predicted = self._predict([(kernel, _distance(bucket)) for kernel, bucket in batch.known])
         kernels = [kernel for kernel, _ in batch.known]
         n, overhead = batch.rows, self.fitted.overhead
         time = overhead.kernels(predicted.latency)[index]
@@ -147,11 +159,12 @@ class Pricer:
         }  # fmt: skip
 
 
-def typical_reach(model: CostModel, space: Any) -> int:
-    """The reach of the median of a few random architectures: a table prices a block once, in a typical network."""
+def reaches(model: CostModel, space: Any) -> dict[int, float]:
+    """How far networks of a space reach, and the share of each by a few random ones: a table prices a block once."""
     rng = np.random.default_rng(0)
     drawn = model.estimate_many([space.sample(rng) for _ in range(_SAMPLES)], space=space)
-    return reach_of(float(np.median([e.cost.bytes for e in drawn])), model.device)
+    count = Counter(reach_of(e.cost.bytes, model.device) for e in drawn)
+    return {reach: n / len(drawn) for reach, n in count.items()}
 
 
 def traced(block: Any) -> Graph:

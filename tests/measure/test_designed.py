@@ -66,7 +66,7 @@ def test_the_kinds_are_covered(graphs: list[Graph]) -> None:
     assert kinds >= {
         "conv2d", "conv_transpose2d", "linear", "matmul", "scaled_dot_product_attention", "batch_norm", "layer_norm",
         "group_norm", "softmax", "relu", "gelu", "silu", "hardswish", "sigmoid", "add", "mul", "cat", "max_pool2d",
-        "avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d",
+        "avg_pool2d", "adaptive_avg_pool2d", "upsample_nearest2d",
     }  # fmt: skip
 
 
