@@ -48,7 +48,7 @@ def key(content: bytes) -> str:
     ]
     code = b"".join(
         Path(__file__).with_name(name).read_bytes()
-        for name in ("features.py", "residual.py", "fitting.py", "roofline.py")
+        for name in ("kernel.py", "features.py", "residual.py", "fitting.py", "roofline.py")
     )
     return hashlib.sha256(content + "\0".join(versions).encode() + code).hexdigest()
 

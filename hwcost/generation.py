@@ -48,7 +48,7 @@ def pricer(space: Any, model: CostModel) -> Pricer:
     """
     if not composes(space, model.runtime):
         raise TableError(
-            f"blocks of {space.name} are single edges, across which {model.runtime} fuses, so no table adds up to its "
+            f"blocks of {space.name} are so small that {model.runtime} fuses across them, so no table adds up to its "
             f"networks; estimate them whole with model.estimate_many(params, space=space), or use {ONE_KERNEL_AN_OP[0]}"
         )
     return Pricer(model, space)

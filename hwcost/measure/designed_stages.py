@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from torch import nn
 
 from hwcost.measure.designed_attention import Attention
+from hwcost.measure.designed_draws import Rng, log_uniform, pick
 from hwcost.measure.designed_modules import (
     ChannelsLast,
     ClassToken,
@@ -34,7 +34,6 @@ from hwcost.measure.designed_modules import (
     Transposed,
 )
 
-Rng = np.random.Generator
 Layer = nn.Module
 _ACTIVATIONS: tuple[Callable[[], Layer], ...] = (
     nn.ReLU,
@@ -61,23 +60,23 @@ class Style:
 
 def stages(rng: Rng) -> tuple[list[Layer], Shape]:
     """Layers of a staged convolutional network, in order, and the shape of its input."""
-    batch = 1 if rng.random() < 0.8 else int(_pick(rng, 2, 4, 8))
-    size = int(_pick(rng, 64, 96, 128, 160, 192, 224, 224, 224, 256, 288))
-    into, act = bool(rng.random() < 0.5), _pick(rng, *_ACTIVATIONS)
+    batch = 1 if rng.random() < 0.8 else int(pick(rng, 2, 4, 8))
+    size = int(pick(rng, 64, 96, 128, 160, 192, 224, 224, 224, 256, 288))
+    into, act = bool(rng.random() < 0.5), pick(rng, *_ACTIVATIONS)
     style = Style(
         rng,
         act if not into or act is nn.GELU else partial(act, inplace=True),
-        int(_pick(rng, 3, 3, 5, 7)),
-        int(_pick(rng, 2, 3, 4, 6)),
+        int(pick(rng, 3, 3, 5, 7)),
+        int(pick(rng, 2, 3, 4, 6)),
         bool(rng.random() < 0.4),
         into,
     )
-    c = 8 * int(_pick(rng, 1, 2, 3, 4, 4, 5, 6, 8, 8, 8, 12, 16))
+    c = 8 * int(pick(rng, 1, 2, 3, 4, 4, 5, 6, 8, 8, 8, 12, 16))
     layers = _stem(style, c)
     for _ in range(4):
         kind = _BLOCKS[int(rng.choice(len(_BLOCKS), p=_WEIGHTS))]
-        out, stride = 8 * max(1, round(c * float(_pick(rng, 1, 1.25, 1.5, 2, 2)) / 8)), int(_pick(rng, 1, 2, 2, 2))
-        for number in range(int(_pick(rng, 1, 2, 3))):
+        out, stride = 8 * max(1, round(c * float(pick(rng, 1, 1.25, 1.5, 2, 2)) / 8)), int(pick(rng, 1, 2, 2, 2))
+        for number in range(int(pick(rng, 1, 2, 3))):
             layers.append(kind(style, c, out, stride if number == 0 else 1))
             c = out
     return [*layers, *_head(style, c)], (batch, 3, size, size)
@@ -85,43 +84,40 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
 
 def signals(rng: Rng) -> tuple[list[Layer], Shape]:
     """Layers that work along a signal, as those that make tokens of sound (arXiv:2006.11477), and its shape."""
-    c, size = (
-        int(_pick(rng, 1, 1, 2, 8, 40, 64, 128, 256)),
-        round(float(np.exp(rng.uniform(np.log(64), np.log(16000))))),
-    )
-    shape = (1 if rng.random() < 0.7 else int(_pick(rng, 2, 4)), c, size)
+    c, size = int(pick(rng, 1, 1, 2, 8, 40, 64, 128, 256)), round(log_uniform(rng, 64, 16000))
+    shape = (1 if rng.random() < 0.7 else int(pick(rng, 2, 4)), c, size)
     layers: list[Layer] = []
-    for _ in range(int(_pick(rng, 3, 4, 5, 6))):
-        kernel, stride = int(_pick(rng, 1, 2, 3, 3, 5, 8, 10)), int(_pick(rng, 1, 1, 2, 2, 4, 5))
-        out = c if rng.random() < 0.3 else 8 * round(float(np.exp(rng.uniform(np.log(2), np.log(64)))))
+    for _ in range(int(pick(rng, 3, 4, 5, 6))):
+        kernel, stride = int(pick(rng, 1, 2, 3, 3, 5, 8, 10)), int(pick(rng, 1, 1, 2, 2, 4, 5))
+        out = c if rng.random() < 0.3 else 8 * round(log_uniform(rng, 2, 64))
         groups = c if out == c and rng.random() < 0.4 else 1
         padding = kernel // 2 if rng.random() < 0.5 else 0
-        norm = _pick(rng, nn.Identity, nn.Identity, nn.BatchNorm1d, partial(nn.GroupNorm, out))
+        norm = pick(rng, nn.Identity, nn.Identity, nn.BatchNorm1d, partial(nn.GroupNorm, out))
         after = [] if norm is nn.Identity else [norm(out)]
         conv = nn.Conv1d(c, out, kernel, stride, padding, groups=groups, bias=bool(rng.random() < 0.5))
-        layers.append(nn.Sequential(conv, *after, _pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)()))
+        layers.append(nn.Sequential(conv, *after, pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)()))
         c = out
     return layers, shape
 
 
 def transformer(rng: Rng) -> tuple[list[Layer], Shape]:
     """Layers of a transformer, on an image's patches or on tokens, and the shape of its input."""
-    d = int(_pick(rng, 128, 192, 192, 256, 320, 384, 384, 512, 768))
+    d = int(pick(rng, 128, 192, 192, 256, 320, 384, 384, 512, 768))
     if rng.random() < 0.5:
-        size, patch = int(_pick(rng, 128, 192, 224, 224, 256)), int(_pick(rng, 8, 14, 16, 16, 32))
+        size, patch = int(pick(rng, 128, 192, 224, 224, 256)), int(pick(rng, 8, 14, 16, 16, 32))
         tokens, shape = (size // patch) ** 2, (1, 3, size, size)
         layers: list[Layer] = [nn.Conv2d(3, d, patch, patch), nn.Flatten(2), Transposed()]
         if rng.random() < 0.6:
             layers.append(ClassToken(d, add=True))
             tokens += 1
     else:
-        tokens = round(float(np.exp(rng.uniform(np.log(8), np.log(512)))))
+        tokens = round(log_uniform(rng, 8, 512))
         layers, shape = [], (1, tokens, d)  # type: ignore[assignment]
     make = _layer_style(rng, d, tokens)
-    for _ in range(int(_pick(rng, 1, 2, 3))):
+    for _ in range(int(pick(rng, 1, 2, 3))):
         layers += make()
     end = [ClassToken(d, add=False)] if rng.random() < 0.2 and tokens > 1 else [Mean(1, keep=False)]
-    return [*layers, nn.LayerNorm(d), *end, nn.Linear(d, int(_pick(rng, 10, 100, 1000)))], shape
+    return [*layers, nn.LayerNorm(d), *end, nn.Linear(d, int(pick(rng, 10, 100, 1000)))], shape
 
 
 def _layer_style(rng: Rng, d: int, tokens: int) -> Callable[[], list[Layer]]:
@@ -129,7 +125,7 @@ def _layer_style(rng: Rng, d: int, tokens: int) -> Callable[[], list[Layer]]:
     heads = d // int(rng.choice([s for s in (16, 32, 64, 64, 128) if d % s == 0]))
     fused, bias, table = bool(rng.random() < 0.7), tokens if rng.random() < 0.25 else 0, bool(rng.random() < 0.5)
     drop = [nn.Dropout()] if rng.random() < 0.5 else []
-    hidden, act = int(d * float(_pick(rng, 2, 8 / 3, 4, 4))) // 8 * 8, _pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)
+    hidden, act = int(d * float(pick(rng, 2, 8 / 3, 4, 4))) // 8 * 8, pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)
     before, norm = rng.random() < 0.75, RootMeanSquare if rng.random() < 0.2 else nn.LayerNorm
     gated, rotated, packed = rng.random() < 0.25, rng.random() < 0.2, rng.random() < 0.6
 
@@ -153,10 +149,6 @@ def _layer_style(rng: Rng, d: int, tokens: int) -> Callable[[], list[Layer]]:
 # -- parts ------------------------------------------------------------------------------------------
 
 
-def _pick(rng: Rng, *choices: Any) -> Any:
-    return choices[int(rng.integers(len(choices)))]
-
-
 def _conv(i: int, o: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[Layer]:
     return [nn.Conv2d(i, o, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(o)]
 
@@ -166,20 +158,20 @@ def _stem(s: Style, c: int) -> list[Layer]:
     if form < 0.15:  # patches, as in ConvNeXt
         return [nn.Conv2d(3, c, 4, 4), ChannelsLast(nn.LayerNorm(c))]
     if form < 0.35:
-        return [*_conv(3, c // 2, 3, 2), s.act(), *_conv(c // 2, c, 3, int(_pick(s.rng, 1, 2))), s.act()]
+        return [*_conv(3, c // 2, 3, 2), s.act(), *_conv(c // 2, c, 3, int(pick(s.rng, 1, 2))), s.act()]
     if form < 0.42:  # at full size
         return [*_conv(3, c, 3), s.act()]
-    layers = [*_conv(3, c, int(_pick(s.rng, 3, 3, 5, 7)), 2), s.act()]
+    layers = [*_conv(3, c, int(pick(s.rng, 3, 3, 5, 7)), 2), s.act()]
     return [*layers, nn.MaxPool2d(3, 2, 1)] if s.rng.random() < 0.5 else layers
 
 
 def _head(s: Style, c: int) -> list[Layer]:
     layers: list[Layer] = []
     if s.rng.random() < 0.4:
-        wide = 8 * round(c * float(_pick(s.rng, 2, 3, 4)) / 8)
+        wide = 8 * round(c * float(pick(s.rng, 2, 3, 4)) / 8)
         layers, c = [*_conv(c, wide), s.act()], wide
     pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if s.rng.random() < 0.6 else [Mean(2, 3, keep=False)]
-    return [*layers, *pool, nn.Linear(c, int(_pick(s.rng, 10, 100, 1000, 1000)))]
+    return [*layers, *pool, nn.Linear(c, int(pick(s.rng, 10, 100, 1000, 1000)))]
 
 
 def _joined(s: Style, body: list[Layer], i: int, o: int, stride: int) -> Layer:
@@ -190,7 +182,7 @@ def _joined(s: Style, body: list[Layer], i: int, o: int, stride: int) -> Layer:
 
 
 def _gate(s: Style, c: int) -> list[Layer]:
-    return [SqueezeExcite(c, max(8, c // int(_pick(s.rng, 4, 8, 16))))] if s.excite else []
+    return [SqueezeExcite(c, max(8, c // int(pick(s.rng, 4, 8, 16))))] if s.excite else []
 
 
 # -- blocks: (style, channels in, channels out, stride) -----------------------------------------------
@@ -208,7 +200,7 @@ def _basic(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _bottleneck(s: Style, i: int, o: int, stride: int) -> Layer:
-    inner = max(8, o // int(_pick(s.rng, 1, 2, 4)) // 8 * 8)
+    inner = max(8, o // int(pick(s.rng, 1, 2, 4)) // 8 * 8)
     width = int(s.rng.choice([g for g in (8, 16, 24, 32, 64) if inner % g == 0]))
     groups = inner // width if s.rng.random() < 0.35 else 1
     body = [*_conv(i, inner), s.act(), *_conv(inner, inner, 3, stride, groups), s.act(), *_gate(s, inner)]
@@ -217,7 +209,7 @@ def _bottleneck(s: Style, i: int, o: int, stride: int) -> Layer:
 
 def _inverted(s: Style, i: int, o: int, stride: int) -> Layer:
     hidden = 8 * max(1, round(i * s.expansion / 8))
-    kernel = int(_pick(s.rng, 3, 5, s.kernel))
+    kernel = int(pick(s.rng, 3, 5, s.kernel))
     body = [*_conv(i, hidden), s.act(), *_conv(hidden, hidden, kernel, stride, hidden), s.act(), *_gate(s, hidden)]
     body += _conv(hidden, o)
     return Residual(nn.Sequential(*body)) if stride == 1 and i == o else nn.Sequential(*body)
@@ -232,16 +224,16 @@ def _down(i: int, o: int, stride: int) -> list[Layer]:
 
 
 def _next(s: Style, i: int, o: int, stride: int) -> Layer:
-    hidden = o * int(_pick(s.rng, 2, 3, 4))
+    hidden = o * int(pick(s.rng, 2, 3, 4))
     mlp = nn.Sequential(nn.LayerNorm(o), nn.Linear(o, hidden), nn.GELU(), nn.Linear(hidden, o))
-    body = [nn.Conv2d(o, o, int(_pick(s.rng, 5, 7, 7)), padding="same", groups=o), ChannelsLast(mlp)]
+    body = [nn.Conv2d(o, o, int(pick(s.rng, 5, 7, 7)), padding="same", groups=o), ChannelsLast(mlp)]
     return nn.Sequential(*_down(i, o, stride), Residual(nn.Sequential(*body)))
 
 
 def _dense(s: Style, i: int, o: int, stride: int) -> Layer:
-    growth = int(_pick(s.rng, 8, 16, 24, 32))
+    growth = int(pick(s.rng, 8, 16, 24, 32))
     layers: list[Layer] = []
-    for number in range(int(_pick(s.rng, 1, 2, 3))):
+    for number in range(int(pick(s.rng, 1, 2, 3))):
         c = i + number * growth
         new = [
             nn.BatchNorm2d(c),
@@ -299,7 +291,7 @@ def _multi(s: Style, i: int, o: int, stride: int) -> Layer:
 
 def _summed(s: Style, i: int, o: int, stride: int, groups: int) -> Layer:
     """Convolutions of several windows, and maybe none, each normalised, and their sum."""
-    windows = (3, 1) if groups == 1 else (int(_pick(s.rng, 3, 5, 7)), *_pick(s.rng, (1,), (3,), (3, 1)))
+    windows = (3, 1) if groups == 1 else (int(pick(s.rng, 3, 5, 7)), *pick(s.rng, (1,), (3,), (3, 1)))
     branches: list[Layer] = [nn.Sequential(*_conv(i, o, window, stride, groups)) for window in windows]
     if stride == 1 and i == o:
         branches.append(nn.BatchNorm2d(i))
@@ -309,12 +301,12 @@ def _summed(s: Style, i: int, o: int, stride: int, groups: int) -> Layer:
 def _attend(s: Style, i: int, o: int, stride: int) -> Layer:
     """Attention over windows of the map, or over all of it, and a feed-forward."""
     heads = o // int(s.rng.choice([g for g in (8, 16, 32) if o % g == 0]))
-    hidden = o * int(_pick(s.rng, 2, 4))
-    window = int(_pick(s.rng, 7, 8, 7, 0))
+    hidden = o * int(pick(s.rng, 2, 4))
+    window = int(pick(s.rng, 7, 8, 7, 0))
     fused, packed = bool(s.rng.random() < 0.6), bool(s.rng.random() < 0.6)
     mix = Residual(nn.Sequential(nn.LayerNorm(o), Attention(o, heads, fused=fused, packed=packed)))
     feed = Residual(nn.Sequential(nn.LayerNorm(o), nn.Linear(o, hidden), nn.GELU(), nn.Linear(hidden, o)))
-    return nn.Sequential(*_down(i, o, stride), Grid(nn.Sequential(mix, feed), window, int(_pick(s.rng, 0, 0, 3))))
+    return nn.Sequential(*_down(i, o, stride), Grid(nn.Sequential(mix, feed), window, int(pick(s.rng, 0, 0, 3))))
 
 
 _BLOCKS = (

@@ -54,11 +54,11 @@ class NasBench201(Space):
         """The network; its cells are graphs, so that the blocks are wired by their names and the edges."""
         self.validate(params)
         edges = (
-            _convolved(s, f"stages.{s}.cells.{c}", a, b, dict(params))
+            _operation(s, f"stages.{s}.cells.{c}", a, b, dict(params))
             for s in range(len(STAGES)) for c in range(CELLS) for a, b in EDGES
         )  # fmt: skip
-        idle = {block.name: block.build() for block in edges if block is not None}
-        network = _Network(idle | {b.name: b.build() for b in self.blocks(params)}, params)
+        blocks = {b.name: b for b in (*edges, *self.blocks(params)) if b is not None}
+        network = _Network({name: block.build() for name, block in blocks.items()}, params)
         network.input_shape = self.input_shape(dict(params))
         return network
 
@@ -165,10 +165,10 @@ class _Reduce(nn.Module):
 
 
 def _edge(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
-    return _convolved(s, place, a, b, p) if (a, b) in _alive(p) else None
+    return _operation(s, place, a, b, p) if (a, b) in _alive(p) else None
 
 
-def _convolved(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
+def _operation(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
     """The op of an edge, whether anything needs it or not."""
     op, channels = p[f"edge.{a}-{b}"], STAGES[s]
     builds: dict[str, Callable[[], nn.Module]] = {

@@ -2,6 +2,7 @@
 
     python tests/bench/bench_families.py families --runtime onnxruntime --store families.db
     python tests/bench/bench_families.py known --runtime torch-eager --store known.db --samples 200
+    python tests/bench/bench_families.py families --runtime onnxruntime --store batch8.db --batch 8
 
 `families` and `development` are real networks of `families.py`; `known` are random networks of the spaces `mbconv` and
 `tiny-cnn`. What the store has not yet is measured first, on a machine that should be quiet; predictions
