@@ -29,7 +29,6 @@ TWO = {
     "bitwise_or": "Or",
 }  # fmt: skip
 NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}  # the second operand that ONNX Runtime takes for nothing
-RECURRENT = {"lstm": "LSTM", "gru": "GRU"}  # one node each; the copies around them are not foreseen
 REDUCED = {"mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin", "linalg_vector_norm": "ReduceL2"}
 VIEWS = {"reshape", "view", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as"}
 FILLED = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
@@ -79,7 +78,7 @@ class Export:
     def _unknown(self, op: Op, reads: list[Value]) -> None:
         writes = [Value(t.shape, t.dtype) for t in op.spec.outputs]
         if writes:
-            self.sketch.put(Step(RECURRENT.get(op.spec.kind, op.spec.kind), reads, writes, op.module))
+            self.sketch.put(Step(op.spec.kind, reads, writes, op.module))
         self.values |= dict(zip(op.writes, writes, strict=False))
 
     def _value(self, number: int, spec: TensorSpec) -> Value:

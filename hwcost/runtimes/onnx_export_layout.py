@@ -21,7 +21,10 @@ def _transpose(e: Export, op: Op, reads: list[Value]) -> None:
         names = ("dim0", "dim1") if spec.kind == "transpose" else ("axis0", "axis1")
         a, b = (whole(spec.param(name, default)) % rank for name, default in zip(names, (-2, -1), strict=True))
         axes[a], axes[b] = b, a
-    e.write(op, "Transpose", reads[:1], perm=tuple(axes))
+    if axes == sorted(axes):
+        e.values[op.writes[0]] = reads[0]
+    else:
+        e.write(op, "Transpose", reads[:1], perm=tuple(axes))
 
 
 @exports("unbind", "split", "split_with_sizes", "chunk", "tensor_split")

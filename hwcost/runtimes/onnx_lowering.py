@@ -16,7 +16,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import hwcost.runtimes.onnx_export_layout  # noqa: F401 - registers its functions
+import hwcost.runtimes.onnx_export_layout
+import hwcost.runtimes.onnx_export_recurrent  # noqa: F401 - these two register their functions
 from hwcost.graph import Graph, TensorSpec
 from hwcost.kernel import Kernel
 from hwcost.runtimes.base import Network, Placed
@@ -45,20 +46,22 @@ def lower(graph: Graph, runtime: str, *, part: bool = False) -> Network:
 
 
 def add_into_plain_conv(sketch: Sketch) -> None:
-    """Outside blocks an addition is fused into a convolution only where an activation follows."""
-    for step in sketch:
-        after = step.out.readers[0] if step.kind == "Add" and step.out.uses == len(step.out.readers) == 1 else None
-        if after is None or after.kind not in IN_CONV or len({v.shape for v in step.reads}) > 1:
+    """Outside blocks a convolution with a bias takes in the addition that follows, and an activation after it."""
+    for add in sketch:
+        if add.kind != "Add" or len({v.shape for v in add.reads}) > 1 or len(add.out.shape) != 4:
             continue
-        for mine, other in (step.reads, step.reads[::-1]):
+        for mine, other in (add.reads, add.reads[::-1]):
             conv = sole_maker(mine, "Conv")
-            if conv is None or conv.blocked or "activation" in conv.attributes or len(mine.shape) != 4:
+            if conv is None or conv.blocked or "activation" in conv.attributes or len(conv.reads) != 3:
                 continue
-            conv.attributes["activation"] = after.kind.encode()
+            after = add.out.readers[0] if add.out.uses == len(add.out.readers) == 1 else None
+            last = add if after is None or after.kind not in IN_CONV else after
+            if last is not add:
+                conv.attributes["activation"] = last.kind.encode()
             made = Step("Conv", [*conv.reads, other], [Value(mine.shape)], conv.module, conv.attributes)
             sketch.put(made)
-            sketch.replace(after.out, made.out)
-            sketch.drop(after)
+            sketch.replace(last.out, made.out)
+            sketch.drop(last)
             break
     sketch.sort()
 

@@ -42,6 +42,17 @@ class Does(nn.Module):
         return self.function(x)
 
 
+class First(nn.Module):
+    """The first output of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)[0]  # type: ignore[no-any-return]
+
+
 def windows(x: Tensor) -> Tensor:
     """[n, c, h, w] -> windows of 4 x 4, channels last, shifted by 2."""
     n, c, h, w = x.shape
@@ -71,6 +82,15 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "sum that begins with nothing": (
         lambda: nn.Sequential(nn.Conv2d(16, 16, 1), Does(lambda x: 0 + x), Residual(nn.Conv2d(16, 16, 1))), MAP),
     "resize by cubes": (lambda: nn.Upsample(scale_factor=2.0, mode="bicubic"), MAP),
+    "recurrence, batch first": (
+        lambda: nn.Sequential(nn.Linear(32, 32), First(nn.LSTM(32, 16, batch_first=True))), TOKENS),
+    "recurrence of two layers, both ways": (
+        lambda: First(nn.GRU(32, 16, num_layers=2, bidirectional=True)), TOKENS),
+    "recurrence without a bias": (lambda: First(nn.RNN(32, 16, bias=False, batch_first=True)), TOKENS),
+    "transposition of nothing": (lambda: Does(lambda x: F.relu(x).permute(0, 1, 2, 3).exp()), MAP),
+    "sum into a plain convolution": (lambda: nn.Sequential(Residual(nn.Conv2d(9, 9, 1)), nn.ELU()), (1, 9, 6, 6)),
+    "sum after one without a bias": (
+        lambda: nn.Sequential(Residual(nn.Conv2d(9, 9, 1, bias=False)), nn.ReLU()), (1, 9, 6, 6)),
     "odd channels and a sum": (
         lambda: nn.Sequential(nn.Conv2d(16, 19, 1), Residual(nn.Conv2d(19, 19, 3, padding=1)), nn.ReLU()), MAP),
     "sum in blocks": (lambda: nn.Sequential(Residual(nn.Conv2d(16, 16, 3, padding=1)), nn.Hardswish()), MAP),
@@ -112,11 +132,10 @@ def test_the_kernels_of_a_space_are_foreseen(space: str) -> None:
 
 
 def test_most_designed_networks_are_foreseen_whole() -> None:
-    """Copies around recurrent layers, and a few sums of designed networks, are not."""
     items = list(islice(sampled_items(DesignedSpace(), seed=3), 20))
     pairs = [compared(*materialise(item.build)) for item in items]
-    assert sum(abs(real.total() - foreseen.total()) <= 0.05 * real.total() for real, foreseen in pairs) >= 17
-    assert sum(real == foreseen for real, foreseen in pairs) >= 15
+    assert all(abs(real.total() - foreseen.total()) <= 0.05 * real.total() for real, foreseen in pairs)
+    assert sum(real == foreseen for real, foreseen in pairs) >= 19
 
 
 def test_a_block_is_as_wide_as_a_register() -> None:
