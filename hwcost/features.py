@@ -20,6 +20,7 @@ from hwcost.device import Device
 from hwcost.graph import ITEMSIZE, OpSpec, Param, TensorSpec
 from hwcost.kernel import Kernel
 from hwcost.roofline import level_time
+from hwcost.rules import cost_of
 
 Array = NDArray[np.float64]
 
@@ -129,16 +130,16 @@ def _log(x: Array) -> Array:
     return np.log2(1.0 + x)
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=1 << 16)
 def _traffic(kernel: Kernel) -> tuple[int, int, int, int, int]:
     cost = kernel.cost
     return cost.flops, cost.macs, cost.bytes_weights, cost.bytes_activations, cost.bytes_written
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=1 << 16)
 def _shape_features(kernel: Kernel) -> tuple[float, ...]:
     """Geometry of a kernel: the main op's tensors and parameters."""
-    op = _main(kernel)
+    op = kernel.main
     out = op.outputs[0] if op.outputs else op.inputs[0]
     first = op.inputs[0] if op.inputs else out
     tensors = [t for o in kernel.ops for t in o.inputs]
@@ -154,7 +155,7 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
 def _extent(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
     channels_in, channels_out = _channels(op, first, out)
     height, width = (out.shape[-2], out.shape[-1]) if len(out.shape) >= 4 else (1, 1)
-    depth = _traffic(Kernel((op,)))[1] / max(out.numel, 1)
+    depth = cost_of(op)[0].macs / max(out.numel, 1)
     sizes = (depth, channels_out, channels_in, out.numel // channels_out, height, width)
     batch = math.log2(max(out.shape[0], 1)) if out.shape else 0.0
     more = (_last(first), _last(out), first.numel)
@@ -234,21 +235,16 @@ def _last(t: TensorSpec) -> int:
     return max(t.shape[-1], 1) if t.shape else 1
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=1 << 16)
 def _label(kernel: Kernel) -> str:
     """The kind, told apart by what changes how an op is computed: groups, and one channel in and out of each."""
-    op = _main(kernel)
+    op = kernel.main
     groups = _scalar(op.param("groups", 1))
     if groups <= 1:
-        return kernel.kind
+        return op.kind
     ends = (op.inputs[0].shape, op.outputs[0].shape)
     alone = all(len(shape) > 1 and groups == shape[1] for shape in ends)
-    return kernel.kind + ("/depthwise" if alone else "/grouped")
-
-
-def _main(kernel: Kernel) -> OpSpec:
-    kind = kernel.kind
-    return next(op for op in kernel.ops if op.kind == kind)
+    return op.kind + ("/depthwise" if alone else "/grouped")
 
 
 def _window(op: OpSpec) -> float:

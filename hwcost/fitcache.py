@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import joblib
 
 import hwcost
 
@@ -55,11 +54,11 @@ def key(content: bytes) -> str:
 
 def recall(content: bytes) -> Known | None:
     """The fit of a model file's bytes, if this user has made it before."""
-    path = folder() / f"{key(content)}.joblib"
+    path = folder() / f"{key(content)}.pickle"
     try:
         if path.stat().st_uid != _user():
             return None
-        found = joblib.load(path)
+        found = pickle.loads(path.read_bytes())
     except Exception:  # whatever is wrong with a cache, the answer is to fit again
         return None
     return found if isinstance(found, Known) else None
@@ -67,11 +66,11 @@ def recall(content: bytes) -> Known | None:
 
 def remember(content: bytes, known: Known) -> None:
     """Keep a fit; where the folder cannot be written it is not kept."""
-    path = folder() / f"{key(content)}.joblib"
+    path = folder() / f"{key(content)}.pickle"
     try:
         folder().mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
-        joblib.dump(known, partial)
+        partial.write_bytes(pickle.dumps(known, pickle.HIGHEST_PROTOCOL))
         partial.replace(path)
     except OSError:
         return

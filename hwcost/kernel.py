@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -33,10 +33,18 @@ class Kernel:
     """One launch. The first op gives it its kind; tensors between its ops are `internal`."""
 
     ops: tuple[OpSpec, ...]
+    _hash: int = field(init=False, repr=False, compare=False)  # kernels are looked up far more often than made
 
     def __post_init__(self) -> None:
         if not self.ops:
             raise KernelError("a kernel must hold at least one op, but got none")
+        object.__setattr__(self, "_hash", hash(self.ops))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Kernel], tuple[tuple[OpSpec, ...]]]:
+        return Kernel, (self.ops,)  # without the hash, since those of text differ from process to process
 
     @property
     def name(self) -> str:
@@ -44,9 +52,14 @@ class Kernel:
         return "+".join(op.kind for op in self.ops)
 
     @property
+    def main(self) -> OpSpec:
+        """The op that dominates: the one with most macs, or else the first."""
+        return self.ops[0] if len(self.ops) == 1 else max(self.ops, key=lambda op: cost_of(op)[0].macs)
+
+    @property
     def kind(self) -> str:
-        """Kind of the op that dominates: the one with most macs, or else the first."""
-        return max(self.ops, key=lambda op: cost_of(op)[0].macs).kind
+        """Kind of the op that dominates."""
+        return self.main.kind
 
     @property
     def dtype(self) -> str:
@@ -85,7 +98,7 @@ class Kernel:
             ) from error
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=1 << 16)
 def _digest(kernel: Kernel) -> str:
     """First 20 hex digits of the SHA-256 of the canonical JSON, remembered."""
     return hashlib.sha256(kernel.to_json().encode()).hexdigest()[:20]

@@ -52,6 +52,7 @@ _SHORTEST = 1e-8  # s
 _TRUST = 0.4  # how much of its own measurement a kernel is taken at, beyond what the trees learned of it
 _FAR = 0.3  # log error from which a kernel says little of its kind's terms
 _PARALLEL_FROM = 20_000  # rows
+_BINS = 255  # as many as the trees take
 UNSEEN_SIGMA = 1.0  # log error stated for a kind that was never measured: a factor of e
 
 
@@ -77,6 +78,32 @@ class Settings:
     seed: int = 0
 
 
+class Bins:
+    """Features as the numbers of the bins that they fall into, of which each holds the same weight.
+
+    scikit-learn would bin them so too, but sorts a column anew for each edge where rows have weights, which
+    takes longer than growing the trees. The first column, the kind, stays as it is.
+    """
+
+    def __init__(self, features: Array, weight: Array) -> None:
+        self._edges = [_edges(column, weight) for column in features.T[1:]]
+
+    def __call__(self, features: Array) -> Array:
+        """[n, features], each in its bin."""
+        binned = [edges.searchsorted(column) for edges, column in zip(self._edges, features.T[1:], strict=True)]
+        return np.column_stack([features[:, 0], *binned])
+
+
+def _edges(column: Array, weight: Array) -> Array:
+    """Largest values of all bins but the last; midpoints between the values where they are few."""
+    distinct = np.unique(column)
+    if len(distinct) <= _BINS:
+        return np.asarray((distinct[1:] + distinct[:-1]) / 2)
+    order = np.argsort(column)
+    below = np.cumsum(weight[order])
+    return np.unique(column[order][below.searchsorted(below[-1] * np.arange(1, _BINS) / _BINS)])
+
+
 class Residual:
     """Gradient boosting on log(t / t_kind), eq. (1)."""
 
@@ -92,6 +119,7 @@ class Residual:
         self._everything: tuple[cKDTree, NDArray[np.str_]] | None = None  # of all kinds, and which
         self._sigma_all = UNSEEN_SIGMA
         self._trees: HistGradientBoostingRegressor | None = None
+        self._bins = Bins(np.zeros((0, 0)), np.zeros(0))
         self._left: dict[bytes, float] = {}  # of kernels that were measured: what the trees leave of r
 
     def fit(self, data: Columns, latency: Array, weight: Array) -> Residual:
@@ -99,11 +127,12 @@ class Residual:
         if self.prior is None:
             self._learn_terms(data, latency, weight)
         target = np.log(latency) - self._base(data)
-        kinds, counts = np.unique(data.kinds, return_counts=True)
-        self._vocabulary = {str(k): i for i, k in enumerate(kinds)}
-        for kind, count in zip(kinds, counts, strict=True):
-            self._learn_kind(str(kind), int(count), data, target)
-        self._everything = cKDTree(data.features[:, support_columns()]), np.array(data.kinds)
+        names = np.array(data.kinds)
+        place = data.features[:, support_columns()]
+        self._vocabulary = {str(kind): number for number, kind in enumerate(np.unique(names))}
+        for kind in self._vocabulary:
+            self._learn_kind(kind, place[names == kind], target[names == kind])
+        self._everything = cKDTree(place), names
         self._sigma_all = max(float(np.std(target)), 0.3)
         s = self.settings
         self._trees = HistGradientBoostingRegressor(
@@ -117,9 +146,11 @@ class Residual:
             categorical_features=[0],
         )
         coded = self._coded(data)
+        self._bins = Bins(coded, weight)
+        binned = self._bins(coded)
         with _threads(len(target)):
-            self._trees.fit(coded, target, sample_weight=weight)
-            left = target - self._trees.predict(coded)
+            self._trees.fit(binned, target, sample_weight=weight)
+            left = target - self._trees.predict(binned)
         self._left = dict(zip(_identities(coded), (_TRUST * left).tolist(), strict=True))
         return self
 
@@ -131,12 +162,11 @@ class Residual:
             if rows.sum() >= _TERMS_FROM:
                 self._terms[kind] = _least_squares(design[rows], latency[rows], weight[rows])
 
-    def _learn_kind(self, kind: str, count: int, data: Columns, target: Array) -> None:
-        rows = np.array(data.kinds) == kind
-        self._medians[kind] = float(np.median(target[rows]))
-        self._sigmas[kind] = max(float(np.std(target[rows])), 0.2)
-        if count >= _MINIMUM_OF_KIND:
-            self._measured[kind] = cKDTree(data.features[rows][:, support_columns()])
+    def _learn_kind(self, kind: str, place: Array, target: Array) -> None:
+        self._medians[kind] = float(np.median(target))
+        self._sigmas[kind] = max(float(np.std(target)), 0.2)
+        if len(target) >= _MINIMUM_OF_KIND:
+            self._measured[kind] = cKDTree(place)
 
     def predict(self, data: Columns, sigma: Mapping[str, float] | None = None) -> Prediction:
         """Latency of kernels; `sigma` gives the error of each kind inside the measured range, under the name of
@@ -146,37 +176,37 @@ class Residual:
             none = np.zeros(n, dtype=bool)
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none)
         known = np.array([identity in self._left for identity in _identities(self._coded(data))], dtype=bool)
-        outside = self._outside(data)
-        if self.prior is not None:
-            outside = np.minimum(outside, self.prior._outside(data))
+        own = self._outside(data)
+        outside = own if self.prior is None else np.minimum(own, self.prior._outside(data))
         errors = dict(self._sigmas) | dict(sigma or {})
         names = [(known_as(k), k) if is_known else (k, k) for k, is_known in zip(data.kinds, known, strict=True)]
         inside = np.array([errors.get(name, errors.get(kind, UNSEEN_SIGMA)) for name, kind in names])
         far = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
         error = np.where(outside == 0, inside, np.maximum(inside, far))
-        latency = np.exp(self._base(data) + self._correction(data))
+        latency = np.exp(self._base(data) + self._correction(data, own))
         bounded = np.where(outside == 0, latency, np.maximum(latency, data.roofline))
         return Prediction(bounded, error, outside == 0, known)
 
     def _base(self, data: Columns) -> Array:
         """Log of what is known before the trees: t_kind, or what the prior makes of the kernels."""
         if self.prior is not None:
-            return self.prior._base(data) + self.prior._correction(data)
+            return self.prior._base(data) + self.prior._correction(data, self.prior._outside(data))
         coefficients = np.array([self._terms.get(k, self._terms_of_any) for k in self._akin(data).kinds])
         return np.asarray(np.log(np.maximum((_terms(data) * coefficients).sum(axis=1), _SHORTEST)))
 
-    def _correction(self, data: Columns) -> Array:
-        """r(x) of eq. (2)."""
+    def _correction(self, data: Columns, outside: Array) -> Array:
+        """r(x) of eq. (2), for kernels that are `_outside` by so much."""
         if self._trees is None:
             return np.zeros(len(data.kinds))
-        data = self._akin(data)
-        median = np.array([self._medians[k] for k in data.kinds])
-        coded = self._coded(data)
+        akin = self._akin(data)
+        if akin is not data:
+            outside = self._outside(akin)
+        median = np.array([self._medians[k] for k in akin.kinds])
+        coded = self._coded(akin)
         with _threads(len(data.kinds)):
-            trees = self._trees.predict(coded)
-        if self._left:
-            trees += np.array([self._left.get(identity, 0.0) for identity in _identities(coded)])
-        fade = np.exp2(-np.maximum(self._outside(data) - _FADE, 0.0))
+            trees = self._trees.predict(self._bins(coded))
+        trees += np.array([self._left.get(identity, 0.0) for identity in _identities(coded)])
+        fade = np.exp2(-np.maximum(outside - _FADE, 0.0))
         return np.asarray(fade * trees + (1 - fade) * median)
 
     def _akin(self, data: Columns) -> Columns:
