@@ -21,7 +21,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -210,7 +210,15 @@ def whole_timing(rounds: Sequence[Round], *, target: float = np.inf) -> Timing:
 
 
 def kernel_timings(rounds: Sequence[Round], *, target: float = np.inf) -> list[Timing]:
-    """Timing of each kernel, in the order they run."""
+    """Timing of each kernel, in the order they run.
+
+    No run of a network is the quickest of each of its kernels: low quantiles of single kernels sum to less than
+    that of their sum, by 5 % where there are a hundred. Kernels are what a network consists of, so their
+    latencies are raised, all by the same factor, to sum to the low quantile of what a profile holds together.
+    """
     every = [r.kernels.astype(float) for r in rounds]
-    calm = [r.calm_kernels() for r in rounds]
-    return summarise(calm, [r.disturbed for r in rounds], met=every, target=target)
+    calm, disturbed = [r.calm_kernels() for r in rounds], [r.disturbed for r in rounds]
+    together = summarise([r.sum(axis=1, keepdims=True) for r in calm], disturbed)[0].latency
+    timings = summarise(calm, disturbed, met=every, target=target)
+    single = sum(t.latency for t in timings)
+    return [replace(t, latency=t.latency * together / single) for t in timings] if single > 0 else timings
