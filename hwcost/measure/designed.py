@@ -1,7 +1,7 @@
 """The space `designed`: random networks made to cover the shapes that kernels come in.
 
-Six networks of ten are of realistic structure (`designed_stages`), a few work on signals, the others
-are chains of pieces (`designed_chain`). A network follows from its seed and the version of these rules alone.
+Six networks of ten are of realistic structure (`designed_stages`), a few work on signals or are a classifier
+alone, the others are chains of pieces (`designed_chain`). A network follows from its seed and the version of these rules alone.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from hwcost.measure import MeasurementError
-from hwcost.measure.designed_chain import chain, expected
+from hwcost.measure.designed_chain import chain, expected, head
 from hwcost.measure.designed_draws import log_uniform
 from hwcost.measure.designed_modules import Shape
 from hwcost.measure.designed_stages import signals, stages, transformer
 
-VERSION = 6
-_SIGNALS = 0.04  # of all networks
+VERSION = 7
+_SIGNALS, _HEADS = 0.04, 0.03  # of all networks
 _LONG_TIMES = (1e-3, 1.2e-1)  # s, expected, of networks of realistic structure
 _LATER = 0.5  # of those, that begin somewhere in the middle: else nothing late in a network were ever reached
 
@@ -63,6 +63,8 @@ def draw(rng: Rng) -> tuple[nn.Module, Shape]:
     """A random network and the shape of its input: of realistic structure six times of ten, else mostly a chain."""
     if rng.random() < _SIGNALS:
         return _cut(rng, *signals(rng), limit=log_uniform(rng, *_LONG_TIMES))
+    if rng.random() < _HEADS:
+        return head(rng)
     form = rng.random()
     if form < 0.4:
         return _cut(rng, *stages(rng), limit=log_uniform(rng, *_LONG_TIMES))

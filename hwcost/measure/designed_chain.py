@@ -46,7 +46,7 @@ from hwcost.tracing import trace
 _TIMES = (3e-4, 2.5e-2)  # s, expected, least and most
 _RATE, _BANDWIDTH, _CALL = 4e10, 1e10, 5e-6  # flop/s, byte/s, s: only decide when a network is long enough
 _ACTIVATION_LIMIT = 1 << 23  # elements of one activation
-_WEIGHT_LIMIT = 1 << 24  # elements of one matrix of a classifier
+_WEIGHT_LIMIT = 1 << 27  # elements of one matrix of a classifier
 _MOST_PIECES, _TRIES = 14, 30
 
 
@@ -209,6 +209,13 @@ def _head(rng: Rng, shape: Shape) -> nn.Module:
 
 def _gate(rng: Rng, shape: Shape) -> nn.Module:
     return SqueezeExcite(shape[1], max(1, shape[1] // int(pick(rng, 4, 8, 16))))
+
+
+def head(rng: Rng) -> tuple[nn.Module, Shape]:
+    """A late map and its classifier, and the shape of the map."""
+    size = int(pick(rng, 1, 2, 4, 7, 7))
+    shape = (1 if rng.random() < 0.8 else int(pick(rng, 2, 8)), int(pick(rng, 128, 256, 512, 768, 1024)), size, size)
+    return _classifier(rng, shape), shape
 
 
 def _classifier(rng: Rng, shape: Shape) -> nn.Module:

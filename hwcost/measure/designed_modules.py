@@ -159,6 +159,21 @@ class ClassToken(nn.Module):
         return torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
 
 
+class Embedded(nn.Module):
+    """Words looked up in a table, and their places in another, as language models begin."""
+
+    def __init__(self, words: int, tokens: int, d: int) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(words, d), nn.Embedding(tokens, d)
+        self.register_buffer("order", torch.arange(tokens, device="cpu"), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, tokens], anything -> [n, tokens, d]."""
+        word = (x * 1e3).long().remainder(self.words.num_embeddings)
+        y: Tensor = self.words(word) + self.places(self.order)
+        return y
+
+
 class Summed(nn.Module):
     """The sum of several branches."""
 

@@ -20,6 +20,7 @@ from hwcost.measure.designed_draws import Rng, log_uniform, pick
 from hwcost.measure.designed_modules import (
     ChannelsLast,
     ClassToken,
+    Embedded,
     Concatenated,
     Grid,
     Mean,
@@ -76,7 +77,7 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
     for _ in range(4):
         kind = _BLOCKS[int(rng.choice(len(_BLOCKS), p=_WEIGHTS))]
         out, stride = 8 * max(1, round(c * float(pick(rng, 1, 1.25, 1.5, 2, 2)) / 8)), int(pick(rng, 1, 2, 2, 2))
-        for number in range(int(pick(rng, 1, 2, 3))):
+        for number in range(int(pick(rng, 1, 2, 3, 5))):
             layers.append(kind(style, c, out, stride if number == 0 else 1))
             c = out
     return [*layers, *_head(style, c)], (batch, 3, size, size)
@@ -92,6 +93,9 @@ def signals(rng: Rng) -> tuple[list[Layer], Shape]:
         out = c if rng.random() < 0.3 else 8 * round(log_uniform(rng, 2, 64))
         groups = c if out == c and rng.random() < 0.4 else 1
         padding = kernel // 2 if rng.random() < 0.5 else 0
+        size = (size + 2 * padding - kernel) // stride + 1
+        if size < 2:
+            break
         norm = pick(rng, nn.Identity, nn.Identity, nn.BatchNorm1d, partial(nn.GroupNorm, out))
         after = [] if norm is nn.Identity else [norm(out)]
         conv = nn.Conv1d(c, out, kernel, stride, padding, groups=groups, bias=bool(rng.random() < 0.5))
@@ -113,6 +117,9 @@ def transformer(rng: Rng) -> tuple[list[Layer], Shape]:
     else:
         tokens = round(log_uniform(rng, 8, 512))
         layers, shape = [], (1, tokens, d)  # type: ignore[assignment]
+        if rng.random() < 0.7:
+            words = round(log_uniform(rng, 1000, 60000))
+            layers, shape = [Embedded(words, tokens, d)], (1, tokens)  # type: ignore[assignment]
     make = _layer_style(rng, d, tokens)
     for _ in range(int(pick(rng, 1, 2, 3))):
         layers += make()
