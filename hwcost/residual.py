@@ -156,11 +156,15 @@ class Residual:
 
     def _learn_terms(self, data: Columns, latency: Array, weight: Array) -> None:
         kinds, design = np.array(data.kinds), _terms(data)
-        self._terms_of_any = _least_squares(design, latency, weight)
+        relative = design / latency[:, None]
+        none = np.zeros((0, 5)), np.zeros(0)
+        self._terms_of_any = _least_squares(relative, weight, none)
+        usual = np.diag(np.sqrt(np.average(relative**2, axis=0, weights=weight)))
+        like_any = usual, usual @ self._terms_of_any  # one kernel's worth for each term
         for kind in set(data.kinds):
             rows = kinds == kind
             if rows.sum() >= _TERMS_FROM:
-                self._terms[kind] = _least_squares(design[rows], latency[rows], weight[rows])
+                self._terms[kind] = _least_squares(relative[rows], weight[rows], like_any)
 
     def _learn_kind(self, kind: str, place: Array, target: Array) -> None:
         self._medians[kind] = float(np.median(target))
@@ -266,12 +270,14 @@ def _identities(coded: Array) -> Iterator[bytes]:
     return (blake2b(row.tobytes(), digest_size=8).digest() for row in np.ascontiguousarray(coded))
 
 
-def _least_squares(design: Array, latency: Array, weight: Array) -> Array:
-    """Coefficients >= 0 of least relative error; kernels that are far off count less each time."""
-    relative, robust = design / latency[:, None], weight.copy()
+def _least_squares(relative: Array, weight: Array, prior: tuple[Array, Array]) -> Array:
+    """Coefficients >= 0 for which the terms, as shares of what was measured, sum to 1; kernels that are far off
+    count less each time. `prior` are equations that hold besides: what a kind's kernels do not tell, such as the
+    price of weights where few have any, is then that of all kinds."""
+    robust = weight.copy()
     for _ in range(3):
         root = np.sqrt(robust)
-        found, _ = nnls(relative * root[:, None], root)
+        found, _ = nnls(np.vstack([relative * root[:, None], prior[0]]), np.append(root, prior[1]))
         off = np.log(np.maximum(relative @ found, 1e-3))
         robust = weight / (1 + (off / _FAR) ** 2)
     return np.asarray(found)

@@ -50,6 +50,19 @@ def test_without_trees_a_machine_without_overlap_is_found_exactly(measurements: 
     assert few.predict(data).latency == pytest.approx(latency, rel=1e-6)
 
 
+def test_what_a_kinds_kernels_do_not_tell_is_as_with_all_kinds(measurements: Measurements, device: Device) -> None:
+    """Where weights cost twice what DRAM takes, they do so in a kind of which nobody has seen one with weights."""
+    data, _ = _data(measurements, device)
+    latency = data.compute_time + 2 * data.streams[:, 0] + data.streams[:, 1] + data.streams[:, 2] + 4e-6
+    few = Residual(Settings(iterations=1, learning_rate=1e-9)).fit(data, latency, np.ones_like(latency))
+    plain = next(k for k in set(data.kinds) if not data.streams[np.array(data.kinds) == k, 0].any())
+    (row, *_) = np.flatnonzero(np.array(data.kinds) == plain)
+    (before,) = few.predict(_rows(data, np.array([row]))).latency
+    data.streams[row, 0] = 1e-3
+    (after,) = few.predict(_rows(data, np.array([row]))).latency
+    assert after - before == pytest.approx(2e-3, rel=1e-6)
+
+
 def test_the_same_data_give_the_same_fit_in_another_process() -> None:
     script = (
         "import sys; sys.path.insert(0, 'tests/model'); import conftest as c; from hwcost import CostModel, Device;"
