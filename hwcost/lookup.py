@@ -1,4 +1,10 @@
-"""Sums of look-ups, fast: f(choices) = constant + sum_s T_s[choices of the decisions of s].
+"""Sums of small arrays indexed by choices, for many architectures at once.
+
+    t[n] = constant + sum_s T_s[choices of the decisions of s]                         (1)
+    t[n] = constant + sum_s T_s[r, choices],  r = how many edges sum_s Q_s[choices] reaches        (2)
+
+(2) is for times that depend on how much the whole network moves: there a term holds Q_s, its traffic, and its
+times at each reach r.
 
 Two things make it fast. Terms are merged while the merged array stays in cache (a sum of two
 arrays over few decisions is one array over their union), so a network of twenty blocks needs a
@@ -9,6 +15,7 @@ computed over contiguous small integers.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,27 +29,34 @@ _CHUNK = 1 << 14  # architectures at a time
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """An array over some of the decisions: `values` is [sizes of `decisions`]."""
+    """An array over some of the decisions: `values` is [sizes of `decisions`].
+
+    Where times depend on the reach it is [1 + reaches, sizes of `decisions`]: the traffic first, then the times.
+    """
 
     decisions: tuple[int, ...]  # ascending
     values: NDArray[np.float64]
 
 
 class Lookup:
-    """The merged terms over decisions of the given sizes."""
+    """The merged terms over decisions of the given sizes; `edges` is the least traffic of each reach from 1 on."""
 
-    def __init__(self, terms: Sequence[Term], sizes: Sequence[int], constant: float) -> None:
+    def __init__(self, terms: Sequence[Term], sizes: Sequence[int], constant: float, edges: Sequence[int] = ()) -> None:
         self.sizes = tuple(sizes)
         self.constant = constant
         self.terms = merge(terms, sizes)
-        self._flat = [(t.decisions, _strides(t, sizes), np.ascontiguousarray(t.values).ravel()) for t in self.terms]
-        self._lists = [(d, s, flat.tolist()) for d, s, flat in self._flat]
+        self.edges, reached = _reached(self.terms, edges)
+        self._flat = [_Flat.of(t, sizes, reached) for t in self.terms]
+        self._lists = [(f.decisions, f.strides, f.traffic.tolist(), f.times.tolist()) for f in self._flat]
 
     def one(self, choices: Sequence[int]) -> float:
         """The sum for one architecture."""
-        total = self.constant
-        for decisions, strides, values in self._lists:
-            total += values[sum(choices[d] * s for d, s in zip(decisions, strides, strict=True))]
+        found = [
+            (sum([choices[d] * s for d, s in zip(decisions, strides, strict=True)]), traffic, times)
+            for decisions, strides, traffic, times in self._lists
+        ]
+        reach = bisect_right(self.edges, sum([q[at] for at, q, _ in found])) if self.edges else 0
+        total: float = self.constant + sum([times[reach][at] for at, _, times in found])
         return total
 
     def many(self, choices: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -68,13 +82,55 @@ class Lookup:
         return columns
 
     def _sum(self, columns: NDArray[np.unsignedinteger], out: NDArray[np.float64]) -> None:
+        places = [flat.places(columns) for flat in self._flat]
         out.fill(self.constant)
-        for decisions, strides, values in self._flat:
-            kind: Any = np.uint16 if len(values) <= 1 << 16 else np.uint32
-            index = np.zeros(len(out), dtype=kind)
-            for d, stride in zip(decisions, strides, strict=True):
-                index += columns[d] * kind(stride)
-            out += values.take(index, mode="clip")  # every index is in range; "clip" only saves the check
+        reach = self._reach(places) if self.edges else None
+        for flat, place in zip(self._flat, places, strict=True):
+            if reach is not None:
+                place += reach * place.dtype.type(flat.times.shape[1])
+            out += flat.times.ravel().take(place, mode="clip")  # every place exists; "clip" only saves the check
+
+    def _reach(self, places: Sequence[NDArray[np.unsignedinteger]]) -> NDArray[np.uint8]:
+        moved: Any = sum(f.traffic.take(place, mode="clip") for f, place in zip(self._flat, places, strict=True))
+        reach = np.zeros(len(moved), dtype=np.uint8)
+        for edge in self.edges:
+            reach += moved >= edge
+        return reach
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """A term as it is looked up, its choices one index."""
+
+    decisions: tuple[int, ...]
+    strides: tuple[int, ...]
+    traffic: NDArray[np.float64]  # [entries]; [0] where nothing depends on it
+    times: NDArray[np.float64]  # [reaches, entries]
+
+    @classmethod
+    def of(cls, term: Term, sizes: Sequence[int], reached: slice | None) -> _Flat:
+        extents = [sizes[d] for d in term.decisions]
+        strides = tuple(math.prod(extents[i + 1 :]) for i in range(len(extents)))
+        if reached is None:
+            return cls(term.decisions, strides, np.zeros(0), np.ascontiguousarray(term.values).reshape(1, -1))
+        values = term.values.reshape(len(term.values), -1)
+        return cls(term.decisions, strides, values[0].copy(), np.ascontiguousarray(values[1:][reached]))
+
+    def places(self, columns: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
+        """Index of each architecture among the entries, of integers that are large enough for all reaches."""
+        kind: Any = np.uint16 if self.times.size <= 1 << 16 else np.uint32
+        place: NDArray[np.unsignedinteger] = np.zeros(columns.shape[1], dtype=kind)
+        for d, stride in zip(self.decisions, self.strides, strict=True):
+            place += columns[d] * kind(stride)
+        return place
+
+
+def _reached(terms: Sequence[Term], edges: Sequence[int]) -> tuple[list[int], slice | None]:
+    """The edges that some network may reach and some may not, and which reaches these tell apart."""
+    if not edges:
+        return [], None
+    least, most = (bisect_right(edges, sum(float(f(t.values[0])) for t in terms)) for f in (np.min, np.max))
+    return list(edges[least:most]), slice(least, most + 1)
 
 
 def merge(terms: Sequence[Term], sizes: Sequence[int]) -> list[Term]:
@@ -85,13 +141,17 @@ def merge(terms: Sequence[Term], sizes: Sequence[int]) -> list[Term]:
         for i, other in enumerate(merged):
             union = set(term.decisions) | set(other.decisions)
             entries = math.prod(sizes[d] for d in union)
-            if entries <= max(_MERGED, other.values.size) and (best < 0 or entries < least):
+            if entries <= max(_MERGED, _entries(other, sizes)) and (best < 0 or entries < least):
                 best, least = i, entries
         if best < 0:
             merged.append(term)
         else:
             merged[best] = _add(merged[best], term, sizes)
     return merged
+
+
+def _entries(term: Term, sizes: Sequence[int]) -> int:
+    return math.prod(sizes[d] for d in term.decisions)
 
 
 def _add(a: Term, b: Term, sizes: Sequence[int]) -> Term:
@@ -101,10 +161,6 @@ def _add(a: Term, b: Term, sizes: Sequence[int]) -> Term:
 
 def _spread(term: Term, union: tuple[int, ...], sizes: Sequence[int]) -> NDArray[np.float64]:
     """The term's array, broadcast over the decisions of `union`."""
+    columns = term.values.shape[: term.values.ndim - len(term.decisions)]
     shape = [sizes[d] if d in term.decisions else 1 for d in union]
-    return np.broadcast_to(term.values.reshape(shape), [sizes[d] for d in union])
-
-
-def _strides(term: Term, sizes: Sequence[int]) -> list[int]:
-    extents = [sizes[d] for d in term.decisions]
-    return [math.prod(extents[i + 1 :]) for i in range(len(extents))]
+    return np.broadcast_to(term.values.reshape((*columns, *shape)), (*columns, *(sizes[d] for d in union)))

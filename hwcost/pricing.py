@@ -7,6 +7,10 @@ A block's time is
 the network's law (`hwcost.model`) without the part that a network pays once. Kernels are predicted
 once in a batch, and blocks are sums over indices into them.
 
+How long a kernel takes depends on how far its network reaches (`hwcost.features.reach_of`), which a block alone
+does not know: a row has the time at every reach, the traffic that tells a network's reach as a sum over its
+blocks, and as its latency the mean over networks of the space.
+
 Blocks of one form (`hwcost.templates`) are lowered together where a runtime makes a kernel of every
 op: each op is made once for every distinct set of the sizes it depends on. All other blocks are
 traced, or written down by their template, and lowered one by one.
@@ -16,7 +20,7 @@ A `Pricer` keeps nothing from batch to batch, so batches may be priced in any pr
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.assemble import ONE_KERNEL_AN_OP
-from hwcost.features import Columns, columns, reach_of
+from hwcost.device import Device
+from hwcost.features import NAMES, Columns, columns, reach_of
 from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
 from hwcost.residual import Prediction
@@ -40,6 +45,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _SAMPLES = 32  # architectures that tell how far those of a space reach
+_MOST = 1 << 50  # byte; no network moves as many
 _COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
 
 
@@ -80,7 +86,7 @@ class Pricer:
     """Prices tasks for one model; small enough to be sent to other processes."""
 
     def __init__(self, model: CostModel, space: Any = None) -> None:
-        self.reaches = reaches(model, space) if model.is_fitted and space is not None else {1: 1.0}
+        self.shares = reaches(model, space) if model.is_fitted and space is not None else np.ones(1)  # of each reach
         self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
         self.is_fitted = model.is_fitted
         self.measured = model.counts
@@ -120,27 +126,33 @@ class Pricer:
         for name, value in (counts | {"calls": network.calls}).items():
             batch.counts[name][place] = value
 
-    def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, Prediction]:
-        """Kernels in the networks of the space: in the mean over how far these reach."""
-        (usual, share), *others = sorted(self.reaches.items(), key=lambda item: -item[1])
+    def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, Prediction, Array]:
+        """Kernels in networks of the usual reach, and their times (s) at every reach, [reaches, kernels]."""
+        usual = int(np.argmax(self.shares)) if len(self.shares) > 1 else 1
         data = columns(kernels, self.target, usual)
         found = self.fitted.residual.predict(data, self.fitted.sigma)
-        latency = share * found.latency
-        for reach, share in others:
-            there = self.fitted.residual.predict(columns(kernels, self.target, reach), self.fitted.sigma)
-            latency = latency + share * there.latency
-        return data, replace(found, latency=latency)
+        if len(self.shares) == 1:
+            return data, found, found.latency[None]
+        there = (found if r == usual else self._reaching(data, r) for r in range(len(self.shares)))
+        return data, found, np.stack([p.latency for p in there])
+
+    def _reaching(self, data: Columns, reach: int) -> Prediction:
+        """The same kernels in networks of another reach."""
+        features = data.features.copy()
+        features[:, NAMES.index("reach")] = reach
+        return self.fitted.residual.predict(replace(data, features=features), self.fitted.sigma)
 
     def _times(self, batch: _Batch) -> dict[str, Any]:
         """Latency, interval, bound and coverage of each block."""
         row = np.concatenate([*batch.row, np.zeros(0, dtype=np.int64)])
         index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
         if not len(index):
-            return _nothing(batch.rows)
-        data, predicted = self._predict([(kernel, _distance(bucket)) for kernel, bucket in batch.known])
+            return self._nothing(batch.rows)
+        data, predicted, raw = self._predict([(kernel, _distance(bucket)) for kernel, bucket in batch.known])
         kernels = [kernel for kernel, _ in batch.known]
         n, overhead = batch.rows, self.fitted.overhead
-        time = overhead.kernels(predicted.latency)[index]
+        times = overhead.kernels(raw)
+        time = (self.shares @ times)[index]
         total = np.maximum(np.bincount(row, time, n), 1e-12)
         latency = total + overhead.per_call * batch.counts["calls"]
         sigma = _error(row, index, time * predicted.sigma[index], kernels, n) / total if self.is_fitted else np.zeros(n)
@@ -151,20 +163,49 @@ class Pricer:
         support = np.bincount(row, time * known[index], n) / total
         inside = np.bincount(row, ~known[index], n) == 0
         count = self._count(batch, row, index)
+        moved = np.bincount(row, np.array([float(k.cost.bytes) for k in kernels])[index], n)
+        there = [np.bincount(row, each[index], n) + overhead.per_call * batch.counts["calls"] for each in times]
         return {
             "latency_s": latency, "low_s": latency / spread, "high_s": latency * spread, "sigma": sigma,
             "shared": shared, "memory_share": memory, "bound": np.where(memory >= 0.5, "memory", "compute").tolist(),
             "support": np.where(inside, 1.0, support), "count": count, "kernels": np.bincount(row, minlength=n),
             "coverage": np.where(count > 0, "measured", np.where(inside, "interpolated", "extrapolated")).tolist(),
+            **self._by_reach(moved.astype(np.int64), there),
+        }  # fmt: skip
+
+    def _by_reach(self, traffic: Ints, times: Sequence[Array]) -> dict[str, Any]:
+        """The columns that tell a network's reach and the blocks' times there; none where nothing was fitted."""
+        if len(self.shares) == 1:
+            return {}
+        return {"traffic": traffic} | {at_reach(r): np.maximum(t, 1e-12) for r, t in enumerate(times)}
+
+    def _nothing(self, rows: int) -> dict[str, Any]:
+        """The times of blocks without any kernel."""
+        least, zero, none = np.full(rows, 1e-12), np.zeros(rows), np.zeros(rows, dtype=np.int64)
+        return {
+            "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "shared": zero, "memory_share": zero,
+            "bound": ["compute"] * rows, "support": np.ones(rows), "count": none, "kernels": none,
+            "coverage": ["interpolated"] * rows, **self._by_reach(none, [least] * len(self.shares)),
         }  # fmt: skip
 
 
-def reaches(model: CostModel, space: Any) -> dict[int, float]:
-    """How far networks of a space reach, and the share of each by a few random ones: a table prices a block once."""
+def at_reach(reach: int) -> str:
+    """Name of the column of times in networks of some reach."""
+    return f"reach_{reach}_s"
+
+
+def reach_edges(device: Device) -> list[int]:
+    """The least traffic (byte) of a network of each reach from 1 on."""
+    most = reach_of(_MOST, device)
+    return [bisect_left(range(_MOST), r, key=lambda moved: reach_of(moved, device)) for r in range(1, most + 1)]
+
+
+def reaches(model: CostModel, space: Any) -> Array:
+    """The share of each reach among a few random networks of a space."""
     rng = np.random.default_rng(0)
     drawn = model.estimate_many([space.sample(rng) for _ in range(_SAMPLES)], space=space)
-    count = Counter(reach_of(e.cost.bytes, model.device) for e in drawn)
-    return {reach: n / len(drawn) for reach, n in count.items()}
+    found = [reach_of(e.cost.bytes, model.device) for e in drawn]
+    return np.bincount(found, minlength=reach_of(_MOST, model.device) + 1) / len(drawn)
 
 
 def traced(block: Any) -> Graph:
@@ -186,16 +227,6 @@ def counted(graph: Graph) -> dict[str, Any]:
         "params": graph.params, "input_bytes": sum(t.bytes for t in graph.inputs),
         "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
         "stride": _stride(graph.inputs[0].shape if graph.inputs else (), out),
-    }  # fmt: skip
-
-
-def _nothing(rows: int) -> dict[str, Any]:
-    """The times of blocks without any kernel."""
-    least, zero = np.full(rows, 1e-12), np.zeros(rows)
-    return {
-        "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "shared": zero, "memory_share": zero,
-        "bound": ["compute"] * rows, "support": np.ones(rows), "count": np.zeros(rows, dtype=np.int64),
-        "kernels": np.zeros(rows, dtype=np.int64), "coverage": ["interpolated"] * rows,
     }  # fmt: skip
 
 

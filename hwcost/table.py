@@ -5,7 +5,8 @@ latency is a sum of table look-ups,
 
     t(choices) = fixed + sum_s  T_s[choices of the decisions of site s]        (1)
 
-one array T_s a site. A row of the table is a distinct block; sites share rows. The file is Parquet:
+one array T_s a site, for networks that reach equally far (`hwcost.tablesum`). A row of the table is a distinct
+block; sites share rows. The file is Parquet:
 rows are the blocks, the schema's metadata hold the space, the target and eq. (1)'s structure, so a
 table is read without the space's code.
 
@@ -17,7 +18,6 @@ a miss; it is refused with the names of the nearest rows, until `complete` has a
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +32,12 @@ from hwcost import generation
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.classical import places_of, rows_of
 from hwcost.generation import Progress, Walk, priced, pricer, tasks
-from hwcost.lookup import Lookup, Term
+from hwcost.lookup import Lookup
+from hwcost.pricing import reach_edges
 from hwcost.tablefile import Head, Parts, Place, TableError, checked, read, write
 from hwcost.tablemerge import Hits, absorb, averaged, count_hits, difference, nearest
-from hwcost.tablevalues import TableBlock, TableEstimate, peak_memory
+from hwcost.tablesum import Sums
+from hwcost.tablevalues import TableEstimate
 
 if TYPE_CHECKING:
     from hwcost.measure import Measurements
@@ -262,33 +264,7 @@ class LatencyTable:
         stands = {p.name: row for p in self.places if (row := p.row(chosen, sizes)) != -1}
         if min(stands.values(), default=0) < 0:
             self._miss(array[:1])
-        rows = np.array(list(stands.values()), dtype=np.intp)
-        column = {name: values[rows] for name, values in self._columns.items()}
-        times = column["latency_s"]
-        kernels = float(times.sum())
-        spread = math.exp(self.meta["z"] * self._error(rows, kernels))
-        latency = kernels + float(self.meta["fixed_s"])
-        own = zip(stands, *(column[c].tolist() for c in ("latency_s", "low_s", "high_s")), strict=True)
-        return TableEstimate(
-            latency=latency, low=latency / spread, high=latency * spread, confidence=self.meta["confidence"],
-            support=float((column["support"] * times).sum() / kernels),
-            memory_share=float((column["memory_share"] * times).sum() / kernels),
-            **{what: float(column[what].sum()) for what in ("macs", "flops", "bytes", "params")},
-            peak_memory=peak_memory(column),
-            blocks={name: TableBlock(latency=t, low=low, high=high) for name, t, low, high in own},
-        )  # fmt: skip
-
-    def _error(self, rows: NDArray[np.intp], total: float) -> float:
-        """Standard error of the log of the sum; a block that stands twice errs twice the same way."""
-        times = self._columns["latency_s"]
-        own = np.bincount(rows, weights=(times * self._columns["sigma"])[rows])
-        shared = float((times * self._columns["shared"])[rows].sum())
-        return math.hypot(self.meta["common"], math.sqrt(float((own**2).sum())) / total, shared / total)
-
-    @cached_property
-    def _columns(self) -> dict[str, NDArray[np.float64]]:
-        """The numbers of the rows as arrays: a search asks for one architecture at a time, and pandas is slow there."""
-        return {str(c): self.frame[c].to_numpy(dtype=float) for c in self.frame.select_dtypes("number")}
+        return self._sums.estimate(stands)
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -319,15 +295,12 @@ class LatencyTable:
     # -- inside -----------------------------------------------------------------------------------
 
     @cached_property
+    def _sums(self) -> Sums:
+        return Sums(self.frame, self.places, self.meta, self.choices)
+
+    @cached_property
     def _lookup(self) -> Lookup:
-        times, terms = self._columns["latency_s"], []
-        for place in self.places:
-            order = np.argsort(place.decisions)
-            known = np.where(place.rows == -1, 0.0, np.nan)  # nothing stands there, or there is no row
-            known[place.rows >= 0] = times[place.rows[place.rows >= 0]]
-            values = known.reshape([self.choices[d] for d in place.decisions]).transpose(order)
-            terms.append(Term(tuple(sorted(place.decisions)), values))
-        return Lookup(terms, self.choices, float(self.meta["fixed_s"]))
+        return self._sums.lookup()
 
     def _miss(self, choices: NDArray[np.integer]) -> None:
         """Refuse an architecture that has a block without a row."""
@@ -378,7 +351,8 @@ class LatencyTable:
 
 def _meta(space: Any, model: CostModel) -> dict[str, Any]:
     fixed = model.overhead.fixed if model.is_fitted else 0.0
-    return _about(space, _target(model)) | {"fixed_s": fixed, **model.interval, "model": model.digest}
+    reach = {"reach_edges": reach_edges(model.device)} if model.is_fitted else {}
+    return _about(space, _target(model)) | {"fixed_s": fixed, **model.interval, "model": model.digest, **reach}
 
 
 def _about(space: Any, target: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _doublings(a: int, b: int) -> float:
 def absorb(
     frame: pd.DataFrame, places: Sequence[Place], missing: Sequence[str], extra: pd.DataFrame
 ) -> tuple[pd.DataFrame, list[Place], list[str]]:
-    """The table with those rows of `extra` that it misses."""
+    """The table with those rows of `extra` that it misses, and the columns that both have."""
     wanted = {key: i for i, key in enumerate(missing)}
     new = extra[extra["block"].isin(wanted.keys())]
     to = np.zeros(len(missing), dtype=np.int32)
@@ -86,7 +86,8 @@ def absorb(
     to[to == 0] = -np.arange(len(left), dtype=np.int32)
     to -= 2  # new rows count on from the old ones, those still missing from -2 down
     moved = [Place(p.name, p.decisions, _moved(p.rows, to)) for p in places]
-    return pd.concat([frame, new], ignore_index=True) if len(new) else frame, moved, left
+    shared = [name for name in frame if name in new]
+    return pd.concat([frame[shared], new[shared]], ignore_index=True) if len(new) else frame, moved, left
 
 
 def _moved(rows: NDArray[np.int32], to: NDArray[np.int32]) -> NDArray[np.int32]:

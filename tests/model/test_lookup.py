@@ -34,6 +34,22 @@ def test_against_a_naive_sum(drawn: tuple[list[Term], list[int]], seed: int) -> 
         assert lookup.one(row) == pytest.approx(naive)
 
 
+@given(sums(), st.integers(0, 2**32))
+def test_by_reach_against_a_naive_sum(drawn: tuple[list[Term], list[int]], seed: int) -> None:
+    """Terms of traffic and two times: the second holds where the traffic is 3 or more."""
+    terms, sizes = drawn
+    rng = np.random.default_rng(seed)
+    three = [Term(t.decisions, np.stack([rng.integers(0, 3, t.values.shape), t.values, 2 * t.values])) for t in terms]
+    lookup = Lookup(three, sizes, 0.25, edges=[3])
+    choices = np.column_stack([rng.integers(0, n, 20) for n in sizes])
+    for row, value in zip(choices.tolist(), lookup.many(choices), strict=True):
+        moved, near, far = sum(
+            (t.values[(slice(None), *(row[d] for d in t.decisions))] for t in three), start=np.zeros(3)
+        )
+        assert value == pytest.approx(0.25 + (far if moved >= 3 else near))
+        assert lookup.one(row) == pytest.approx(value)
+
+
 @given(sums())
 def test_merging_leaves_fewer_terms_none_much_larger(drawn: tuple[list[Term], list[int]]) -> None:
     terms, sizes = drawn

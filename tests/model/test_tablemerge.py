@@ -106,7 +106,7 @@ def test_a_report_of_hits_and_misses(table: LatencyTable) -> None:
     assert report.missing == {"linear 4x16 16": 2}
 
 
-def test_a_model_prices_what_is_missing(table: LatencyTable, device: Device) -> None:
+def test_a_model_prices_what_is_missing(table: LatencyTable, device: Device, measurements: Measurements) -> None:
     model = CostModel.analytic(device)
     some = table.complete(SPACE, model, [[1, 1]])
     assert len(some) == 7
@@ -115,6 +115,9 @@ def test_a_model_prices_what_is_missing(table: LatencyTable, device: Device) -> 
     assert len(all_of_them) == 3 + 9
     every = np.array([[i, j] for i in range(3) for j in range(3)])
     assert (all_of_them.latency(every) > 0).all()
+    fitted = table.complete(SPACE, CostModel.fit(measurements, device=device))
+    assert set(fitted.frame) == set(table.frame)  # what was measured has no time at every reach
+    assert (fitted.latency(every) > 0).all()
     with pytest.raises(TableError, match="completed for its own target"):
         table.complete(SPACE, CostModel.analytic(device, runtime="onnxruntime"))
 
