@@ -3,6 +3,9 @@
 Resolution, patch size, width, depth and the MLP's expansion are searched for the whole network: its layers
 are alike, as in the paper's own models. Heads are 64 wide. Classification is from the mean of the tokens
 (X. Zhai et al., CVPR 2022), which needs no class token.
+
+Blocks end where no runtime fuses across: the last layer holds the norm that follows it, since a sum that only a norm
+reads is one kernel with it.
 """
 
 from __future__ import annotations
@@ -62,8 +65,9 @@ def _stem(p: Params) -> Block:
 def _layer(j: int, p: Params) -> Block | None:
     if p["depth"] <= j:
         return None
-    shape = (1, _tokens(p), p["width"])
-    return Block(f"layers.{j}", f"layer {shape} {p['mlp']}", partial(Layer, p["width"], p["mlp"]), shape)
+    shape, last = (1, _tokens(p), p["width"]), p["depth"] == j + 1
+    key = f"layer {shape} {p['mlp']}{' last' if last else ''}"
+    return Block(f"layers.{j}", key, partial(Layer, p["width"], p["mlp"], last), shape)
 
 
 def _head(classes: int, p: Params) -> Block:
@@ -86,18 +90,19 @@ class Embed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
         tokens: torch.Tensor = self.project(x).flatten(2).transpose(1, 2)
-        return tokens + self.place
+        return self.place + tokens  # laid out as its first term: token by token, whatever the convolution writes
 
 
 class Layer(nn.Module):
-    """A pre-norm transformer layer: [n, tokens, width] -> the same."""
+    """A pre-norm transformer layer, the `last` with the norm of all: [n, tokens, width] -> the same."""
 
-    def __init__(self, width: int, mlp: int) -> None:
+    def __init__(self, width: int, mlp: int, last: bool) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp * width), nn.GELU(), nn.Linear(mlp * width, width))
         self.heads = width // HEAD
+        self.final = nn.LayerNorm(width) if last else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -105,16 +110,16 @@ class Layer(nn.Module):
         q, k, v = self.qkv(self.norm1(x)).view(n, tokens, 3, self.heads, HEAD).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, width)
         x = x + self.out(mixed)
-        out: torch.Tensor = x + self.mlp(self.norm2(x))
+        out: torch.Tensor = self.final(x + self.mlp(self.norm2(x)))
         return out
 
 
 class _Head(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.norm, self.classify = nn.LayerNorm(width), nn.Linear(width, classes)
+        self.classify = nn.Linear(width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[n, tokens, width] -> [n, classes]."""
-        out: torch.Tensor = self.classify(self.norm(x).mean(1))
+        out: torch.Tensor = self.classify(x.mean(1))
         return out
