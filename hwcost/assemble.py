@@ -8,6 +8,7 @@ read are one module, built once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,11 @@ def composes(space: Any, runtime: str) -> bool:
     return runtime in ONE_KERNEL_AN_OP or not getattr(space, "fine", False)
 
 
+def like(site: Any) -> str:
+    """The earlier site whose blocks stand here too, "" for blocks of its own."""
+    return getattr(site, "like", "")
+
+
 class Assembler:
     """Remembers the blocks of one space. `lower` traces and lowers a module, `price` predicts parts of networks of
     some reach, `reach` tells it from a network's traffic (byte)."""
@@ -41,7 +47,7 @@ class Assembler:
     ) -> None:
         self.space = space
         self._lower, self._price, self._reach = lower, price, reach
-        self._placed: list[dict[tuple[Any, ...], Placing | None]] = [{} for _ in space.sites]
+        self._placed: dict[str, dict[tuple[Any, ...], Placing | None]] = {site.name: {} for site in space.sites}
         self._defaults = {d.name: d.choices[0] for d in space.decisions}
         self._parts: dict[tuple[str, int], Part] = {}  # by block and reach of the whole
         self._networks: dict[str, Network] = {}  # blocks as kernels
@@ -77,12 +83,14 @@ class Assembler:
         self.space.validate(params)
         full = self._defaults | dict(params)
         found = []
-        for site, placed in zip(self.space.sites, self._placed, strict=True):
-            values = tuple([full[name] for name in site.decisions])
+        for site in self.space.sites:
+            placed, values = self._placed[like(site) or site.name], tuple([full[name] for name in site.decisions])
             if values not in placed:
                 placed[values] = self._meet(site.block(dict(zip(site.decisions, values, strict=True))))
-            found.append(placed[values])
-        return [placing for placing in found if placing is not None]
+            placing = placed[values]
+            if placing is not None:
+                found.append((site.name, placing[1]) if like(site) else placing)
+        return found
 
     def _meet(self, block: Any) -> Placing | None:
         if block is None:
@@ -94,7 +102,10 @@ class Assembler:
     def _lowered(self, block: Any) -> Network:
         import torch
 
-        return self._lower(self._module(block.build), (torch.empty(block.input_shape, device="meta"),))
+        from hwcost.tracing import trace
+
+        graph = trace(self._module(block.build), (torch.empty(block.input_shape, device="meta"),))
+        return self._lower(replace(graph, since=getattr(block, "since", 0)))
 
     def _module(self, build: Any) -> nn.Module:
         """The block's module without memory; one for all blocks that are built by the same call."""

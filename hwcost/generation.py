@@ -20,13 +20,14 @@ import pickle
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 
-from hwcost.assemble import ONE_KERNEL_AN_OP, composes
+from hwcost.assemble import ONE_KERNEL_AN_OP, composes, like
 from hwcost.pricing import Pricer, Task, traced
 from hwcost.tablefile import Head, Parts, Place, TableError
 from hwcost.templates import NoTemplate, Template
@@ -66,12 +67,16 @@ class Walk:
         self.places: list[Place] = []
         self.done = self.rows = 0  # combinations, distinct blocks
         self._choices = {d.name: (position, d.choices) for position, d in enumerate(space.decisions)}
-        self.total = sum(math.prod(len(self._choices[n][1]) for n in site.decisions) for site in space.sites)
+        own = [site for site in space.sites if not like(site)]
+        self.total = sum(math.prod(len(self._choices[n][1]) for n in site.decisions) for site in own)
 
     def blocks(self) -> Iterator[Any]:
         """Distinct blocks in the order of their rows."""
         seen: dict[bytes, int] = {}
         for site in self.space.sites:
+            if like(site):
+                self.places.append(replace(next(p for p in self.places if p.name == site.like), name=site.name))
+                continue
             rows = array("i")
             for values in itertools.product(*(self._choices[name][1] for name in site.decisions)):
                 self.done += 1
@@ -100,7 +105,8 @@ def tasks(blocks: Iterable[Any], size: int = BATCH) -> Iterator[Task]:
 def _task(blocks: list[Any]) -> Task:
     forms: dict[Any, list[int]] = {}
     for place, block in enumerate(blocks):
-        forms.setdefault(getattr(block, "form", None), []).append(place)
+        form = None if getattr(block, "since", 0) else getattr(block, "form", None)
+        forms.setdefault(form, []).append(place)
     loose, groups = forms.pop(None, []), []
     for form, places in forms.items():
         template = _template(form, len(blocks[places[0]].sizes)) if len(places) >= _WORTH_A_TEMPLATE else None

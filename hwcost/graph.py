@@ -127,6 +127,7 @@ class Graph:
     weight_bytes: int  # parameters, buffers and constants
     lives: tuple[Life, ...]
     notes: tuple[str, ...] = ()
+    since: int = 0  # bytes moved since the inputs were written, of a part that does not follow their maker at once
 
     @cached_property
     def cost(self) -> Cost:

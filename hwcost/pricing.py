@@ -209,14 +209,15 @@ def reaches(model: CostModel, space: Any) -> Array:
 
 
 def traced(block: Any) -> Graph:
-    """The graph of one block, built on meta."""
+    """The graph of one block where it stands, built on meta."""
     import torch
 
     from hwcost.tracing import trace
 
     with torch.device("meta"):
         module = block.build()
-    return trace(module, (torch.empty(block.input_shape, device="meta"),)).unstacked()
+    graph = trace(module, (torch.empty(block.input_shape, device="meta"),)).unstacked()
+    return replace(graph, since=getattr(block, "since", 0))
 
 
 def counted(graph: Graph) -> dict[str, Any]:

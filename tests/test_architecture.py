@@ -29,7 +29,7 @@ LAYERS = (
     ("residual",),
     ("fitting+about+fitcache",),
     ("model+modelfile+compose+assemble",),
-    ("table+tablefile+tablevalues+tablemerge+lookup+pricing+generation+classical", "baselines"),
+    ("table+tablefile+tablevalues+tablemerge+tablesum+lookup+pricing+generation+classical", "baselines"),
     ("advise",),
     ("importers", "report"),
     ("search",),

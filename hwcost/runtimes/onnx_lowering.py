@@ -42,7 +42,7 @@ def lower(graph: Graph, runtime: str, *, part: bool = False) -> Network:
     add_into_plain_conv(sketch)
     take_apart(sketch)
     sketch.clean()
-    return _placed(sketch, runtime)
+    return _placed(sketch, runtime, graph.since)
 
 
 def add_into_plain_conv(sketch: Sketch) -> None:
@@ -77,8 +77,8 @@ def take_apart(sketch: Sketch, *, only_outputs: bool = False) -> None:
     sketch.sort()
 
 
-def _placed(sketch: Sketch, runtime: str) -> Network:
-    moved, placed = 0, list[Placed]()
+def _placed(sketch: Sketch, runtime: str, moved: int) -> Network:
+    placed = list[Placed]()
     written: dict[int, int] = {}
     for step in sketch.steps:
         kernel, size = _kernel(

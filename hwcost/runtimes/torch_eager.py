@@ -68,7 +68,7 @@ def as_called(op: Op) -> OpSpec:
 def reuse_distances(graph: Graph) -> list[int]:
     """For each op, bytes moved between the writing of its largest activation and its reading."""
     written: dict[int, int] = dict.fromkeys(graph.input_values, 0)
-    moved, distances = 0, []
+    moved, distances = graph.since, []
     for op in graph.ops:
         activations = [(t.bytes, v) for t, v in zip(op.spec.inputs, op.reads, strict=True) if not t.weight]
         source = max(activations, default=(0, -1))[1]

@@ -102,6 +102,7 @@ class Block:
     input_shape: tuple[int, ...]  # batch included
     form: Form | None = None  # for tables of many sizes
     sizes: tuple[int, ...] = ()  # of the form
+    since: int = 0  # bytes that the network moves between the making of what the block reads and the block
 
     @classmethod
     def of(cls, name: str, key: str, shape: tuple[int, ...], form: Form, sizes: tuple[int, ...]) -> Block:
@@ -111,11 +112,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the network, the decisions it depends on, and what stands there (None: nothing)."""
+    """A place in the network, the decisions it depends on, and what stands there (None: nothing).
+
+    `like` names an earlier site of the same decisions whose blocks stand here too, so that they are walked once.
+    """
 
     name: str
     decisions: tuple[str, ...]
     block: Callable[[Params], Block | None]
+    like: str = ""
 
 
 def _module_of(form: Form, sizes: tuple[int, ...]) -> nn.Module:

@@ -13,14 +13,16 @@ without any path is zeros.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from hwcost.kernel import bucket
 from hwcost.search.spaces.base import Block, Decision, Params, Site, Space
 from hwcost.search.spaces.blocks import conv_norm
+from hwcost.tracing import trace
 
 OPS = ("none", "skip", "conv1x1", "conv3x3", "avgpool3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -110,15 +112,57 @@ def _beside(*edges: tuple[int, int]) -> tuple[str, ...]:
 
 
 def _stage(s: int) -> list[Site]:
+    """The reduction before a stage, and its cells: all are the first one."""
     sites = [] if s == 0 else [Site(f"stages.{s}.reduce", (), partial(_reduce, s))]
+    first = f"stages.{s}.cells.0"
     for c in range(CELLS):
         place = f"stages.{s}.cells.{c}"
         for node in (1, 2, 3):
-            into = [(a, b) for a, b in EDGES if b == node]
-            for a, b in into:
-                sites.append(Site(f"{place}.edge.{a}-{b}", _beside((a, b)), partial(_edge, s, place, a, b)))
-            sites.append(Site(f"{place}.node.{node}", _beside(*into), partial(_node, s, place, node)))
+            before = [(a, b) for a, b in EDGES if b <= node]  # what runs until then tells how far the inputs lie
+            into = [(a, b) for a, b in before if b == node]
+            parts = [(f"edge.{a}-{b}", partial(_edge, s, place, a, b)) for a, b in into]
+            for name, block in (*parts, (f"node.{node}", partial(_node, s, place, node))):
+                like = f"{first}.{name}" if c else ""
+                sites.append(Site(f"{place}.{name}", _beside(*before), block, like))
     return sites
+
+
+@cache
+def _traffic(s: int, block: str) -> int:
+    """Bytes that a block of stage `s` moves: "conv3x3", or "sum 2"."""
+    terms = int(block.removeprefix("sum ")) if block.startswith("sum ") else 0
+    with torch.device("meta"):
+        module = _Sum(terms) if terms else _BUILDS[block](STAGES[s])
+        inputs = [torch.empty(_shape(s)) for _ in range(max(terms, 1))]
+    return trace(module, inputs).cost.bytes
+
+
+@lru_cache(maxsize=1 << 14)  # the cells of a stage
+def _since(s: int, ops: tuple[str, ...]) -> dict[str, int]:
+    """How far what each block of a cell reads lies behind: bytes moved since it was written, up to a power of two.
+
+    A sum begins with its first two terms, and the later of them is the one that is still near.
+    """
+    alive, moved, written, since = _alive(dict(zip(_NAMES, ops, strict=True))), 0, {0: 0}, dict[str, int]()
+    for node in (1, 2, 3):
+        arrived = []
+        for (a, b), op in zip(EDGES, ops, strict=True):
+            if b != node or (a, b) not in alive:
+                continue
+            if op != "skip":
+                since[f"edge.{a}-{b}"] = _rounded(moved - written[a])
+                moved += _traffic(s, op)
+            arrived.append(written[a] if op == "skip" else moved)
+        if len(arrived) > 1:
+            since[f"node.{node}"] = _rounded(moved - max(arrived[:2]))
+            moved += _traffic(s, f"sum {len(arrived)}")
+        written[node] = arrived[0] if len(arrived) == 1 else moved
+    return since
+
+
+def _rounded(distance: int) -> int:
+    """Distances that a cost model does not tell apart are one, so that blocks are few."""
+    return (1 << bucket(distance)) - 1
 
 
 def _shape(s: int) -> tuple[int, int, int, int]:
@@ -170,19 +214,32 @@ def _edge(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
 
 def _operation(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
     """The op of an edge, whether anything needs it or not."""
-    op, channels = p[f"edge.{a}-{b}"], STAGES[s]
-    builds: dict[str, Callable[[], nn.Module]] = {
-        "conv1x1": partial(_convolution, channels, 1),
-        "conv3x3": partial(_convolution, channels, 3),
-        "avgpool3x3": partial(nn.AvgPool2d, 3, 1, 1, count_include_pad=False),
-    }
-    if op not in builds:  # "skip" costs nothing, "none" is left out
+    name = f"edge.{a}-{b}"
+    if p[name] not in _BUILDS:  # "skip" costs nothing, "none" is left out
         return None
-    return Block(f"{place}.edge.{a}-{b}", f"{op} {_shape(s)}", builds[op], _shape(s))
+    return _block(s, place, name, p[name], partial(_BUILDS[p[name]], STAGES[s]), _shape(s), p)
 
 
-def _convolution(channels: int, kernel: int) -> nn.Module:
+def _block(
+    s: int, place: str, name: str, what: str, build: Callable[[], nn.Module], shape: tuple[int, ...], p: Params
+) -> Block:
+    """A part of a cell; the same part takes longer where what it reads has left the nearest cache."""
+    since = _since(s, tuple([p.get(edge, "none") for edge in _NAMES])).get(name, 0)
+    key = f"{what} {_shape(s)}{f' since {since}' if since else ''}"
+    return Block(f"{place}.{name}", key, build, shape, since=since)
+
+
+def _convolution(kernel: int, channels: int) -> nn.Module:
     return nn.Sequential(nn.ReLU(), *conv_norm(channels, channels, kernel))
+
+
+def _pooling(channels: int) -> nn.Module:
+    return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+
+_BUILDS: Mapping[str, Callable[[int], nn.Module]] = {
+    "conv1x1": partial(_convolution, 1), "conv3x3": partial(_convolution, 3), "avgpool3x3": _pooling,
+}  # fmt: skip
 
 
 def _node(s: int, place: str, node: int, p: Params) -> Block | None:
@@ -190,8 +247,8 @@ def _node(s: int, place: str, node: int, p: Params) -> Block | None:
     terms = sum(b == node for _, b in _alive(p))
     if terms == 1 or (terms == 0 and node < _OUTPUT):
         return None
-    _, c, h, w = _shape(s)
-    return Block(f"{place}.node.{node}", f"sum {terms} {_shape(s)}", partial(_Sum, terms), (max(terms, 1), 1, c, h, w))
+    shape = (max(terms, 1), 1, *_shape(s)[1:])
+    return _block(s, place, f"node.{node}", f"sum {terms}", partial(_Sum, terms), shape, p)
 
 
 class _Sum(nn.Module):

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from hwcost import CostModel, Device, LatencyTable, trace
+from hwcost.compose import key
 from hwcost.fitting import Overhead
+from hwcost.pricing import traced
 from hwcost.runtimes import RuntimeUnavailable
 from hwcost.search.spaces import get_space
 from hwcost.search.spaces.base import Block, Decision, Params, Site, Space, SpaceError
@@ -43,10 +45,14 @@ def test_an_architecture_is_priced_as_its_network_would_be(simple: CostModel, na
 
 
 @pytest.mark.parametrize(
-    ("name", "runtime"), [("mbconv", "onnxruntime"), ("tiny-cnn", "onnxruntime"), ("nas-bench-201", "torch-eager")]
+    ("name", "runtime"),
+    [
+        *((name, "onnxruntime") for name in ("mbconv", "tiny-cnn", "vit")),
+        *((name, "torch-eager") for name in ("nas-bench-201", "vit")),
+    ],
 )
 def test_blocks_are_lowered_as_they_run_between_the_others(name: str, runtime: str) -> None:
-    """Kernel by kernel, copies into other layouts included: what tables of the space add up."""
+    """Kernel by kernel, copies into other layouts and distances included: what tables of the space add up."""
     lower = pytest.importorskip(
         f"hwcost.runtimes.{runtime.replace('-', '_')}", exc_type=RuntimeUnavailable
     ).RUNTIME.lower
@@ -54,9 +60,8 @@ def test_blocks_are_lowered_as_they_run_between_the_others(name: str, runtime: s
     for params in (space.sample(rng) for _ in range(4)):
         with torch.device("meta"):
             whole = lower(trace(space.build(params).eval(), space.inputs(params)))
-            blocks = [trace(b.build().eval(), (torch.empty(b.input_shape),)).unstacked() for b in space.blocks(params)]
-        parts = [lower(block, part=True) for block in blocks]
-        assert Counter(p.kernel for n in parts for p in n.kernels) == Counter(p.kernel for p in whole.kernels)
+        parts = [lower(traced(block), part=True) for block in space.blocks(params)]
+        assert Counter(key(p) for n in parts for p in n.kernels) == Counter(key(p) for p in whole.kernels)
         assert sum(n.calls for n in parts) == whole.calls
 
 
