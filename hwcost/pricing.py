@@ -20,6 +20,7 @@ A `Pricer` keeps nothing from batch to batch, so batches may be priced in any pr
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,7 @@ Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _SAMPLES = 32  # architectures that tell how far those of a space reach
+REACH = re.compile(r"reach_(\d+)_s")  # the columns of times by reach
 _MOST = 1 << 50  # byte; no network moves as many
 _COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
 

@@ -33,7 +33,7 @@ from hwcost.accuracy import Accuracy, Comparison
 from hwcost.classical import places_of, rows_of
 from hwcost.generation import Progress, Walk, priced, pricer, tasks
 from hwcost.lookup import Lookup
-from hwcost.pricing import reach_edges
+from hwcost.pricing import REACH, reach_edges
 from hwcost.tablefile import Head, Parts, Place, TableError, checked, read, write
 from hwcost.tablemerge import Hits, absorb, averaged, count_hits, difference, nearest
 from hwcost.tablesum import Sums
@@ -56,10 +56,12 @@ class LatencyTable:
         self.places = tuple(places)
         self.meta = dict(meta)
         self.missing = tuple(missing)  # keys of blocks without a row
-        times = frame["latency_s"].to_numpy(dtype=float)
-        wrong = np.flatnonzero(~((times > 0) & np.isfinite(times)))
-        if len(wrong):
-            raise TableError(f"a latency must be above 0 s, but row {wrong[0]} has {times[wrong[0]]}")
+        for column in (name for name in frame if name == "latency_s" or REACH.fullmatch(str(name))):
+            times = frame[column].to_numpy(dtype=float)
+            wrong = np.flatnonzero(~((times > 0) & np.isfinite(times)))
+            if len(wrong):
+                said = f"row {wrong[0]} has {times[wrong[0]]} in {column}; make the table again"
+                raise TableError(f"a latency must be above 0 s, but {said}")
         for place in self.places:
             rows = place.rows
             if len(rows) and not (-2 - len(missing) < rows.min() and rows.max() < len(frame)):
@@ -124,7 +126,7 @@ class LatencyTable:
         e = measurements.environment
         target = {"device": e.cpu, "runtime": e.runtime, "threads": e.threads, "dtype": e.dtype}
         interval = {"common": common, "z": 1.645, "confidence": 0.9}
-        meta = _about(space, target) | {"fixed_s": fixed, "model": "", "environment": e.digest} | interval
+        meta = _about(space, target) | {"fixed_s": fixed, "model": "", "environment": e.to_json()} | interval
         return cls(frame, places, meta, missing)
 
     def complete(self, space: Any, model: CostModel, choices: ArrayLike | None = None) -> LatencyTable:
@@ -159,7 +161,9 @@ class LatencyTable:
             mine, theirs = self.meta[what], other.meta[what]
             if mine != theirs and not (what == "model" and "" in (mine, theirs)):
                 said = f"{mine} and {theirs}" if what != "decisions" else "other choices"
-                raise TableError(f"tables are merged where they have the same {what}, but got {said}")
+                raise TableError(
+                    f"tables are merged where they have the same {what}, but got {said}; `diff` compares any two"
+                )
         frame = averaged(self.frame, other.frame) if not self.meta["model"] and not other.meta["model"] else self.frame
         frame, places, missing = absorb(frame, self.places, self.missing, other.frame)
         return LatencyTable(frame, places, self.meta, missing)
@@ -340,8 +344,13 @@ class LatencyTable:
             raise TableError(
                 f"this table is of space {self.meta['space']}, which has no decision {sorted(unknown)[0]!r}"
             )
-        index = []
+        index, active = [], set[str]()
         for d in self.meta["decisions"]:
+            when = d.get("when")
+            if when is None or (when[0] in active and params.get(when[0]) in when[1]):
+                active.add(d["name"])
+            if d["name"] in active and d["name"] not in params:
+                raise TableError(f"{d['name']!r} must be given, one of {d['choices']}, but got none")
             value = params.get(d["name"], d["choices"][0])
             if value not in d["choices"]:
                 raise TableError(f"{d['name']!r} must be one of {d['choices']}, but got {value!r}")
@@ -352,17 +361,23 @@ class LatencyTable:
 def _meta(space: Any, model: CostModel) -> dict[str, Any]:
     fixed = model.overhead.fixed if model.is_fitted else 0.0
     reach = {"reach_edges": reach_edges(model.device)} if model.is_fitted else {}
-    return _about(space, _target(model)) | {"fixed_s": fixed, **model.interval, "model": model.digest, **reach}
+    own = {"fixed_s": fixed, **model.interval, "model": model.digest, "source": model.provenance, **reach}
+    return _about(space, _target(model)) | own
 
 
 def _about(space: Any, target: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "space": space.name,
-        "decisions": [{"name": d.name, "choices": list(d.choices)} for d in space.decisions],
+        "decisions": [_decision(d) for d in space.decisions],
         "target": dict(target),
         "hwcost": hwcost.__version__,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _decision(d: Any) -> dict[str, Any]:
+    when = getattr(d, "when", None)
+    return {"name": d.name, "choices": list(d.choices)} | ({"when": [when[0], list(when[1])]} if when else {})
 
 
 def _target(model: CostModel) -> dict[str, Any]:

@@ -8,6 +8,8 @@ The endings `.csv` (the rows alone) and `.yaml` (the layout of Once-for-All, `ke
 mean in milliseconds) are for other programs and are not read again.
 
 Format history:
+    3  column shared; of later versions also traffic and reach_*_s, and in the metadata what makes a decision active,
+       all of which older readers pass over
     2  rows of the places compressed; blocks that have no row; columns name, output_shape, stride, dtype, count
     1  first
 """

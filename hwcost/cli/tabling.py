@@ -70,11 +70,12 @@ def table(
     A run that ended early goes on where it stopped when the same command is given again.
     """
     from hwcost.search.spaces import get_space
+    from hwcost.tablefile import checked
 
     settings = {"widths": widths, "resolutions": resolutions}
     query = "&".join(f"{name}={value}" for name, value in settings.items() if value)
     chosen = get_space(f"{space}?{query}" if query else space)
-    writable(output)
+    checked(writable(output))
     if bool(model) == bool(store):
         raise UsageError("table takes either --model or, for a table of what was measured, --store")
     start = time.monotonic()

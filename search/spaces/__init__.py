@@ -7,6 +7,7 @@ stores and studies keep the scaled space.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import signature
@@ -46,12 +47,21 @@ def get_space(name: str) -> Space:
         raise SpaceError(f"no space {bare!r}; choose from {', '.join(space_names())}, or give path/file.py:Class")
     found = get_object(place, "space")
     settings = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
-    if isinstance(found, (list, tuple)) and found and all(isinstance(b, Block) for b in found):
-        found = BlockList(bare, found)
+    if isinstance(found, (list, tuple)):
+        found = _listed(bare, found)
     space = _made(bare, found, settings) if isinstance(found, type) else found
     if not isinstance(space, Space):
         raise SpaceError(f"space {bare!r} must be a hwcost.search.spaces.Space, but is a {type(space).__name__}")
     return space
+
+
+def _listed(name: str, blocks: Sequence[object]) -> BlockList:
+    own = [b for b in blocks if isinstance(b, Block)]
+    if not own or len(own) < len(blocks):
+        kinds = sorted({type(b).__name__ for b in blocks}) or ["nothing"]
+        rule = "a list in place of a space must hold hwcost.search.spaces.Block"
+        raise SpaceError(f"space {name!r}: {rule}, but holds {', '.join(kinds)}")
+    return BlockList(name, own)
 
 
 def _made(name: str, kind: type, settings: dict[str, str]) -> object:

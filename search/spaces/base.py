@@ -267,7 +267,11 @@ def chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Module:
 
 
 class BlockList(Space):
-    """Blocks of one's own as a space of one decision, which of them stands there: for a table of these blocks."""
+    """Blocks of one's own as a space of one decision, which of them stands there: for a table of these blocks.
+
+    Each is a network by itself, and its latency is that. In a larger network it takes as long as the table's column for
+    what that reaches says (`hwcost.tablesum`).
+    """
 
     def __init__(self, name: str, blocks: Sequence[Block]) -> None:
         self.name = name

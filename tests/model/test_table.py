@@ -119,6 +119,7 @@ def test_saving_and_loading_gives_the_same_table(table: LatencyTable, tmp_path: 
     everything = np.array([SPACE.choices(p) for p in SPACE])
     assert (again.latency(everything) == table.latency(everything)).all()
     assert again.meta == table.meta
+    assert again.meta["source"].startswith("fitted on 80 networks (80 simulated) measured on simulated, torch-eager")
     assert again.meta["target"] == {"device": "simulated", "runtime": "torch-eager", "threads": 1, "dtype": "float32"}
 
 
@@ -139,14 +140,19 @@ def test_another_space_is_refused(table: LatencyTable) -> None:
     with pytest.raises(TableError, match="space layers, which has no decision 'kernel'"):
         table.estimate({"kernel": 3})
     with pytest.raises(TableError, match=r"'first' must be one of \[64, 128, 256\], but got 65"):
-        table.estimate({"first": 65})
+        table.estimate({"depth": 2, "first": 65, "second": 64})
+    with pytest.raises(TableError, match=r"'second' must be given, one of \[64, 128\], but got none"):
+        table.estimate({"depth": 2, "first": 64})
+    with pytest.raises(TableError, match="'third' must be given"):  # it is active where the depth is 3
+        table.estimate({"depth": 3, "first": 64, "second": 64})
 
 
+@pytest.mark.parametrize("column", ["latency_s", "reach_2_s"])
 @pytest.mark.parametrize("value", [math.nan, -1e-3, 0.0])
-def test_a_row_that_breaks_a_rule_is_refused(table: LatencyTable, tmp_path: Path, value: float) -> None:
+def test_a_row_that_breaks_a_rule_is_refused(table: LatencyTable, column: str, value: float) -> None:
     frame = table.frame.copy()
-    frame.loc[3, "latency_s"] = value
-    with pytest.raises(TableError, match="a latency must be above 0 s, but row 3 has"):
+    frame.loc[3, column] = value
+    with pytest.raises(TableError, match=f"a latency must be above 0 s, but row 3 has {value} in {column}"):
         LatencyTable(frame, table.places, table.meta)
 
 

@@ -188,6 +188,18 @@ class TestByName:
         with pytest.raises(SpaceError, match=place):
             get_space(place)
 
+    def test_a_list_of_ones_own_blocks(self, tmp_path: Path) -> None:
+        file = tmp_path / "mine.py"
+        block = "Block('a', 'relu (4, 4)', nn.ReLU, (4, 4))"
+        file.write_text(
+            "from torch import nn\nfrom hwcost.search.spaces import Block\n"
+            f"blocks, none, mixed = [{block}], [], [{block}, 'b']\n"
+        )
+        assert [b.name for b in get_space(f"{file}:blocks").blocks({"block": "relu (4, 4)"})] == ["a"]
+        for name, held in (("none", "nothing"), ("mixed", "Block, str")):
+            with pytest.raises(SpaceError, match=f"must hold hwcost.search.spaces.Block, but holds {held}"):
+                get_space(f"{file}:{name}")
+
     def test_something_that_is_no_space(self) -> None:
         with pytest.raises(SpaceError, match=r"must be a hwcost\.search\.spaces\.Space, but is a function"):
             get_space("hwcost.units:parse")
