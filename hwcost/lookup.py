@@ -47,14 +47,20 @@ class Lookup:
         self.terms = merge(terms, sizes)
         self.edges, reached = _reached(self.terms, edges)
         self._flat = [_Flat.of(t, sizes, reached) for t in self.terms]
-        self._lists = [(f.decisions, f.strides, f.traffic.tolist(), f.times.tolist()) for f in self._flat]
+        self._lists = [
+            (list(zip(f.decisions, f.strides, strict=True)), f.traffic.tolist(), f.times.tolist()) for f in self._flat
+        ]
 
     def one(self, choices: Sequence[int]) -> float:
-        """The sum for one architecture."""
-        found = [
-            (sum([choices[d] * s for d, s in zip(decisions, strides, strict=True)]), traffic, times)
-            for decisions, strides, traffic, times in self._lists
-        ]
+        """The sum for one architecture.
+
+        Raises:
+            IndexError: (0, decision) of a choice that does not exist.
+        """
+        for decision, (choice, size) in enumerate(zip(choices, self.sizes, strict=True)):
+            if not 0 <= choice < size:
+                raise IndexError(0, decision)
+        found = [(sum([choices[d] * s for d, s in strides]), traffic, times) for strides, traffic, times in self._lists]
         reach = bisect_right(self.edges, sum([q[at] for at, q, _ in found])) if self.edges else 0
         total: float = self.constant + sum([times[reach][at] for at, _, times in found])
         return total

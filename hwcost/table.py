@@ -210,13 +210,12 @@ class LatencyTable:
         """
         array = np.asarray(choices)
         try:
-            if array.ndim == 1 and len(array) == len(self.choices) and (array >= 0).all():
+            if array.shape == (len(self.choices),) and array.dtype.kind in "iu":
                 found = np.array([self._lookup.one(array.tolist())])
             else:
                 found = self._lookup.many(self._shaped(array))
-        except IndexError:
-            self._refuse(self._shaped(array))
-            raise
+        except IndexError as error:
+            raise self._wrong(np.atleast_2d(array), *error.args) from error
         if self.missing and np.isnan(found).any():
             self._miss(self._shaped(array)[np.isnan(found)][:1])
         return found
@@ -327,15 +326,13 @@ class LatencyTable:
 
     def _refuse(self, array: NDArray[np.integer]) -> None:
         """Raise for the first choice that does not exist, if there is one."""
-        limits = np.array(self.choices)
-        wrong = np.argwhere((array < 0) | (array >= limits))
+        wrong = np.argwhere((array < 0) | (array >= np.array(self.choices)))
         if len(wrong):
-            row, decision = (int(i) for i in wrong[0])
-            name = self.meta["decisions"][decision]["name"]
-            raise TableError(
-                f"the choice of {name!r} must lie in 0..{limits[decision] - 1}, "
-                f"but row {row} has {array[row, decision]}"
-            )
+            raise self._wrong(array, *(int(i) for i in wrong[0]))
+
+    def _wrong(self, array: NDArray[np.integer], row: int, decision: int) -> TableError:
+        name, size = self.meta["decisions"][decision]["name"], self.choices[decision]
+        return TableError(f"the choice of {name!r} must lie in 0..{size - 1}, but row {row} has {array[row, decision]}")
 
     def _indices(self, params: Mapping[str, Any]) -> NDArray[np.int64]:
         names = [d["name"] for d in self.meta["decisions"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -128,10 +129,13 @@ def test_saving_and_loading_gives_the_same_table(table: LatencyTable, tmp_path: 
     [
         ([[0, 0, 0]], r"must be integers of the shape \[n, 4\]"),
         ([[0, 3, 0, 0]], r"'first' must lie in 0..2, but row 0 has 3"),
+        ([0, 0, 2, 0], r"'second' must lie in 0..1, but row 0 has 2"),
+        ([0, 0, 0, -1], r"'third' must lie in 0..1, but row 0 has -1"),
+        ([0.0, 0.0, 0.0, 0.0], r"must be integers of the shape \[n, 4\], but got float64 of \(4,\)"),
         ([[0, 0, 0, 0], [0, 0, -1, 0]], r"'second' must lie in 0..1, but row 1 has -1"),
     ],
 )
-def test_choices_that_do_not_exist_are_refused(table: LatencyTable, choices: list[list[int]], said: str) -> None:
+def test_choices_that_do_not_exist_are_refused(table: LatencyTable, choices: list[Any], said: str) -> None:
     with pytest.raises(TableError, match=said):
         table.latency(choices)
 
