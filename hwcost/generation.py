@@ -16,7 +16,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import os
 import pickle
+import threading
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -146,7 +149,7 @@ def priced(pricer: Pricer, work: Iterable[Task], jobs: int | None = 1) -> Iterat
     content = pickle.dumps(pricer)
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator", batch_size=1, pre_dispatch="2*n_jobs")
     try:
-        yield from parallel(joblib.delayed(_price)(content, task) for task in work)
+        yield from parallel(joblib.delayed(_price)(content, os.getpid(), task) for task in work)
     except Exception as error:
         if type(error).__name__ not in _DEAD:
             raise
@@ -180,11 +183,20 @@ def write(
     return walk.rows
 
 
-def _price(content: bytes, task: Task) -> dict[str, Any]:
-    return _pricer(content).price(task)
+def _price(content: bytes, owner: int, task: Task) -> dict[str, Any]:
+    return _pricer(content, owner).price(task)
 
 
 @lru_cache(maxsize=1)
-def _pricer(content: bytes) -> Pricer:
+def _pricer(content: bytes, owner: int) -> Pricer:
+    if os.getppid() == owner:  # a local process, not one of a cluster
+        threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
     found: Pricer = pickle.loads(content)  # what this very run sent, never a file
     return found
+
+
+def _end_with(owner: int) -> None:
+    """End this process when the one that started it is gone: a killed run would leave it waiting for ever."""
+    while os.getppid() == owner:
+        time.sleep(1.0)
+    os._exit(1)

@@ -231,7 +231,7 @@ from hwcost import CostModel, LatencyTable
 from hwcost.generation import tasks
 from hwcost.search.spaces import get_space
 tasks.__defaults__ = (20,)
-device, space, path, last = sys.argv[1:]
+device, space, path, last, jobs = sys.argv[1:]
 made = []
 
 
@@ -242,23 +242,28 @@ def progress(done, total):
         time.sleep(600)  # in the middle of the work, until it is killed
 
 
-LatencyTable.write(get_space(space), CostModel.analytic(device), path, progress=progress)
+LatencyTable.write(get_space(space), CostModel.analytic(device), path, jobs=int(jobs), progress=progress)
 """
 
 
-def test_a_killed_run_goes_on(place: str, space: Space, device: Device, tmp_path: Path) -> None:
-    """SIGKILL in the middle; what is there afterwards is the table of a run that nobody killed."""
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_killed_run_goes_on(place: str, space: Space, device: Device, tmp_path: Path, jobs: str) -> None:
+    """SIGKILL in the middle; what is there afterwards is the table of a run that nobody killed, and no process."""
+    psutil = pytest.importorskip("psutil")
     path, profile = tmp_path / "t.parquet", tmp_path / "device.toml"
     device.save(profile)
     argv = [sys.executable, "-c", KILLED, str(profile), place, str(path)]
-    with subprocess.Popen([*argv, "3"], stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen([*argv, "3", jobs], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         for _ in range(3):
             run.stdout.readline()
+        workers = [child for child in psutil.Process(run.pid).children() if "LokyProcess" in " ".join(child.cmdline())]
+        assert len(workers) == (2 if jobs == "2" else 0)
         run.send_signal(signal.SIGKILL)
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert not path.exists()
     assert len(list((tmp_path / "t.parquet.parts").glob("*.parquet"))) == 3
-    subprocess.run([*argv, "0"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*argv, "0", "1"], check=True, stdout=subprocess.DEVNULL)
     whole = LatencyTable.build(space, CostModel.analytic(Device.load(profile)))
     same(LatencyTable.load(path), whole)
 
