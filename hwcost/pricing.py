@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.assemble import ONE_KERNEL_AN_OP
+from hwcost.compose import distance
 from hwcost.device import Device
 from hwcost.features import NAMES, Columns, columns, reach_of
 from hwcost.graph import Graph, Op
@@ -150,7 +151,7 @@ class Pricer:
         index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
         if not len(index):
             return self._nothing(batch.rows)
-        data, predicted, raw = self._predict([(kernel, _distance(bucket)) for kernel, bucket in batch.known])
+        data, predicted, raw = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.known])
         kernels = [kernel for kernel, _ in batch.known]
         n, overhead = batch.rows, self.fitted.overhead
         times = overhead.kernels(raw)
@@ -245,10 +246,6 @@ def _error(row: Ints, index: Ints, own: Array, kernels: Sequence[Kernel], rows: 
 def _bucket(distance: Ints) -> Ints:
     """Distances as a cost model tells them apart: to a factor of two; 0 and -1 are kept."""
     return np.where(distance > 0, np.frexp(distance.astype(float))[1], np.minimum(distance, 0)).astype(np.int64)
-
-
-def _distance(bucket: int) -> int:
-    return (1 << bucket) - 1 if bucket > 0 else bucket
 
 
 # -- blocks of one form, for runtimes that make a kernel of every op ---------------------------------

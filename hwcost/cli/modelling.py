@@ -157,7 +157,7 @@ def evaluate(
         raise UsageError("evaluate takes either TARGETs with --input, or --store")
     if plot is not None:
         writable(plot)
-    if Path(model).suffix == ".parquet":
+    if Path(model).suffix in (".parquet", ".csv", ".yaml", ".yml"):
         if not store or baselines or plot is not None:
             raise UsageError(
                 "a latency table is evaluated on networks of its space, measured by `hwcost measure --space S "

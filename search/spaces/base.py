@@ -8,8 +8,9 @@ latency is the sum over sites of
 
     t(network) = sum_s  t_s(choices of the decisions of site s).            (1)
 
-Equation (1) holds because the network is made of exactly these blocks, one after the other; a
-space whose blocks are wired otherwise overrides `Space.assemble`.
+Equation (1) holds because the network is made of exactly these blocks, one after the other, cut where no
+runtime fuses across. A space whose blocks are wired otherwise overrides `Space.assemble`, and tells with
+`Block.since` how far behind lies what a block reads.
 
 A space of one's own::
 

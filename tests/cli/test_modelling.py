@@ -139,6 +139,7 @@ def test_evaluate_prints_a_table(run, made):
         (["{made}/m.hwcost", "--store", "{made}/m.db", "--plot", "{made}"], "is a folder"),
         (["{made}/here.toml", "--store", "{made}/m.db"], "here.toml"),
         (["none.hwcost", "--store", "{made}/m.db"], "none.hwcost"),
+        (["none.csv", "--store", "{made}/m.db"], "a table is read from Parquet, but none.csv ends in .csv"),
     ],
 )
 def test_evaluate_refuses(refused, made, nets, argv, match):
@@ -189,6 +190,7 @@ def test_table_is_written_and_read_again(run, made, tmp_path):
         ({"--model": "none.hwcost"}, "none.hwcost"),
         ({"--runtime": "onnxruntime"}, "of runtime torch-eager, but runtime onnxruntime was asked"),
         ({"-o": "/nowhere/t.parquet"}, "no folder /nowhere"),
+        ({"--model": "none.hwcost", "-o": "t.json"}, "must end in one of .parquet, .csv"),  # before a model is read
     ],
 )
 def test_table_refuses(refused, made, tmp_path, changes, match):
