@@ -47,14 +47,20 @@ def _written(what: str, options: tuple[str, ...], bar: str, model: str, jobs: in
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.parquet"
         verb = [sys.executable, "-m", "hwcost", "table", "--space", "mbconv", *options, "--model", model]
-        start = time.monotonic()
+        start, before = time.monotonic(), _cpu_of_children()
         argv = [*verb, "--jobs", str(jobs), "-o", str(path), "--json"]
         done = subprocess.run(argv, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        seconds, used = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds, cpu = time.monotonic() - start, _cpu_of_children() - before
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         rows = json.loads(done.stdout)["rows"]
-        _row(f"{what}: {rows} rows", f"{seconds:.1f} s, {used.ru_maxrss / 1e6:.2f} GB", bar)
-        _row("  CPU time", f"{used.ru_utime + used.ru_stime:.1f} s, {rows / seconds:.0f} rows/s", "-")
+        _row(f"{what}: {rows} rows", f"{seconds:.1f} s, {memory / 1e6:.2f} GB", bar)
+        _row("  CPU time", f"{cpu:.1f} s, {rows / seconds:.0f} rows/s", "-")
         _row("  file", f"{path.stat().st_size / rows:.1f} byte a row", "-")
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def rows(model: str, jobs: int) -> None:
