@@ -280,6 +280,16 @@ def test_nothing_is_left_behind(fail: bool, training: bool) -> None:
     assert not torch.is_inference_mode_enabled()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_scripted_module_which_keeps_its_mode_elsewhere() -> None:
+    module = torch.jit.script(nn.Sequential(nn.Linear(4, 8), nn.ReLU()))
+    before = dict(vars(module))
+    graph = hwcost.trace(module, (torch.empty(2, 4),))
+    assert (graph.cost.macs, graph.params, graph.status) == (64, 40, "complete")
+    assert vars(module) == before
+    assert module.training
+
+
 def test_a_module_on_meta_stays_on_meta() -> None:
     with torch.device("meta"):
         module = ConvNet()

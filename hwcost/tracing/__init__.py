@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from hwcost.graph import Graph
@@ -147,7 +147,7 @@ def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
     """The device that tensors of the trace claim to be on: that of the weights, or of the inputs, if real."""
     for module in places.values():
         for tensor in module._parameters.values():
-            if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+            if tensor is not None and is_lazy(tensor):  # asking for the two classes themselves runs Python
                 raise TraceError(
                     f"{type(module).__name__} has parameters without a shape yet; run the module once, then trace it"
                 )

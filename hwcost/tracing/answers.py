@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -89,12 +90,9 @@ class Tags:
         key = name, tag, weight, repeat
         spec = self._specs.get(key)
         if spec is None:
-            shape, stride, dtype = form = self.forms[tag]
-            distinct = 1
-            for size, step in zip(shape, stride, strict=True):
-                distinct *= size if step or size == 0 else 1
-            elements = min(distinct, span(form))
-            spec = TensorSpec(name, shape, DTYPES[dtype], weight, False, repeat, _layout_name(form), elements)
+            form = self.forms[tag]
+            elements = -1 if layout(form) else _distinct(form)  # all of them, where there are no gaps
+            spec = TensorSpec(name, form.shape, DTYPES[form.dtype], weight, False, repeat, _layout_name(form), elements)
             self._specs[key] = spec
         return spec
 
@@ -121,15 +119,16 @@ def span(form: Form) -> int:
     """Elements from the first to the last, gaps included."""
     if 0 in form.shape:
         return 0
-    return 1 + sum((size - 1) * step for size, step in zip(form.shape, form.stride, strict=True))
+    last = 0
+    for size, step in zip(form.shape, form.stride, strict=True):
+        last += (size - 1) * step
+    return 1 + last
 
 
-def numel(form: Form) -> int:
-    """Elements that the shape spans."""
-    out = 1
-    for size in form.shape:
-        out *= size
-    return out
+def _distinct(form: Form) -> int:
+    """Elements that differ: an axis of stride 0 has one, and axes that overlap have no more than their span."""
+    sizes = (size if step or size == 0 else 1 for size, step in zip(form.shape, form.stride, strict=True))
+    return min(prod(sizes), span(form))
 
 
 def _layout_name(form: Form) -> str:
@@ -174,37 +173,34 @@ class Learner:
         self, call: Call, tensors: list[Any], names: list[str], params: Any,
         results: Results, mutated: tuple[int, ...],
     ) -> Entry:  # fmt: skip
-        numbers = [t.number for t in tensors]
-        inputs = tuple(
-            self._tags.spec(name, t.tag, weight=t.memory.weight, repeat=numbers[i] in numbers[:i])
-            for i, (name, t) in enumerate(zip(names, tensors, strict=True))
-        )
+        spec_of, met = self._tags.spec, set()
+        inputs = []
+        for name, t in zip(names, tensors, strict=True):
+            inputs.append(spec_of(name, t.tag, weight=t.memory.weight, repeat=t.number in met))
+            met.add(t.number)
         made = [o for o in results.outs if o]
         written = [(o.tag, o.shares >= 0 and tensors[o.shares].memory.weight) for o in made] or [
             (tensors[i].tag, tensors[i].memory.weight) for i in mutated
         ]
-        outputs = tuple(
-            self._tags.spec(f"out{i}" if i else "out", tag, weight=weight) for i, (tag, weight) in enumerate(written)
-        )
-        spec = OpSpec(call.kind, inputs, outputs, params)
+        outputs = [spec_of(f"out{i}" if i else "out", tag, weight=weight) for i, (tag, weight) in enumerate(written)]
+        spec = OpSpec(call.kind, tuple(inputs), tuple(outputs), params)
         found = assess(spec)
         cost, state, reason = found.cost, found.state, found.reason
         if made and all(o.shares >= 0 for o in made):
             cost, state, reason = Cost(), "free", _VIEW
         by_values = call.sized_by_values or call.kind in MIXED
         lasting = not (call.changes_form or (by_values and any_known(tensors)))
-        size = sum(numel(o.form) for o in made)
+        size = sum(prod(o.form.shape) for o in made)
         return Entry(call, spec, cost, state, reason, results, mutated, size, found.workspace, by_values, lasting)
 
     def _results(self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], known: bool) -> Results:
         """Forms of the results: from the shapes, from the values, or from torch."""
-        forms, held = self._tags.forms, Held(tensors)
-        form = None
+        forms, held, form = self._tags.forms, Held(tensors), None
         if predicted(call.name):
-            shapes = held.mapped(lambda t: forms[t.tag])
+            shapes = Held(tensors, lambda t: forms[t.tag])
             form = predict(call.name, shapes.replace(args), shapes.replace_all(kwargs))
         if form is not None:
-            out = Out(form, self._tags.tag(form, weight=False), -1, numel(form) * form.dtype.itemsize)
+            out = Out(form, self._tags.tag(form, weight=False), -1, prod(form.shape) * form.dtype.itemsize)
             return Results((out,))
         if known and call.sized_by_values:
             return self._read_off(self._really(func, args, kwargs), [t.known for t in tensors], tensors)
@@ -245,22 +241,16 @@ class Learner:
 
 
 class Held:
-    """Replaces the tensors of an argument list by what stands for them, in order."""
+    """Replaces the tensors of an argument list by what stands for them, changed, in order."""
 
-    def __init__(self, things: list[Any]) -> None:
-        self._by_id = {id(t.tensor if isinstance(t, Weight) else t): t for t in things}
-
-    def mapped(self, change: Callable[[Any], Any]) -> Held:
-        """The same with each thing changed."""
-        other = Held([])
-        other._by_id = {key: change(t) for key, t in self._by_id.items()}
-        return other
+    def __init__(self, things: list[Any], change: Callable[[Any], Any] = lambda thing: thing) -> None:
+        self._by_id = {id(t.tensor if type(t) is Weight else t): change(t) for t in things}
 
     def replace(self, args: Any) -> list[Any]:
         """A list of arguments."""
         out: list[Any] = []
         for arg in args:
-            if isinstance(arg, torch.Tensor):
+            if id(arg) in self._by_id:
                 out.append(self._by_id[id(arg)])
             elif isinstance(arg, (list, tuple)):
                 out.append(type(arg)(self.replace(arg)))
@@ -270,4 +260,4 @@ class Held:
 
     def replace_all(self, kwargs: Any) -> dict[str, Any]:
         """Keyword arguments."""
-        return {name: self.replace((value,))[0] for name, value in kwargs.items()}
+        return dict(zip(kwargs, self.replace(kwargs.values()), strict=True)) if kwargs else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -83,9 +84,11 @@ def bind(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[li
             params += _settings(value)
         elif isinstance(value, (list, tuple)) and (tensors := _count_tensors(value)):
             named += [name] * tensors
-        elif name not in _PLACE and not (name in call.defaults and call.defaults[name] == _plain(value)):
-            params.append((name, _plain(value)))
-    return named, tuple(sorted(params, key=lambda p: p[0]))
+        elif name not in _PLACE:
+            plain = _plain(value)
+            if name not in call.defaults or call.defaults[name] != plain:
+                params.append((name, plain))
+    return named, tuple(sorted(params, key=itemgetter(0)))
 
 
 def _settings(packed: Any) -> list[tuple[str, Param]]:
@@ -98,12 +101,14 @@ def _settings(packed: Any) -> list[tuple[str, Param]]:
 
 
 def _count_tensors(args: Sequence[Any]) -> int:
+    if all(type(a) is int for a in args):  # sizes, most of the time
+        return 0
     return sum(isinstance(a, torch.Tensor) or (isinstance(a, (list, tuple)) and _count_tensors(a)) for a in args)
 
 
 def _plain(value: Any) -> Param:
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(v) for v in value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
     return str(value).removeprefix("torch.")
