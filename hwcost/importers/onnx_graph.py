@@ -15,6 +15,7 @@ from typing import Any
 
 from hwcost.cost import Cost
 from hwcost.graph import Graph, Life, Op, OpSpec, Param, State, TensorSpec
+from hwcost.importers.onnx_folding import settle, unsettled
 from hwcost.rules import cost_of
 
 _DTYPES = {
@@ -75,6 +76,8 @@ def onnx_graph(path: str | Path, inputs: Sequence[Sequence[int]] = ()) -> Graph:
         raise OnnxError(f"{path} does not exist; give the path of an .onnx file")
     try:
         model = onnx.load(str(path))
+        if not model.graph.node:
+            raise OnnxError(f"{path} must be an ONNX model, but holds no node")
         _set_inputs(model, inputs)
         model = _infer(onnx.shape_inference.infer_shapes(model, data_prop=True))
     except OnnxError:
@@ -87,9 +90,9 @@ def onnx_graph(path: str | Path, inputs: Sequence[Sequence[int]] = ()) -> Graph:
 
 
 def _infer(model: Any) -> Any:
-    """Shapes that depend on computed sizes, by ONNX Runtime's symbolic inference where it is installed."""
-    known = {v.name for v in (*model.graph.value_info, *model.graph.output)}
-    if all(name in known for node in model.graph.node for name in node.output if name):
+    """Shapes that depend on computed sizes: by arithmetic, then by ONNX Runtime's symbolic inference if installed."""
+    model = settle(model)
+    if not unsettled(model):
         return model
     try:
         from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference

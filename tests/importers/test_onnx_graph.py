@@ -57,7 +57,31 @@ def test_a_node_without_a_rule_is_reported(tmp_path: Path) -> None:
     assert graph.uncounted == (("onnx.ThresholdedRelu", 1, "stem.act"),)
 
 
+def test_sizes_that_the_file_computes_are_followed(tmp_path: Path) -> None:
+    """As an exporter writes view(x.shape[0], x.shape[1] - x.shape[1] % 4, -1): inference alone gives up at Mod."""
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    constants = {"four": [4], "from": [1], "to": [2], "start": [0], "one": [1], "rest": [-1]}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Slice", ["shape", "from", "to"], ["tokens"]),
+        helper.make_node("Mod", ["tokens", "four"], ["over"]),
+        helper.make_node("Sub", ["tokens", "over"], ["kept"]),
+        helper.make_node("Slice", ["x", "start", "kept", "one"], ["cut"]),
+        helper.make_node("MatMul", ["cut", "w"], ["y"]),
+    ]
+    weights = [onnx.numpy_helper.from_array(torch.tensor(v).numpy(), n) for n, v in constants.items()]
+    weights.append(onnx.numpy_helper.from_array(torch.zeros(6, 5).numpy(), "w"))
+    x, y = (helper.make_tensor_value_info(n, real, s) for n, s in (("x", (2, 10, 6)), ("y", (2, "kept", 5))))
+    onnx.save(helper.make_model(helper.make_graph(nodes, "net", [x], [y], weights)), str(tmp_path / "net.onnx"))
+    graph = onnx_graph(tmp_path / "net.onnx")
+    assert graph.cost.macs == 2 * 8 * 6 * 5  # 8 of 10 tokens
+    assert (graph.status, graph.params, len(graph.ops)) == ("complete", 30, 2)
+
+
 def test_files_that_are_no_networks(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").write_bytes(onnx.ModelProto().SerializeToString())
+    with pytest.raises(OnnxError, match="but holds no node"):
+        onnx_graph(tmp_path / "empty.onnx")
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     with pytest.raises(OnnxError, match="must be an ONNX model"):
         onnx_graph(tmp_path / "broken.onnx")
