@@ -21,7 +21,7 @@ from hwcost.graph import ITEMSIZE, OpSpec, State, TensorSpec
 
 FAMILIES = (
     "convolution", "matmul", "attention", "normalisation", "pointwise", "pooling", "indexing", "recurrent", "fourier",
-    "vision", "free_ops",
+    "vision", "loss", "free_ops",
 )  # fmt: skip
 
 

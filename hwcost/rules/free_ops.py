@@ -20,4 +20,5 @@ free(
     "is_nonzero", "item", "_local_scalar_dense", "result_type", "_has_compatible_shallow_copy_type",
     "is_floating_point", "is_complex", "dim", "numel", "q_scale", "q_zero_point", "qscheme", "is_pinned",
     "_has_same_storage_numel", "_is_any_true", "_is_all_true", "is_inference", "promote_types",
+    "_nested_tensor_from_mask_left_aligned",
 )  # fmt: skip

@@ -91,11 +91,18 @@ def resize(op: OpSpec) -> Work:
 # [b, c, H, W] = grid_sampler([b, c, h, w], [b, H, W, 2], mode)
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(op: OpSpec) -> Work:
-    """Bilinear: four taps per output, a multiplication and an addition each."""
+    """Bilinear: four taps per output, eight in a volume, a multiplication and an addition each."""
     taps = {0: 4, 1: 1, 2: 16}.get(_number(op.param("interpolation_mode", 0)), 4)
-    if op.kind.endswith("3d"):
+    if taps == 4 and len(op.outputs[0].shape) == 5:
         taps *= 2
     return Work(other_flops=2 * taps * op.outputs[0].numel)
+
+
+# [b, H, W, 2] = affine_grid_generator([b, 2, 3], size)        [b, D, H, W, 3] = ...([b, 3, 4], size)
+@rule("affine_grid_generator")
+def affine_grid(op: OpSpec) -> Work:
+    """Every point of the grid, with a one, meets the matrix of its image."""
+    return Work(macs=op.outputs[0].numel * op.inputs[0].shape[-1])
 
 
 def _number(value: Param) -> int:

@@ -12,7 +12,7 @@ from hwcost.rules import Work, rule
 @rule(
     "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices", "quantized_max_pool2d",
-    "quantized_max_pool1d",
+    "quantized_max_pool1d", "fractional_max_pool2d", "fractional_max_pool3d",
 )  # fmt: skip
 def pool(op: OpSpec) -> Work:
     """Each output looks at one window."""

@@ -152,3 +152,33 @@ def test_the_cost_follows_from_the_description_alone(name: str) -> None:
     for op in hwcost.trace(function, x).ops:
         if op.state == "costed":
             assert Kernel.from_json(Kernel((op.spec,)).to_json()).cost == op.cost
+
+
+@pytest.mark.parametrize(
+    ("loss", "flops"),
+    [
+        (F.mse_loss, 12 * 3),  # subtract, square, sum up
+        (F.l1_loss, 12 * 3),  # subtract, drop the sign, sum up
+        (lambda x, y: F.mse_loss(x, y, reduction="none"), 12 * 2),
+        (lambda x, y: F.kl_div(x, y, reduction="sum"), 12 * 4),  # logarithm, subtract, multiply, sum up
+        (F.cross_entropy, 12 * 5 + 12 * 3),  # log_softmax; targets are shares: multiply, negate, sum up
+        (lambda x, _: F.cross_entropy(x, torch.zeros(4, dtype=torch.int64)), 12 * 5 + 4 * 2),  # pick, negate, sum up
+        (lambda x, _: F.nll_loss(x, torch.zeros(4, dtype=torch.int64)), 4 * 2),
+    ],
+)
+def test_losses_of_a_forward(loss: Any, flops: int) -> None:
+    graph = hwcost.trace(loss, (torch.zeros(4, 3), torch.zeros(4, 3)))
+    assert (graph.status, graph.cost.macs, graph.cost.other_flops) == ("complete", 0, flops)
+
+
+@pytest.mark.parametrize(("size", "taps"), [((2, 1, 4, 5), 4), ((2, 1, 4, 5, 6), 8)])
+def test_a_grid_is_made_of_products_and_sampled_with_taps(size: tuple[int, ...], taps: int) -> None:
+    axes = len(size) - 2
+    points = sum(1 for _ in product(*map(range, (size[0], *size[2:]))))
+    graph = hwcost.trace(
+        lambda matrix, x: F.grid_sample(x, F.affine_grid(matrix, list(size), align_corners=False), align_corners=False),
+        (torch.zeros(2, axes, axes + 1), torch.zeros(size)),
+    )
+    assert graph.status == "complete"
+    assert graph.cost.macs == points * axes * (axes + 1)  # [axes, axes + 1] matrix times a point
+    assert graph.cost.other_flops == points * taps * 2
