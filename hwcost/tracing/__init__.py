@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,6 +29,7 @@ from hwcost.tracing.recorder import Recorder
 from hwcost.tracing.shadow import NeedsValue
 
 _NO_GPU = ("not compiled with CUDA", "No CUDA GPUs", "no NVIDIA driver", "CUDA driver", "Expected one of cpu, cuda")
+_NO_KERNEL, _NO_GRADIENT = "Could not run", "does not require grad and does not have a grad_fn"
 _HERE = str(Path(__file__).parents[1])
 
 
@@ -76,6 +78,15 @@ def trace(
         (16384, 8320, 'complete')
     """
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
+    if isinstance(module, type) or not callable(module):
+        raise TraceError(
+            f"trace follows an nn.Module or a function, but got {module!r}. Give an instance of a network."
+        )
+    if not isinstance(inputs, (torch.Tensor, Sequence)):
+        raise TraceError(
+            f"inputs must be a tensor or a tuple of arguments, but got {type(inputs).__name__}. "
+            "Give trace(module, (x,)), and keyword arguments as trace(module, (), {'name': x})."
+        )
     args = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     tree = (args, dict(kwargs or {}))
     try:
@@ -164,6 +175,7 @@ def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
 def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[None]:
     """Put everything back that a forward may change; no garbage is collected meanwhile."""
     torch_state, python_state = torch.get_rng_state(), random.getstate()
+    settings = [read() for read, _ in _SETTINGS]
     numpy_random = getattr(sys.modules.get("numpy"), "random", None)
     numpy_state = numpy_random.get_state() if numpy_random else None
     collecting = gc.isenabled()
@@ -176,11 +188,25 @@ def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[N
     finally:
         saved.put_back()
         torch.set_rng_state(torch_state)
+        for (read, write), setting in zip(_SETTINGS, settings, strict=True):
+            if read() != setting:
+                write(setting)
         random.setstate(python_state)
         if numpy_random:
             numpy_random.set_state(numpy_state)
         if collecting:
             gc.enable()
+
+
+# What a forward may set for the whole process: how to read it, how to write it.
+_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_num_threads, torch.set_num_threads),
+    (partial(getattr, torch.backends.cudnn, "benchmark"), partial(setattr, torch.backends.cudnn, "benchmark")),
+    (partial(getattr, torch.backends.cudnn, "enabled"), partial(setattr, torch.backends.cudnn, "enabled")),
+)
 
 
 class _Saved:
@@ -248,11 +274,15 @@ def _explain(error: Exception, recorder: Recorder, places: Mapping[str, nn.Modul
     """One line: what failed, where, and what to do."""
     frames = list(_frames(error.__traceback__))
     where = _module_of(frames, places) or "the root module"
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
     inside = [f for f in frames if f.f_code.co_filename.startswith(_HERE)]
     op = recorder.last_op
     if any(sign in text for sign in _NO_GPU):
         return f"{where} needs a GPU ({text}). Move its device choice out of forward, or trace it where it has one."
+    if isinstance(error, NotImplementedError) and _NO_KERNEL in text:
+        return f"{op} in {where} runs neither on meta nor on CPU. Give it a shape with torch.library.register_fake."
+    if _NO_GRADIENT in text:
+        return f"{where} takes gradients after {op}, which a trace does not follow. Trace its forward alone."
     dispatched = any(f.f_code.co_name == "__torch_dispatch__" for f in inside)
     if dispatched and (isinstance(error, FormError) or frames[-1] not in inside or _in_op(frames)):
         return f"{op} in {where} refused its arguments: {text}. Check the shape and dtype of the inputs."

@@ -163,7 +163,7 @@ class Learner:
         if call.mutated:
             self._check_write(call, func, args, kwargs, tensors)
             results = Results()
-        elif call.reads_values:
+        elif call.reads_values or call.annotates:
             results = Results()
         else:
             results = self._results(call, func, args, kwargs, tensors, known)
@@ -189,7 +189,7 @@ class Learner:
         if made and all(o.shares >= 0 for o in made):
             cost, state, reason = Cost(), "free", _VIEW
         by_values = call.sized_by_values or call.kind in MIXED
-        lasting = not (call.changes_form or (by_values and any_known(tensors)))
+        lasting = not (call.changes_form or call.annotates or (by_values and any_known(tensors)))
         size = sum(prod(o.form.shape) for o in made)
         return Entry(call, spec, cost, state, reason, results, mutated, size, found.workspace, by_values, lasting)
 

@@ -21,7 +21,7 @@ _RANDOM = (
 _SIZED_BY_VALUES = (
     "nonzero", "nonzero_numpy", "argwhere", "masked_select", "unique", "_unique", "_unique2", "unique_dim",
     "unique_consecutive", "bincount", "torchvision.nms", "repeat_interleave", "_pack_padded_sequence",
-    "_pad_packed_sequence", "histc", "one_hot",
+    "_pad_packed_sequence", "histc", "one_hot", "_nested_tensor_from_mask_left_aligned",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class Call:
     reads_values: bool  # answers with a number
     sized_by_values: bool
     random: bool
+    annotates: bool  # marks a stretch of the forward for a profiler, does no work
 
 
 @cache
@@ -61,6 +62,7 @@ def call_of(func: Any) -> Call:
         reads_values=kind in _READERS,
         sized_by_values=kind in _SIZED_BY_VALUES or bool(seeing),
         random=kind in _RANDOM,
+        annotates=kind.startswith("profiler."),
     )
 
 

@@ -182,8 +182,10 @@ def _masked_fill(x: Form, mask: Form, _: Any) -> Form | None:
 
 @_op("softmax.int", "log_softmax.int")
 def _softmax(x: Form, dim: int, dtype: torch.dtype | None = None) -> Form | None:
-    inside = -len(x.shape) <= dim < len(x.shape)
-    return x._replace(dtype=dtype or x.dtype) if layout(x) == "c" and x.dtype.is_floating_point and inside else None
+    axes = len(x.shape) or 1
+    if not -axes <= dim < axes:  # the meta kernel lets it pass
+        raise FormError(f"dim must lie in [{-axes}, {axes - 1}], but got {dim}")
+    return x._replace(dtype=dtype or x.dtype) if layout(x) == "c" and x.dtype.is_floating_point else None
 
 
 # -- products ------------------------------------------------------------------------------------

@@ -155,6 +155,7 @@ _ALL: dict[str, Callable[[list[Form]], Any]] = {
     "_unique": lambda f: (_like(f[0], 1), _index(_size(f[0]))),
     "_unique2": lambda f: (_like(f[0], 1), _index(*f[0].shape), _index(1)),
     "unique_consecutive": lambda f: (_like(f[0], 1), _index(*f[0].shape), _index(1)),
+    "_nested_tensor_from_mask_left_aligned": lambda f: None,  # no: padding is counted as tokens are
     "unique_dim": lambda f: (_like(f[0], *f[0].shape), _index(*f[0].shape), _index(1)),
 }
 

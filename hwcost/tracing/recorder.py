@@ -186,6 +186,8 @@ class Recorder(TorchDispatchMode):
                 self._entries[key] = entry
         if entry.results.note:
             self._notes[f"{entry.call.name} in {self._stack[-1] or 'the root module'}: {entry.results.note}"] = None
+        if entry.call.annotates:
+            return func(*args, **(kwargs or {}))
         if entry.call.reads_values:
             return self._read(entry, func, args, kwargs, reads, known=known)
         if entry.call.mutated:
