@@ -62,6 +62,10 @@ class Shadow(torch.Tensor):
         with torch._C._DisableTorchDispatch():
             return self._read("numpy").__array__(dtype)
 
+    def __format__(self, spec: str) -> str:
+        """A single value as a number, as torch does; networks make names from them."""
+        return format(self.item(), spec) if self.dim() == 0 else repr(self)
+
     def _read(self, who: str) -> torch.Tensor:
         if self.known is None or not self.memory.valid:
             raise NeedsValue(f"{who} reads values of a tensor of shape {tuple(self.shape)}")

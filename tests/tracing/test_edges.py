@@ -102,3 +102,24 @@ def test_a_forward_that_takes_gradients_is_told_what_to_do() -> None:
 
     with pytest.raises(hwcost.TraceError, match=r"0 takes gradients after aten\.sum.*Trace its forward alone"):
         hwcost.trace(nn.Sequential(Gradient()), torch.zeros(3, requires_grad=True))
+
+
+class Named(nn.Module):
+    """Takes the layer that a number names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({"layer_0": nn.Linear(4, 4), "layer_1": nn.Linear(4, 8)})
+
+    def forward(self, x: Tensor, which: Tensor) -> Tensor:
+        out: Tensor = self.layers[f"layer_{which.argmax()}"](x)
+        return out
+
+
+@pytest.mark.parametrize("which", [torch.tensor([0, 1]), torch.tensor([0.0, 1.0])])
+def test_a_name_made_from_a_value_reads_it(which: Tensor) -> None:
+    graph = hwcost.trace(Named(), (torch.zeros(2, 4), which))
+    assert graph.cost.macs == 2 * 4 * 8
+    assert "read" in graph.notes[0]
+    with pytest.raises(hwcost.TraceError, match="reads a value that shapes alone do not determine"):
+        hwcost.trace(Named().to("meta"), (torch.zeros(2, 4), torch.zeros(2, device="meta")))
