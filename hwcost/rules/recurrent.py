@@ -15,7 +15,7 @@ _GATE_FLOPS = {4: 24, 3: 20, 1: 4}
 
 
 # [T, B, H*d] = lstm([T, B, I], hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
+@rule("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "quantized_gru")
 def recurrent(op: OpSpec) -> Work:
     """All layers and directions: every weight matrix meets every step of every sequence once."""
     first = op.inputs[0]

@@ -80,10 +80,11 @@ def bind(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[li
     for name, value in (*zip(call.arguments, args, strict=False), *kwargs.items()):
         if isinstance(value, torch.Tensor):
             named.append(name)
-        elif isinstance(value, torch.ScriptObject):  # the packed parameters of a quantised layer
-            packed = value.unpack() if hasattr(value, "unpack") else ()
-            named += [each for each, t in zip(("weight", "bias"), packed, strict=False) if isinstance(t, torch.Tensor)]
+        elif isinstance(value, torch.ScriptObject):
+            named += [each for each, _ in packed_tensors(value)]
             params += _settings(value)
+        elif isinstance(value, (list, tuple)) and any(isinstance(v, torch.ScriptObject) for v in value):
+            named += [each for packed in value for each, _ in packed_tensors(packed)]
         elif isinstance(value, (list, tuple)) and (tensors := _count_tensors(value)):
             named += [name] * tensors
         elif name not in _PLACE:
@@ -91,6 +92,22 @@ def bind(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[li
             if name not in call.defaults or call.defaults[name] != plain:
                 params.append((name, plain))
     return named, tuple(sorted(params, key=itemgetter(0)))
+
+
+def packed_tensors(packed: Any) -> list[tuple[str, torch.Tensor]]:
+    """Weight and bias of a quantised layer from its packed parameters; all of a layer of a recurrent one."""
+    if "rnn.CellParamsBase" in str(packed._type()):
+        _, biases, _, _, products = packed.__getstate__()[0]
+        pairs = [product.unpack() for product in products]
+        biases = biases or [bias for _, bias in pairs if bias is not None]
+        return [("params", tensor) for tensor in (*(_held(weight) for weight, _ in pairs), *biases)]
+    weight, bias = packed.unpack() if hasattr(packed, "unpack") else (None, None)
+    return [(name, t) for name, t in (("weight", _held(weight)), ("bias", bias)) if isinstance(t, torch.Tensor)]
+
+
+def _held(weight: torch.Tensor | None) -> torch.Tensor | None:
+    """A weight as it is packed: unpacking widens those of half precision."""
+    return weight.half() if weight is not None and weight.dtype is torch.float32 else weight
 
 
 def _settings(packed: Any) -> list[tuple[str, Param]]:

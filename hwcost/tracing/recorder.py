@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph, Life, Op
 from hwcost.tracing.answers import DTYPES, Entry, Learner, any_known, remembered, span
+from hwcost.tracing.calls import packed_tensors
 from hwcost.tracing.shadow import Memory, NeedsValue, Shadow, Weight, form_of, make_shadow, memory_of
 
 KNOWN_LIMIT = 1 << 16  # elements; larger values are not computed
@@ -146,8 +147,7 @@ class Recorder(TorchDispatchMode):
         """A number that no other object ever has, and weight and bias inside a quantised layer's packed parameters."""
         found = self._packed.get(id(packed))
         if found is None:
-            inside = packed.unpack() if hasattr(packed, "unpack") else ()
-            tensors = [t for t in inside if isinstance(t, torch.Tensor)]
+            tensors = [t for _, t in packed_tensors(packed)]
             found = self._packed[id(packed)] = next(_packed_numbers), tensors
             self._keep.append(packed)
             self._params += sum(t.numel() for t in tensors)

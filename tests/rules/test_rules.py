@@ -182,3 +182,19 @@ def test_a_grid_is_made_of_products_and_sampled_with_taps(size: tuple[int, ...],
     assert graph.status == "complete"
     assert graph.cost.macs == points * axes * (axes + 1)  # [axes, axes + 1] matrix times a point
     assert graph.cost.other_flops == points * taps * 2
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("layers", [{}, {"num_layers": 2, "bidirectional": True}])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.Linear])
+@pytest.mark.parametrize(("dtype", "itemsize"), [(torch.qint8, 1), (torch.float16, 2)])
+def test_dynamic_quantisation_changes_bytes_alone(kind: Any, layers: dict[str, Any], dtype: Any, itemsize: int) -> None:
+    """Weights shrink, biases (which fill one axis) stay in single precision."""
+    module = nn.Sequential(kind(32, 16, **(layers if kind is not nn.Linear else {}))).eval()
+    quantised = torch.ao.quantization.quantize_dynamic(module, {kind}, dtype=dtype)  # type: ignore[no-untyped-call]
+    x = torch.zeros(10, 2, 32)
+    plain, packed = hwcost.trace(module, x), hwcost.trace(quantised, x)
+    assert packed.status == "complete"
+    assert (packed.cost.macs, packed.params) == (plain.cost.macs, plain.params)
+    held = sum(p.numel() * (itemsize if p.dim() == 2 else 4) for p in module.parameters())
+    assert packed.cost.bytes_weights == held
