@@ -19,7 +19,7 @@ from hwcost.rules import Work, rule
     "conv1d", "conv2d", "conv3d", "convolution", "_convolution", "mkldnn_convolution", "_slow_conv2d_forward",
     "conv_depthwise3d", "_conv_depthwise2d", "slow_conv3d", "thnn_conv2d", "quantized.conv1d", "quantized.conv2d",
     "quantized.conv3d", "quantized.conv1d_relu", "quantized.conv2d_relu", "quantized.conv3d_relu",
-    "quantized.conv2d_dynamic",
+    "quantized.conv1d_dynamic", "quantized.conv2d_dynamic", "quantized.conv3d_dynamic",
 )  # fmt: skip
 def convolution(op: OpSpec) -> Work:
     """A convolution, grouped, dilated and strided as its shapes say."""
@@ -29,7 +29,11 @@ def convolution(op: OpSpec) -> Work:
 
 
 # [b, o, *out] = conv_transpose2d([b, i, *in], [i, o/groups, *kernel], [o]?)
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule(
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "quantized.conv_transpose1d",
+    "quantized.conv_transpose2d", "quantized.conv_transpose3d", "quantized.conv_transpose1d_dynamic",
+    "quantized.conv_transpose2d_dynamic", "quantized.conv_transpose3d_dynamic",
+)  # fmt: skip
 def transposed(op: OpSpec) -> Work:
     """A transposed convolution: each input element meets every tap of its group's filters once."""
     return Work(macs=op.inputs[0].numel * _taps(op), other_flops=_bias(op))

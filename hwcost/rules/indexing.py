@@ -49,6 +49,14 @@ def embedding_bag(op: OpSpec) -> Work:
     return Work(other_flops=elements, touched={op.inputs[0].name: elements})
 
 
+# [*, d] = embedding_byte([n, d], [*])        [b, d] = embedding_bag_byte([n, d], [tokens], [b]?)
+@rule("quantized.embedding_byte", "quantized.embedding_bag_byte")
+def quantised_embedding(op: OpSpec) -> Work:
+    """Rows are gathered and dequantised, a multiplication and an addition; a bag adds them."""
+    elements = op.inputs[1].numel * op.inputs[0].shape[1]
+    return Work(other_flops=elements * (3 if "bag" in op.kind else 2), touched={op.inputs[0].name: elements})
+
+
 # copy_(self, src)        fill_(self, value)        self is written, not read
 @rule(
     "copy", "fill", "zero", "full", "full_like", "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_full",

@@ -12,7 +12,8 @@ from hwcost.rules import Work, rule
 # [*, n] = linear([*, k], [n, k], [n]?)
 @rule(
     "linear", "quantized.linear", "quantized.linear_relu", "quantized.linear_dynamic", "quantized.linear_relu_dynamic",
-    "quantized.linear_dynamic_fp16", "quantized.linear_relu_dynamic_fp16", "mkldnn_linear",
+    "quantized.linear_dynamic_fp16", "quantized.linear_relu_dynamic_fp16", "quantized.linear_leaky_relu",
+    "quantized.linear_tanh", "mkldnn_linear",
 )  # fmt: skip
 def linear(op: OpSpec) -> Work:
     """A fully connected layer; the bias is one addition per output."""
@@ -22,7 +23,8 @@ def linear(op: OpSpec) -> Work:
 
 # [m, n] = mm([m, k], [k, n])        [b, m, n] = bmm([b, m, k], [b, k, n])
 # [*, m, n] = matmul([*, m, k], [*, k, n])        [m] = mv([m, k], [k])        [] = dot([k], [k])
-@rule("mm", "bmm", "matmul", "mv", "dot", "vdot", "inner", "__matmul__", "linalg_matmul", "_int_mm", "linalg_vecdot")
+@rule("mm", "bmm", "matmul", "mv", "dot", "vdot", "inner", "__matmul__", "linalg_matmul", "_int_mm", "linalg_vecdot",
+      "quantized.matmul")  # fmt: skip
 def product(op: OpSpec) -> Work:
     """Every output element is a dot product over the last axis of the first operand."""
     return Work(macs=op.outputs[0].numel * (op.inputs[0].shape or (1,))[-1])

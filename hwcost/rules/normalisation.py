@@ -32,6 +32,13 @@ def layer_norm(op: OpSpec) -> Work:
     return Work(other_flops=op.inputs[0].numel * (_STATISTICS + _APPLY + affine))
 
 
+# [*, n] = quantized.layer_norm([*, n], normalized_shape, [n]?, [n]?, scale, zero_point)
+@rule("quantized.layer_norm", "quantized.group_norm", "quantized.instance_norm")
+def quantised_norm(op: OpSpec) -> Work:
+    """As in floats, and one flop per element to leave the integers, one to return."""
+    return Work(other_flops=layer_norm(op).other_flops + 2 * op.inputs[0].numel)
+
+
 # [*, n] = rms_norm([*, n], normalized_shape, [n]?)        square, sum, scale, and the weight
 @rule("rms_norm", "_fused_rms_norm")
 def rms_norm(op: OpSpec) -> Work:

@@ -67,7 +67,10 @@ def dropout(op: OpSpec) -> Work:
     "quantized.add", "quantized.add_relu", "quantized.mul", "quantized.mul_relu", "quantized.cat",
     "quantized.hardswish", "quantized.sigmoid", "quantized.add_scalar", "quantized.mul_scalar", "quantized.leaky_relu",
     "quantized.elu", "quantized.batch_norm2d", "quantized.cat_relu", "quantized.softmax",
-    "quantized.prelu", "quantized.relu6",
+    "quantized.prelu", "quantized.relu6", "quantized.celu", "quantized.clamp", "quantized.threshold",
+    "quantized.batch_norm", "quantized.batch_norm1d", "quantized.batch_norm3d", "quantized.batch_norm_relu",
+    "quantized.batch_norm1d_relu", "quantized.batch_norm2d_relu", "quantized.batch_norm3d_relu",
+    "quantized.add_scalar_relu", "quantized.mul_scalar_relu",
 )  # fmt: skip
 def quantised(op: OpSpec) -> Work:
     """One flop per element to leave the integers, one to return, one for the op."""

@@ -33,13 +33,17 @@ def recurrent(op: OpSpec) -> Work:
 
 
 # [B, H] = lstm_cell([B, I], hx, w_ih, w_hh, b_ih?, b_hh?)
-@rule("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+@rule(
+    "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "quantized.quantized_lstm_cell_dynamic",
+    "quantized.quantized_gru_cell_dynamic", "quantized.quantized_rnn_tanh_cell_dynamic",
+    "quantized.quantized_rnn_relu_cell_dynamic",
+)  # fmt: skip
 def cell(op: OpSpec) -> Work:
     """One step of one layer."""
     first = op.inputs[0]
     batch = first.numel // first.shape[-1]
-    gates = _GATES[op.kind.removesuffix("_cell")]
-    matrices = [t for t in op.inputs if t.name in ("w_ih", "w_hh")]
-    biases = sum(t.numel for t in op.inputs if t.name in ("b_ih", "b_hh"))
+    gates = _GATES[op.kind.removeprefix("quantized.quantized_").removesuffix("_dynamic").removesuffix("_cell")]
+    matrices = [t for t in op.inputs if t.name in ("w_ih", "w_hh", "weight")]  # "weight" is inside a packed object
+    biases = sum(t.numel for t in op.inputs if t.name in ("b_ih", "b_hh", "bias_ih", "bias_hh"))
     hidden = matrices[1].shape[1]
     return Work(macs=batch * sum(t.numel for t in matrices), other_flops=batch * (biases + hidden * _GATE_FLOPS[gates]))

@@ -101,7 +101,8 @@ def packed_tensors(packed: Any) -> list[tuple[str, torch.Tensor]]:
         pairs = [product.unpack() for product in products]
         biases = biases or [bias for _, bias in pairs if bias is not None]
         return [("params", tensor) for tensor in (*(_held(weight) for weight, _ in pairs), *biases)]
-    weight, bias = packed.unpack() if hasattr(packed, "unpack") else (None, None)
+    pair = packed.unpack() if hasattr(packed, "unpack") else (None, None)
+    weight, bias = pair if isinstance(pair, tuple) else (pair, None)  # an embedding has its weight alone
     return [(name, t) for name, t in (("weight", _held(weight)), ("bias", bias)) if isinstance(t, torch.Tensor)]
 
 

@@ -198,3 +198,37 @@ def test_dynamic_quantisation_changes_bytes_alone(kind: Any, layers: dict[str, A
     assert (packed.cost.macs, packed.params) == (plain.cost.macs, plain.params)
     held = sum(p.numel() * (itemsize if p.dim() == 2 else 4) for p in module.parameters())
     assert packed.cost.bytes_weights == held
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("module", "shape", "macs"),
+    [
+        (nn.Conv1d(4, 8, 3), (1, 4, 10), 8 * 8 * 4 * 3),
+        (nn.ConvTranspose2d(4, 8, 3), (1, 4, 6, 6), 4 * 36 * 8 * 9),
+        (nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8)), (3, 4), 3 * 8 * 4),
+        (nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.Hardswish()), (1, 4, 6, 6), 8 * 16 * 4 * 9),
+    ],
+)
+def test_static_quantisation(module: nn.Module, shape: tuple[int, ...], macs: int) -> None:
+    """Also with its observers in place, which write into buffers of their own."""
+    quantisation: Any = torch.ao.quantization
+    kind = "qnnpack" if isinstance(module, nn.ConvTranspose2d) else "fbgemm"  # fbgemm cannot quantise it per channel
+    whole = nn.Sequential(quantisation.QuantStub(), module, quantisation.DeQuantStub()).eval()
+    whole.qconfig = quantisation.get_default_qconfig(kind)
+    observed = quantisation.prepare(whole)
+    observed(torch.rand(shape))
+    for network in (observed, quantisation.convert(observed)):
+        graph = hwcost.trace(network, torch.zeros(shape))
+        assert (graph.cost.macs, graph.status) == (macs, "complete"), graph.uncounted
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("module", "flops"), [(nn.Embedding(100, 32), 2), (nn.EmbeddingBag(100, 32, mode="sum"), 3)])
+def test_a_quantised_embedding_reads_the_rows_asked_for(module: nn.Module, flops: int) -> None:
+    quantisation: Any = torch.ao.quantization
+    whole = nn.Sequential(module).eval()
+    whole.qconfig = quantisation.float_qparams_weight_only_qconfig
+    graph = hwcost.trace(quantisation.convert(quantisation.prepare(whole)), torch.zeros(2, 7, dtype=torch.int64))
+    assert graph.status == "complete"
+    assert (graph.cost.bytes_weights, graph.cost.other_flops, graph.params) == (14 * 32, flops * 14 * 32, 3200)
