@@ -280,7 +280,10 @@ def _explain(error: Exception, recorder: Recorder, places: Mapping[str, nn.Modul
     if any(sign in text for sign in _NO_GPU):
         return f"{where} needs a GPU ({text}). Move its device choice out of forward, or trace it where it has one."
     if isinstance(error, NotImplementedError) and _NO_KERNEL in text:
-        return f"{op} in {where} runs neither on meta nor on CPU. Give it a shape with torch.library.register_fake."
+        return (
+            f"{op} in {where} has no kernel for such tensors, neither on meta nor on CPU. "
+            "Check their dtypes; an op of your own needs torch.library.register_fake."
+        )
     if _NO_GRADIENT in text:
         return f"{where} takes gradients after {op}, which a trace does not follow. Trace its forward alone."
     dispatched = any(f.f_code.co_name == "__torch_dispatch__" for f in inside)

@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hwcost.graph import Graph, Life, Op
 from hwcost.tracing.answers import DTYPES, Entry, Learner, any_known, remembered, span
 from hwcost.tracing.calls import packed_tensors
+from hwcost.tracing.forms import FormError
 from hwcost.tracing.shadow import Memory, NeedsValue, Shadow, Weight, form_of, make_shadow, memory_of
 
 KNOWN_LIMIT = 1 << 16  # elements; larger values are not computed
@@ -284,11 +285,8 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """An op that writes into its arguments; what it returns are these."""
         mutated = [tensors[i] for i in entry.mutated]
-        if entry.call.changes_form:
-            with torch._C._DisableTorchDispatch():
-                func(*args, **(kwargs or {}))
-            for t in mutated:
-                t.tag = self._tags.tag(form_of(t), weight=t.memory.weight)
+        if entry.call.changes_form and entry.call.kind != "detach":  # a shadow is detached already
+            self._reshape(func, args, kwargs, mutated[0])
         owned = self._values or not (entry.call.random or any(t.memory.weight for t in mutated))
         if known and owned:
             self._really(func, args, kwargs)
@@ -300,6 +298,18 @@ class Recorder(TorchDispatchMode):
         if entry.call.returns == 0:
             return None
         return given[0] if entry.call.returns == 1 else tuple(given[: entry.call.returns])
+
+    def _reshape(self, func: Any, args: Any, kwargs: Any, target: Shadow | Weight) -> None:
+        """An in-place view, which must leave a weight as it is."""
+        held: torch.Tensor = target.tensor if isinstance(target, Weight) else target
+        with torch._C._DisableTorchDispatch():
+            if isinstance(target, Weight):
+                held = torch.empty_strided(held.shape, held.stride(), dtype=held.dtype, device="meta")
+            func(held, *args[1:], **(kwargs or {}))
+        tag = self._tags.tag(form_of(held), weight=target.memory.weight)
+        if isinstance(target, Weight) and tag != target.tag:
+            raise FormError("a parameter, buffer or constant is reshaped in place, which would change the module")
+        target.tag = tag
 
     # -- known values ---------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ def test_an_axis_that_is_not_there_is_refused() -> None:
 def test_an_op_for_another_device_asks_for_its_shape(library: torch.library.Library) -> None:
     library.define("elsewhere(Tensor x) -> Tensor")
     library.impl("elsewhere", lambda x: x.clone(), "CUDA")
-    with pytest.raises(hwcost.TraceError, match=r"elsewhere.* in the root module runs neither .*register_fake"):
+    with pytest.raises(hwcost.TraceError, match=r"elsewhere.* in the root module has no kernel .*register_fake"):
         hwcost.trace(lambda x: torch.ops.hwcost_edges.elsewhere(x), torch.zeros(3))
 
 
@@ -123,3 +123,18 @@ def test_a_name_made_from_a_value_reads_it(which: Tensor) -> None:
     assert "read" in graph.notes[0]
     with pytest.raises(hwcost.TraceError, match="reads a value that shapes alone do not determine"):
         hwcost.trace(Named().to("meta"), (torch.zeros(2, 4), torch.zeros(2, device="meta")))
+
+
+def test_a_weight_is_never_reshaped() -> None:
+    class Reshapes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.zeros(4, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.get_buffer("table").t_()
+
+    module = Reshapes()
+    with pytest.raises(hwcost.TraceError, match=r"t_.* in the root module refused.*buffer or constant is reshaped"):
+        hwcost.trace(module, torch.zeros(2, 8))
+    assert module.get_buffer("table").shape == (4, 8)
