@@ -6,7 +6,8 @@ A budget names a quantity, and a limit in text with a unit, or in SI:
     {"latency": "5 ms", "peak_memory": "2 MB"}     several quantities
     {"phone": "20 ms", "server": "2 ms"}           several devices, by the names of the models
     {"phone": {"latency": "20 ms", "params": 5e6}} both
-    {"blocks.stages.0": "1 ms"}                    the latency of one block
+    {"blocks.stages.0": "1 ms"}                    the latency of a block: all at or below a module path; an
+                                                   architecture without it takes no time there
 
 A limit on latency may ask for a margin: with an estimate t in [low, high] that covers the truth with
 probability c, and an error of log t taken as normal, the probability to be within T is
@@ -63,6 +64,11 @@ class Limit:
     device: str
     quantity: str
     most: float
+
+    @property
+    def is_of_block(self) -> bool:
+        """Whether it limits a part of the architecture."""
+        return self.quantity.startswith(_BLOCK)
 
     def excess(self, value: float) -> float:
         """How far `value` is over the limit, relative to it: feasible iff <= 0, as Optuna's constraints are."""
@@ -126,6 +132,14 @@ def upper(estimate: Any, confidence: float, latency: float | None = None, high: 
     return t * math.exp(sigma * NormalDist().inv_cdf(confidence))
 
 
+def blocks_at(quantity: str, estimate: Any) -> list[Any]:
+    """The blocks of an estimate at or below the module path that a quantity "blocks.PATH" names."""
+    path = quantity.removeprefix(_BLOCK)
+    by_depth = getattr(estimate, "by_depth", None)  # a cost model's tells blocks of any depth
+    blocks = by_depth(path.count(".") + 1) if by_depth else getattr(estimate, "blocks", {})
+    return [block for name, block in blocks.items() if f"{name}.".startswith(f"{path}.")]
+
+
 def value_of(
     quantity: str, estimate: Any, confidence: float, graph: Callable[[], Graph], energy: Energy = GENERIC
 ) -> float:
@@ -133,19 +147,12 @@ def value_of(
 
     `graph` traces the architecture, and is only called for what the estimate does not know; `energy` are the
     weights of the device.
-
-    Raises:
-        BudgetError: the estimate has no such block.
     """
     if quantity == "latency":
         return upper(estimate, confidence)
     if quantity.startswith(_BLOCK):
-        name = quantity.removeprefix(_BLOCK)
-        block = getattr(estimate, "blocks", {}).get(name)
-        if block is None:
-            known = ", ".join(getattr(estimate, "blocks", {})) or "none"
-            raise BudgetError(f"budget of block {name!r}: the estimate has no such block; it has {known}")
-        return upper(estimate, confidence, block.latency, block.high)
+        parts = blocks_at(quantity, estimate)
+        return upper(estimate, confidence, sum(b.latency for b in parts), sum(b.high for b in parts))
     if quantity == "energy":
         return energy.of(*(value_of(q, estimate, confidence, graph) for q in ("flops", "bytes")))
     own = getattr(estimate, quantity, None)

@@ -8,7 +8,8 @@ rest is trained, and what Optuna sees is a matter of the form:
     constraint      the metric; the budget is a constraint, checked before training
     pareto          the metric and the latency, two objectives; a budget, where given, is a constraint too
     mnas-soft, mnas-hard, tunas-absolute, one-sided, linear
-                    one number of both (`penalties`); the budget is its target, nothing is rejected
+                    one number of both (`penalties`); the budget of what is traded is its target and rejects
+                    nothing, budgets of other quantities are constraints
 
 Each trial keeps one small user attribute, "hwcost".
 """
@@ -23,18 +24,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import optuna
 
 from hwcost.search import penalties
 from hwcost.search.artifacts import keep
 from hwcost.search.density import ceilings_of, energy_of, facts_of, parts_of
-from hwcost.search.limits import GENERIC, QUANTITIES, Budget, BudgetError, Limit, parse_budget, value_of
+from hwcost.search.limits import GENERIC, QUANTITIES, Budget, BudgetError, Limit, blocks_at, parse_budget, value_of
 from hwcost.search.memory import ATTRIBUTE, Memory, key_of
+from hwcost.search.probe import Probe, random_choice
 
 Form = Literal["constraint", "pareto", "mnas-soft", "mnas-hard", "tunas-absolute", "one-sided", "linear"]
 FORMS: tuple[Form, ...] = get_args(Form)
 Direction = penalties.Direction
 _REMEMBERED = 50_000  # judgements kept in memory
+_PROBES = 64  # random architectures looked at for a block that one lacks
+_OWN = ("_lock", "_judged", "_memory", "_standing", "_ceilings", "_energy")  # of a process, never pickled
 
 
 class ObjectiveError(ValueError):
@@ -118,6 +123,10 @@ class LatencyObjective:
             f"across must be 'worst' or weights for {', '.join(self.models)}, but got {self.across!r}": self.across
             in (None, "worst")
             or (isinstance(self.across, Mapping) and set(self.across) == set(self.models)),
+            f"weights in across must be finite and above 0, but got {self.across!r}": not isinstance(
+                self.across, Mapping
+            )
+            or all(math.isfinite(w) and w > 0 for w in self.across.values()),
             f"form {self.form!r} needs a budget, such as budget='5 ms'": self.form == "pareto" or bool(self.limits),
         }
         for name, model in self.models.items():
@@ -134,13 +143,12 @@ class LatencyObjective:
         self._lock = threading.Lock()
         self._judged: dict[str, Judgement] = {}
         self._memory = Memory()
+        self._standing: set[str] = set()  # budgeted blocks that some architecture has
         self._ceilings = {name: ceilings_of(model) for name, model in self.models.items()}
         self._energy = {name: energy_of(model) or GENERIC for name, model in self.models.items()}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            k: v for k, v in self.__dict__.items() if k not in ("_lock", "_judged", "_memory", "_ceilings", "_energy")
-        }
+        return {k: v for k, v in self.__dict__.items() if k not in _OWN}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -150,8 +158,13 @@ class LatencyObjective:
 
     @property
     def is_penalty(self) -> bool:
-        """Whether the form makes one number of metric and cost, and so rejects nothing."""
+        """Whether the form makes one number of metric and cost."""
         return self.form not in ("constraint", "pareto")
+
+    @property
+    def gate(self) -> tuple[Limit, ...]:
+        """The limits that reject: all but the targets of a penalty."""
+        return tuple(limit for limit in self.limits if not (self.is_penalty and limit.quantity == self.against))
 
     @property
     def directions(self) -> list[Direction]:
@@ -194,9 +207,31 @@ class LatencyObjective:
             return value_of(quantity, estimates[device], confidence, graph, self._energy[device])
 
         costs = {name: value(self.against, name, 0.5) for name in estimates}
-        limits: Sequence[Limit] = () if self.is_penalty else self.limits
-        excess = {limit.key: limit.excess(value(limit.quantity, limit.device, self.confidence)) for limit in limits}
+        gate = self.gate
+        self._check_blocks(gate, estimates)
+        excess = {limit.key: limit.excess(value(limit.quantity, limit.device, self.confidence)) for limit in gate}
         return Judgement(key, costs, excess, self._facts(estimates))
+
+    def _check_blocks(self, gate: Sequence[Limit], estimates: Mapping[str, Any]) -> None:
+        """Raise a BudgetError for a block that not only this architecture lacks, but random ones do as well."""
+        for limit in gate:
+            if limit.is_of_block and limit.quantity not in self._standing:
+                if not blocks_at(limit.quantity, estimates[limit.device]):
+                    self._look_for_block(limit)
+                self._standing.add(limit.quantity)
+
+    def _look_for_block(self, limit: Limit) -> None:
+        rng, seen = np.random.default_rng(0), dict[str, None]()
+        for _ in range(_PROBES):
+            architecture = self.build(Probe(random_choice(rng)))
+            estimate = self._estimate(limit.device, architecture, self._inputs(architecture))
+            if blocks_at(limit.quantity, estimate):
+                return
+            seen |= dict.fromkeys(getattr(estimate, "blocks", {}))
+        raise BudgetError(
+            f"budget of {limit.quantity!r}: none of {_PROBES} random architectures has such a block on "
+            f"{limit.device!r}; they have {', '.join(seen) or 'none, or the model does not tell'}"
+        )
 
     def _facts(self, estimates: Mapping[str, Any]) -> dict[str, Any]:
         """What the trial keeps of its estimates: numbers of the first device and, of several, of each."""

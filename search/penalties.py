@@ -16,6 +16,7 @@ multiplicative ones have no meaning there, since a factor below 1 would reward w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -70,9 +71,9 @@ def check(form: str, direction: Direction, weight: float | None) -> None:
             f"form {form!r} multiplies the metric and needs one that is maximised; for a minimised metric use "
             f"{', '.join(map(repr, ADDITIVE))}"
         )
-    if weight is not None and weight > 0:
+    if weight is not None and not (math.isfinite(weight) and weight <= 0):
         raise PenaltyError(
-            f"the weight of form {form!r} must not be above 0, which would reward slowness; got {weight}"
+            f"the weight of form {form!r} must be finite and not above 0, which would reward slowness; got {weight}"
         )
 
 

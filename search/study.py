@@ -174,7 +174,7 @@ def _create(
 def _sampler(objective: LatencyObjective, sampler: BaseSampler | None, seed: int) -> BaseSampler:
     if sampler is None:
         return ArchitectureSampler(objective, seed=seed)
-    if isinstance(sampler, (TPESampler, ArchitectureSampler, FeasibleSampler)) or objective.is_penalty:
+    if isinstance(sampler, (TPESampler, ArchitectureSampler, FeasibleSampler)) or not objective.gate:
         return sampler
     return FeasibleSampler(sampler, objective, seed=seed)
 

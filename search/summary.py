@@ -32,7 +32,7 @@ class DeviceSummary:
     least: float
     median: float
     most: float
-    feasible_share: float | None  # within this device's budgets; None without one
+    feasible_share: float | None  # within this device's budgets; None where nothing rejects
     effects: tuple[Effect, ...]  # strongest first
 
 
@@ -42,7 +42,7 @@ class SpaceSummary:
 
     samples: int
     devices: tuple[DeviceSummary, ...]
-    feasible_share: float | None  # within every budget; None without one
+    feasible_share: float | None  # within every budget; None where nothing rejects
 
 
 def summarise(
@@ -80,8 +80,8 @@ def _latency(facts: Any, device: str) -> float:
 
 
 def _share(objective: LatencyObjective, excess: list[dict[str, float]], device: str | None) -> float | None:
-    keys = [limit.key for limit in objective.limits if device in (None, limit.device)]
-    if not keys or not excess[0]:
+    keys = [limit.key for limit in objective.gate if device in (None, limit.device)]
+    if not keys:
         return None
     return float(np.mean([all(e[key] <= 0 for key in keys) for e in excess]))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import dataclass
 from statistics import NormalDist
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -15,7 +17,7 @@ from torch import nn
 from hwcost import CostModel, Device, units
 from hwcost.device import Energy
 from hwcost.search import LatencyObjective, ObjectiveError, penalties
-from hwcost.search.limits import BudgetError
+from hwcost.search.limits import BudgetError, blocks_at
 from hwcost.search.memory import attribute_of
 from hwcost.search.objective import FORMS, Form
 
@@ -236,6 +238,16 @@ def test_penalties_reject_nothing_and_score_the_relative_latency(form: Form, toy
     assert study.metric_names is None
 
 
+@pytest.mark.parametrize("form", [f for f in FORMS if f not in REJECTING])
+def test_a_penalty_still_rejects_by_budgets_of_what_it_does_not_trade(form: Form, toys: Toys) -> None:
+    """The latency is traded; at most 1 ms in the stages is a constraint, which 2 ms break."""
+    budget = {"latency": "5 ms", "blocks.stages": "1 ms"}
+    objective = LatencyObjective(toys.build, toys.training, model=StagedModel(), budget=budget, form=form)
+    study = run(objective, (1, 1))
+    assert study.trials[0].constraints == {"blocks.stages": pytest.approx(1.0)}
+    assert not toys.training.trained
+
+
 @pytest.mark.parametrize("form", ["mnas-soft", "mnas-hard"])
 def test_multiplicative_forms_refuse_a_minimised_metric(form: Form, toys: Toys) -> None:
     with pytest.raises(penalties.PenaltyError, match="needs one that is maximised"):
@@ -256,6 +268,11 @@ def test_multiplicative_forms_refuse_a_minimised_metric(form: Form, toys: Toys) 
         ({"budget": {"latency": "5 MB"}}, "'MB' is no unit of second"),
         ({"budget": {"blocks.stem": "5 ms"}}, None),
         ({"across": {"moon": 1.0}}, "across must be 'worst' or weights for device"),
+        ({"across": {"device": 0.0}}, "weights in across must be finite and above 0, but got {'device': 0.0}"),
+        (
+            {"form": "linear", "weight": math.nan},
+            "must be finite and not above 0, which would reward slowness; got nan",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused(wrong: dict[str, Any], message: str | None, toys: Toys) -> None:
@@ -267,10 +284,56 @@ def test_a_value_that_cannot_be_meant_is_refused(wrong: dict[str, Any], message:
         LatencyObjective(toys.build, toys.training, **arguments)
 
 
-def test_a_block_that_the_estimate_does_not_have(toys: Toys) -> None:
-    objective = LatencyObjective(toys.build, toys.training, model=toys.model, budget={"blocks.stem": "1 ms"})
-    with pytest.raises(BudgetError, match="the estimate has no such block; it has none"):
-        run(objective, (1, 1))
+@dataclass(frozen=True)
+class Staged:
+    """A block of 1 ms for each unit of depth, as a table tells them."""
+
+    latency: float
+    low: float
+    high: float
+    blocks: dict[str, Any]
+
+
+class StagedModel:
+    """Width 1 has no second stage."""
+
+    def estimate(self, architecture: Any, inputs: Any = None) -> Staged:
+        names = ["stem", *(f"stages.{s}.{i}" for s in range(min(architecture["width"], 2)) for i in range(2))]
+        t = 1e-3 * len(names)
+        return Staged(t, t, t, {name: SimpleNamespace(latency=1e-3, high=1e-3) for name in names})
+
+
+class TestBlocks:
+    """Budgets of a part of the architecture."""
+
+    def constraints(self, toys: Toys, path: str) -> list[float]:
+        """Of (width 1, depth 1) and (2, 1), under a budget of 4 ms."""
+        objective = LatencyObjective(toys.build, toys.training, model=StagedModel(), budget={f"blocks.{path}": "4 ms"})
+        return [t.constraints[f"blocks.{path}"] for t in run(objective, (1, 1), (2, 1)).trials]
+
+    def test_a_path_stands_for_all_below_it(self, toys: Toys) -> None:
+        """One stage of 2 ms, then two: 2 / 4 - 1 and 4 / 4 - 1."""
+        assert self.constraints(toys, "stages") == pytest.approx([-0.5, 0.0])
+        assert self.constraints(toys, "stages.0.1") == pytest.approx([-0.75, -0.75])
+
+    def test_a_block_that_only_some_architectures_have_takes_no_time_in_the_others(self, toys: Toys) -> None:
+        assert self.constraints(toys, "stages.1") == pytest.approx([-1.0, -0.5])
+
+    def test_a_block_that_none_has_is_refused(self, toys: Toys) -> None:
+        with pytest.raises(BudgetError, match=r"none of 64 random architectures has such a block.*they have stem, sta"):
+            self.constraints(toys, "stage")
+
+    def test_a_model_that_tells_no_blocks_is_refused(self, toys: Toys) -> None:
+        objective = LatencyObjective(toys.build, toys.training, model=toys.model, budget={"blocks.stem": "1 ms"})
+        with pytest.raises(BudgetError, match="they have none, or the model does not tell"):
+            run(objective, (1, 1))
+
+    def test_a_cost_models_blocks_may_be_named_at_any_depth(self) -> None:
+        net = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), nn.Linear(8, 8)))
+        estimate = CostModel.analytic("intel-i9-10980xe").estimate(net, (torch.empty(1, 8, device="meta"),))
+        each = estimate.latency / 3
+        for path, layers in (("0", 3), ("0.0", 2), ("0.0.1", 1), ("0.1", 1)):
+            assert sum(b.latency for b in blocks_at(f"blocks.{path}", estimate)) == pytest.approx(layers * each)
 
 
 def test_an_architecture_trained_by_another_worker_now_is_left_alone(toys: Toys) -> None:
