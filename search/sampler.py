@@ -29,12 +29,12 @@ from optuna.trial import FrozenTrial, TrialState
 from hwcost.search.candidates import Candidate, Pool
 from hwcost.search.memory import attribute_of, is_training
 from hwcost.search.objective import LatencyObjective
-from hwcost.search.probe import Probe, draw, fixed_or_random
+from hwcost.search.probe import Probe, draw, fixed_or_random, random_choice
 from hwcost.search.ranking import Encoded, Ranking
 
 Array = NDArray[np.float64]
-_LOOKS = 60  # random architectures looked at for each proposal
-_PARENTS, _NEIGHBOURS, _CLIMBS = 6, 40, 3
+_LOOKS, _LOOKS_AT_MODULES = 3000, 300  # random architectures looked at for the first pool
+_PARENTS, _CLIMBS = 6, 3
 _REJECTIONS = 100  # random proposals without a training before the start is drawn from the pool
 _TRIES = 50  # of another sampler, before the nearest feasible candidate is taken
 
@@ -42,8 +42,8 @@ _TRIES = 50  # of another sampler, before the nearest feasible candidate is take
 class _Proposing(optuna.samplers.BaseSampler):
     """A sampler that proposes whole candidates, from a pool of feasible ones."""
 
-    def __init__(self, objective: LatencyObjective, seed: int, pool: int, looks: int) -> None:
-        self._objective, self._seed, self._size, self._looks = objective, seed, pool, looks
+    def __init__(self, objective: LatencyObjective, seed: int, looks: int | None) -> None:
+        self._objective, self._seed, self._looks = objective, seed, looks
         self._start()
 
     def _start(self) -> None:
@@ -63,8 +63,19 @@ class _Proposing(optuna.samplers.BaseSampler):
         """The feasible candidates, filled when first asked for."""
         with self._lock:
             if not self._pool.feasible:
-                self._pool.fill(np.random.default_rng([self._seed, 1]), self._size, self._looks)
+                self._pool.fill(np.random.default_rng([self._seed, 1]), self.looks // 3, self.looks)
             return self._pool
+
+    @property
+    def looks(self) -> int:
+        """Architectures to look at for the first pool; what is looked at for a proposal is in proportion."""
+        if self._looks is None:
+            seen = self._objective.build(Probe(random_choice(np.random.default_rng(self._seed))))
+            self._looks = _LOOKS_AT_MODULES if callable(getattr(seen, "forward", None)) else _LOOKS
+        return self._looks
+
+    def _grow(self, around: list[Candidate], rng: np.random.Generator) -> None:
+        self._pool.grow(around, rng, -(-self.looks // 75))
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, rng: np.random.Generator) -> Candidate | None:
         """The next candidate; None for a random trial."""
@@ -101,14 +112,14 @@ class ArchitectureSampler(_Proposing):
         objective: the study's objective; its `build` is called with probes.
         seed: of everything random.
         start: random trainings before the surrogate is asked.
-        pool: feasible architectures to look for at first.
-        looks: architectures to look at for that, at most.
+        looks: architectures to look at for a first pool, at most, and in proportion for each proposal; None is 3000,
+            or 300 where `build` gives modules, each of which must be built and traced to be looked at.
     """
 
     def __init__(
-        self, objective: LatencyObjective, *, seed: int = 0, start: int = 10, pool: int = 1000, looks: int = 3000
+        self, objective: LatencyObjective, *, seed: int = 0, start: int = 10, looks: int | None = None
     ) -> None:
-        super().__init__(objective, seed, pool, looks)
+        super().__init__(objective, seed, looks)
         self._first = start
         self._known: dict[int, Candidate] = {}
         self._encoded = Encoded(objective.build)
@@ -121,8 +132,8 @@ class ArchitectureSampler(_Proposing):
         starting = len(trained) < self._first
         if starting and len(trials) - len(trained) < _REJECTIONS:
             return None
-        self.pool.explore(rng, _LOOKS)
-        self.pool.grow(self._best(trained), rng, _NEIGHBOURS)
+        self.pool.explore(rng, self.looks // 50)
+        self._grow(self._best(trained), rng)
         taken = {attribute_of(t).get("key") for t in trials if t.state in (TrialState.COMPLETE, TrialState.RUNNING)}
         free = self._free(taken)
         self.fruitless = 0 if free else self.fruitless + 1
@@ -142,7 +153,7 @@ class ArchitectureSampler(_Proposing):
         for _ in range(_CLIMBS):
             first = [free[int(i)] for i in np.argsort(-scores, kind="stable")[:_PARENTS]]
             known = len(self.pool.feasible)
-            self.pool.grow(first, rng, _NEIGHBOURS)
+            self._grow(first, rng)
             new = [c for c in list(self.pool.feasible.values())[known:] if c.judgement.key not in taken]
             if new:
                 free, scores = [*free, *new], np.concatenate([scores, ranking(new)])
@@ -200,10 +211,9 @@ class FeasibleSampler(_Proposing):
         objective: LatencyObjective,
         *,
         seed: int = 0,
-        pool: int = 500,
-        looks: int = 3000,
+        looks: int | None = None,
     ) -> None:
-        super().__init__(objective, seed, pool, looks)
+        super().__init__(objective, seed, looks)
         self._base = base
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, rng: np.random.Generator) -> Candidate | None:
@@ -217,7 +227,7 @@ class FeasibleSampler(_Proposing):
                 break  # a sampler that is certain
             wished = asked
         assert wished is not None
-        self._pool.grow([wished], rng, _NEIGHBOURS)
+        self._grow([wished], rng)
         return min(self.pool.feasible.values(), key=lambda c: _differences(c, wished))
 
     def _ask(self, study: optuna.Study, trial: FrozenTrial) -> Candidate:

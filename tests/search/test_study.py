@@ -9,7 +9,15 @@ import optuna
 import pytest
 from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from hwcost.search import FeasibleSampler, LatencyObjective, NothingFits, ObjectiveError, StudyError, run_study
+from hwcost.search import (
+    ArchitectureSampler,
+    FeasibleSampler,
+    LatencyObjective,
+    NothingFits,
+    ObjectiveError,
+    StudyError,
+    run_study,
+)
 from hwcost.search.memory import attribute_of, is_training
 from hwcost.search.study import open_storage
 
@@ -168,3 +176,12 @@ def test_the_wrapper_proposes_feasible_architectures_only(toys: Toys) -> None:
     study.optimize(gated, n_trials=20)
     assert {t.state.name for t in study.trials} == {"COMPLETE"}
     assert {attribute_of(t)["state"] for t in study.trials} == {"trained", "known"}
+
+
+def test_modules_are_looked_at_less_than_data(toys: Toys) -> None:
+    """Each must be built and traced."""
+    torch = pytest.importorskip("torch")
+    modules = objective(toys)
+    modules.build = lambda trial: torch.nn.Linear(8, trial.suggest_int("width", 1, 99))
+    assert (ArchitectureSampler(objective(toys)).looks, ArchitectureSampler(modules).looks) == (3000, 300)
+    assert ArchitectureSampler(modules, looks=50).looks == 50
