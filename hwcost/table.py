@@ -146,7 +146,9 @@ class LatencyTable:
             return self
         rows = pd.concat([pd.DataFrame(c) for c in priced(pricer(space, model), tasks(blocks))], ignore_index=True)
         frame, places, missing = absorb(self.frame, self.places, self.missing, rows)
-        return LatencyTable(frame, places, self.meta | {"model": model.digest}, missing)
+        return LatencyTable(
+            frame, places, self.meta | {"model": model.digest, "device": model.device.to_toml()}, missing
+        )
 
     def merge(self, other: LatencyTable) -> LatencyTable:
         """The rows of both, for one space and target.
@@ -358,8 +360,8 @@ class LatencyTable:
 def _meta(space: Any, model: CostModel) -> dict[str, Any]:
     fixed = model.overhead.fixed if model.is_fitted else 0.0
     reach = {"reach_edges": reach_edges(model.device)} if model.is_fitted else {}
-    own = {"fixed_s": fixed, **model.interval, "model": model.digest, "source": model.provenance, **reach}
-    return _about(space, _target(model)) | own
+    origin = {"model": model.digest, "source": model.provenance, "device": model.device.to_toml()}
+    return _about(space, _target(model)) | {"fixed_s": fixed, **model.interval, **origin, **reach}
 
 
 def _about(space: Any, target: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hwcost.device import Device, DeviceError, Energy
+from hwcost.device import Device, Energy
 from hwcost.features import Target
 
 
@@ -32,18 +32,14 @@ class Ceilings:
 
 
 def target_of(model: Any) -> Target | None:
-    """The target of a cost model, or of a latency table whose device is in the catalogue; else None."""
+    """The target of a cost model, or of a latency table that a model priced; else None."""
     target = getattr(model, "target", None)
     if target is not None and isinstance(getattr(target, "device", None), Device):
         return Target(target.device, target.threads, target.dtype)
-    described = getattr(model, "meta", {}).get("target", {})
-    if not {"device", "dtype", "threads"} <= set(described):
+    meta = getattr(model, "meta", {})
+    if "device" not in meta:
         return None
-    try:
-        device = Device.load(described["device"])
-    except DeviceError:
-        return None  # a device of one's own: the table keeps its name, not its file
-    return Target(device, described["threads"], described["dtype"])
+    return Target(Device.from_toml(meta["device"], "latency table"), meta["target"]["threads"], meta["target"]["dtype"])
 
 
 def ceilings_of(model: Any) -> Ceilings | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
@@ -10,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from hwcost import CostModel, Device
+from hwcost import CostModel, Device, LatencyTable
 from hwcost.search import LatencyObjective
 from hwcost.search.density import Ceilings, ceilings_of, facts_of, parts_of
 from hwcost.search.memory import attribute_of
+from hwcost.search.spaces import get_space
 
 TOY = Ceilings(peak=100.0, bandwidth=10.0)
 
@@ -66,12 +68,13 @@ def test_what_an_estimate_does_not_know_is_left_out() -> None:
     assert ceilings_of(object()) is None
 
 
-def test_a_table_knows_the_ceilings_of_a_catalogued_device_only() -> None:
-    def of(device: str) -> Ceilings | None:
-        return ceilings_of(SimpleNamespace(meta={"target": {"device": device, "dtype": "float32", "threads": 1}}))
-
-    assert of("nvidia-a100-40gb") == Ceilings(19.5e12, 1555e9)
-    assert of("my-board") is None
+def test_a_table_knows_the_device_that_it_was_priced_for(tmp_path: Path) -> None:
+    """One of the user's own, which no catalogue has; a table measured without a model knows none."""
+    own = Device.load("nvidia-a100-40gb").model_copy(update={"name": "my-board"})
+    table = LatencyTable.build(get_space("nas-bench-201"), CostModel.analytic(own))
+    table.save(tmp_path / "t.parquet")
+    assert ceilings_of(LatencyTable.load(tmp_path / "t.parquet")) == Ceilings(19.5e12, 1555e9)
+    assert ceilings_of(SimpleNamespace(meta={"target": {"device": "AMD EPYC"}})) is None
 
 
 def test_every_trial_keeps_them() -> None:
