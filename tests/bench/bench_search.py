@@ -30,6 +30,7 @@ from scipy.optimize import nnls
 from hwcost.search import LatencyObjective, run_study, scoring
 from hwcost.search.spaces.nas_bench_201 import EDGES, NasBench201
 
+SPACE = NasBench201()
 CONFIDENCES = (0.5, 0.9, 0.95)
 MEASURED = 100  # cells that the look-up is fitted on
 FOLDS = 10
@@ -121,8 +122,9 @@ class Bench:
             paid.append(NasBench201.digits(params))
             return self.accuracy.get(paid[-1], 10.0)  # a disconnected cell learns nothing
 
-        build = build or NasBench201().suggest
-        objective = LatencyObjective(build, evaluate, model=model, budget=self.budget, confidence=confidence)
+        objective = LatencyObjective(
+            build or SPACE.suggest, evaluate, model=model, budget=self.budget, confidence=confidence
+        )
         run_study(objective, trainings=self.trainings, seed=seed, sampler=sampler)
         if len(set(paid)) != self.trainings:
             raise SystemExit(f"expected {self.trainings} different trainings, but got {len(set(paid))}")
@@ -143,7 +145,7 @@ def known(sampler: Callable[[int], Any], build: Any = None) -> Callable[[Bench, 
 
 def blind(trial: Any) -> dict[str, Any]:
     """A cell, by a function that is no space's method."""
-    return NasBench201().suggest(trial)
+    return SPACE.suggest(trial)
 
 
 def late(bench: Bench, seed: int) -> list[str]:
@@ -151,7 +153,7 @@ def late(bench: Bench, seed: int) -> list[str]:
     paid: list[str] = []
 
     def objective(trial: optuna.Trial) -> float:
-        cell = NasBench201.digits(NasBench201().suggest(trial))
+        cell = NasBench201.digits(SPACE.suggest(trial))
         trial.set_constraint("latency", bench.latency.get(cell, 1e3) / bench.budget - 1)
         paid.append(cell)
         return bench.accuracy.get(cell, 10.0)
