@@ -15,6 +15,7 @@ import optuna
 
 from hwcost import units
 from hwcost.search import plots
+from hwcost.search.density import character_of
 from hwcost.search.memory import ATTRIBUTE, attribute_of, is_training
 
 PREFIX = "hwcost"
@@ -84,10 +85,20 @@ def note(study: optuna.Study) -> str:
         "|---|---|---|",
         *rows,
         "",
+        *_characters([attribute_of(t) for t in best]),
+        "",
         "The plots from hwcost, on the study's first page below the timeline, are right. **The dashboard's own plots,",
         "of version 0.21, show infeasible trials of Optuna 5 as feasible**: it reads constraints where older versions",
         "kept them.",
     ])  # fmt: skip
+
+
+def _characters(best: list[Mapping[str, Any]]) -> list[str]:
+    """A line for each device: what the best architectures are like there."""
+    devices = best[0].get("devices", {}) if best else {}
+    each = {f" on {name}": [a["devices"][name] for a in best] for name in devices} or {"": best}
+    told = {where: character_of(facts) for where, facts in each.items()}
+    return [f"* The best{where}, in the median: {words}." for where, words in told.items() if words]
 
 
 def _latency(facts: Mapping[str, Any]) -> str:

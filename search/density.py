@@ -11,10 +11,12 @@ dense (high I) to use it; on one with a low ridge point a dense network only tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
+from hwcost import units
 from hwcost.device import Device, Energy
 from hwcost.features import Target
 
@@ -67,6 +69,17 @@ def facts_of(estimate: Any, ceilings: Ceilings | None) -> dict[str, Any]:
     if work is not None and ceilings is not None:
         found["achieved"] = ceilings.achieved(*work, estimate.latency)
     return {name: v if isinstance(v, str) else float(v) for name, v in found.items() if v is not None}
+
+
+def character_of(facts: Sequence[Mapping[str, Any]]) -> str:
+    """What architectures are like on a device, in words: medians over their `facts_of`; empty where none tells."""
+    telling = {
+        "intensity": lambda v: units.format(v, "flop/byte"),
+        "memory_share": lambda v: f"{v:.0%} of the time memory-bound",
+        "achieved": lambda v: f"{v:.0%} of the ceiling achieved",
+    }
+    known = {name: [f[name] for f in facts if name in f] for name in telling}
+    return ", ".join(telling[name](median(values)) for name, values in known.items() if values)
 
 
 def _work(estimate: Any) -> tuple[float, float] | None:

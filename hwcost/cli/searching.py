@@ -103,7 +103,7 @@ def search(
     study = _run(objective, trials, seed, storage, name or f"{chosen.name} {form} {' '.join(budget)}", jobs)
     if dashboard:
         _publish(study, objective)
-    document = _document(study, objective, found)
+    document = _document(study, objective) | _score(study, chosen, objective, found)
     print_json(document) if as_json else _tell(document, objective)
     return None
 
@@ -128,7 +128,8 @@ def _priced(name: str, space: Space, runtime: str | None, threads: int | None, q
 def _check_table(name: str, table: LatencyTable, space: Space, runtime: str | None, threads: int | None) -> None:
     """Refuse a table that was made for something else."""
     if table.meta["space"] != space.name:
-        raise UsageError(f"table {name} is of space {table.meta['space']}, but the space is {space.name}")
+        made = f"make one with `hwcost table --space {space.name}`"
+        raise UsageError(f"table {name} is of space {table.meta['space']}, but the space is {space.name}; {made}")
     has = {d["name"]: tuple(d["choices"]) for d in table.meta["decisions"]}
     wants = {d.name: tuple(d.choices) for d in space.decisions}
     for decision in {**wants, **has}:
@@ -232,13 +233,13 @@ def _publish(study: optuna.Study, objective: LatencyObjective) -> None:
 # -- what was found -------------------------------------------------------------------------------
 
 
-def _document(study: optuna.Study, objective: LatencyObjective, data: Data) -> dict[str, Any]:
+def _document(study: optuna.Study, objective: LatencyObjective) -> dict[str, Any]:
     from hwcost.search.memory import attribute_of, is_training
 
     trained = [t for t in study.trials if is_training(t)]
     best = {t.number for t in study.best_trials} if trained else set()
     rows = [_row(attribute_of(t), t.params) for t in trained if t.number in best]
-    document = {
+    document: dict[str, Any] = {
         "trials": len(study.trials),
         "trainings": len(trained),
         "rejected_before_training": sum(attribute_of(t).get("state") == "rejected" for t in study.trials),
@@ -246,7 +247,7 @@ def _document(study: optuna.Study, objective: LatencyObjective, data: Data) -> d
     }
     if len(objective.models) > 1:
         document["fronts"] = {name: _front(name, trained) for name in objective.models}
-    return document | (_score(trained, objective, data) if data.truth and len(objective.models) == 1 else {})
+    return document
 
 
 def _front(device: str, trained: list[Any]) -> list[dict[str, Any]]:
@@ -267,19 +268,17 @@ def _row(attribute: Any, params: dict[str, Any]) -> dict[str, Any]:
     return {"params": params, "accuracy": attribute["metric"], **latency, **more}
 
 
-def _score(trained: list[Any], objective: LatencyObjective, data: Data) -> dict[str, float]:
-    """Regret and hypervolume ratio against the truth, with latencies as the model has them."""
+def _score(study: optuna.Study, space: Space, objective: LatencyObjective, data: Data) -> dict[str, float]:
+    """Regret and hypervolume ratio against the truth, where there is one; latencies are the table's."""
     from hwcost.search import scoring
-    from hwcost.search.memory import attribute_of
+    from hwcost.search.memory import attribute_of, is_training
 
-    (model,) = objective.models.values()
-    with progress("scoring") as bar:
-        latencies = []
-        for i, (params, _) in enumerate(data.truth):
-            latencies.append(model.estimate(params).latency)
-            bar(i + 1, len(data.truth), "architectures")
+    if not data.truth or len(objective.models) > 1:
+        return {}
+    (table,) = objective.models.values()
+    latencies = table.latency([space.choices(params) for params, _ in data.truth])
     truth = (latencies, [accuracy for _, accuracy in data.truth])
-    found = [attribute_of(t) for t in trained]
+    found = [attribute_of(t) for t in study.trials if is_training(t)]
     pairs = ([a["latency"] for a in found], [a["metric"] for a in found])
     budget = next((limit.most for limit in objective.limits if limit.quantity == "latency"), None)
     return {
@@ -292,6 +291,7 @@ def _tell(document: dict[str, Any], objective: LatencyObjective) -> None:
     from rich.table import Table
 
     from hwcost import units
+    from hwcost.search.density import character_of
 
     table = Table(title="the best that was found", title_justify="left")
     for column in ("accuracy", "latency", "interval", "parameters"):
@@ -302,10 +302,12 @@ def _tell(document: dict[str, Any], objective: LatencyObjective) -> None:
         table.add_row(f"{row['accuracy']:.1%}", t, f"{low} .. {high}", params)
     out = console()
     out.print(table)
+    if len(objective.models) == 1 and (words := character_of(document["best"])):
+        out.print(f"in the median: {words}")
     rejected = document["rejected_before_training"]
     for device, rows in document.get("fronts", {}).items():
         points = ", ".join(f"{r['accuracy']:.1%} in {units.format(r['latency_s'], 'second')}" for r in rows)
-        out.print(f"front on {device}: {points}")
+        out.print(f"front on {device}: {points}; in the median {character_of(rows)}")
     out.print(
         f"{document['trainings']} trainings, {rejected} of {document['trials']} proposals rejected before training"
     )
