@@ -1,7 +1,7 @@
 """The space `designed`: random networks made to cover the shapes that kernels come in.
 
-Six networks of ten are of realistic structure (`designed_stages`), a few work on signals or are a classifier
-alone, the others are chains of pieces (`designed_chain`). A network follows from its seed and the version of these rules alone.
+Six networks of ten are of realistic structure (`designed_stages`), a few work on signals or are a classifier alone, the
+others are chains of pieces (`designed_chain`). A network follows from its seed and the version of these rules alone.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from hwcost.measure.designed_draws import Rng, log_uniform, pick
 from hwcost.measure.designed_modules import (
     ChannelsLast,
     ClassToken,
-    Embedded,
     Concatenated,
+    Embedded,
     Grid,
     Mean,
     Residual,
