@@ -239,22 +239,24 @@ def _compose(times: Array, rows: _Rows, overhead: Overhead) -> Array:
 
 
 def _errors_by_kind(rows: _Rows, predicted: Array, known: NDArray[np.bool_]) -> dict[str, float]:
-    """Standard error of log latency of each kind, and of its kernels that were measured themselves."""
-    error = np.log(rows.latency / predicted)
+    """Standard error of log latency of each kind, and of its kernels that were measured themselves. A kernel counts
+    as much as it weighs in its network: a kind's many short ones, which clocks round, say little of its long ones."""
+    error, share = np.log(rows.latency / predicted), rows.latency / rows.total[rows.network]
     kinds = np.array(rows.data.kinds)[rows.kernel]
     spread = {}
     for kind in map(str, np.unique(kinds)):
         of_kind = kinds == kind
         for name, which in ((kind, of_kind & ~known), (known_as(kind), of_kind & known)):
             if which.sum() >= _ENOUGH or (name == kind and not which.any()):
-                spread[name] = _standard(error[which if which.any() else of_kind])
-        spread.setdefault(kind, _standard(error[of_kind]))
+                use = which if which.any() else of_kind
+                spread[name] = _standard(error[use], share[use])
+        spread.setdefault(kind, _standard(error[of_kind], share[of_kind]))
     return spread
 
 
-def _standard(error: Array) -> float:
+def _standard(error: Array, weight: Array | None = None) -> float:
     """Standard deviation from the middle 80 %, so that one stall does not rule."""
-    low, high = np.quantile(error, [0.1, 0.9])
+    low, high = np.quantile(error, [0.1, 0.9], weights=weight, method="inverted_cdf")
     return float(max(high - low, 0.01) / 2.563)  # 2 x 1.2816 standard deviations
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from hwcost.fitting import Overhead, _common, _fit_overhead
+from hwcost.fitting import Overhead, _common, _errors_by_kind, _fit_overhead
 
 
 def test_overhead_is_what_timing_added_and_what_no_kernel_explains() -> None:
@@ -53,6 +55,20 @@ def test_errors_of_measured_and_of_other_kernels_are_told_apart() -> None:
     common, shared = _common(error, np.zeros(4000), unknown)
     assert common == pytest.approx(0.02, rel=0.1)
     assert shared == pytest.approx(0.10, rel=0.1)
+
+
+def test_a_kinds_error_is_that_of_the_kernels_which_take_the_time() -> None:
+    """Networks of nine kernels of 1 us, predicted to 50 %, and one of 1 ms, predicted to 3 %."""
+    rng = np.random.default_rng(0)
+    latency = np.tile([1e-6] * 9 + [1e-3], 300)
+    network = np.repeat(np.arange(300), 10)
+    rows = SimpleNamespace(
+        data=SimpleNamespace(kinds=["conv"]), kernel=np.zeros(3000, dtype=int), network=network, latency=latency,
+        total=np.bincount(network, latency),
+    )  # fmt: skip
+    off = rng.standard_normal(3000) * np.where(latency < 1e-4, 0.5, 0.03)
+    found = _errors_by_kind(rows, latency * np.exp(off), np.zeros(3000, dtype=bool))  # type: ignore[arg-type]
+    assert found["conv"] == pytest.approx(0.03, rel=0.2)
 
 
 def test_few_networks_of_measured_kernels_say_nothing_of_their_own() -> None:
