@@ -16,8 +16,7 @@ from pathlib import Path
 from hwcost.runtimes.onnx_sketch import Sketch, Step, Value
 
 ALIGNED = 4  # channels that are copied into blocks must be a multiple of this
-ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh"})  # of blocks, also after a sum
-UNSUMMED = frozenset({"HardSwish", "HardSigmoid"})  # fused too, but not after a sum
+ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid"})  # fused in blocks, also after a sum
 IMAGE = 4  # channels up to which a map is an image, which comes as it is
 INDIFFERENT = frozenset({"Gelu", "QuickGelu"})  # do not care for the layout
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)  # of a transposition: to channels last, and back
@@ -198,8 +197,8 @@ class Blocks:
             self.made(step)
 
     def global_pool(self, step: Step) -> None:
-        """A pool of the whole map, where it is in blocks already."""
-        if self.twin(step.reads[0]) is not None:
+        """A pool of the whole map, where it is in blocks already or what the network is given."""
+        if self.twin(step.reads[0]) is not None or step.reads[0].maker is None:
             self.pool(step)
 
     def binary(self, step: Step) -> None:
@@ -254,7 +253,7 @@ class Blocks:
             return
         conv = twin.step
         free = conv.kind == "Conv" and twin.uses == 1 and "activation" not in conv.attributes
-        if free and (step.kind in ACTIVATIONS or (step.kind in UNSUMMED and "sum" not in conv.attributes)):
+        if free and step.kind in ACTIVATIONS:
             conv.attributes["activation"] = step.kind.encode()
             twin.left -= 1
             self.fused(step, twin)
@@ -300,4 +299,4 @@ _HANDLERS: Mapping[str, Callable[[Blocks, Step], None]] = {
     "Conv": Blocks.conv, "MaxPool": Blocks.pool, "AveragePool": Blocks.pool, "GlobalAveragePool": Blocks.global_pool,
     "GlobalMaxPool": Blocks.global_pool, "Add": Blocks.binary, "Mul": Blocks.binary, "Concat": Blocks.concat,
     "BatchNormalization": Blocks.norm, "Transpose": Blocks.transpose, "Resize": Blocks.resize,
-} | dict.fromkeys(ACTIVATIONS | UNSUMMED | INDIFFERENT, Blocks.activation)  # fmt: skip
+} | dict.fromkeys(ACTIVATIONS | INDIFFERENT, Blocks.activation)  # fmt: skip

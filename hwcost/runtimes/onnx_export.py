@@ -26,7 +26,7 @@ SAME = {
 TWO = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "eq": "Equal", "lt": "Less", "gt": "Greater",
     "le": "LessOrEqual", "ge": "GreaterOrEqual", "logical_and": "And", "logical_or": "Or", "bitwise_and": "And",
-    "bitwise_or": "Or",
+    "bitwise_or": "Or", "remainder": "Mod",
 }  # fmt: skip
 NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}  # the second operand that ONNX Runtime takes for nothing
 REDUCED = {"mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin", "linalg_vector_norm": "ReduceL2"}
@@ -67,7 +67,7 @@ class Export:
             self.write(op, SAME[kind], reads)
         elif kind in NEUTRAL and len(reads) == 1 and op.spec.param("other") == NEUTRAL[kind]:
             self.values[op.writes[0]] = reads[0]  # as in 0 + x, with which many a sum begins
-        elif kind in TWO:
+        elif kind in TWO and (kind != "remainder" or not reads[0].dtype.startswith("float")):
             self.write(op, TWO[kind], [reads[0], self.other(op, reads)])
         elif op.state == "free" or kind in VIEWS:
             for index in range(len(op.writes)):
@@ -202,8 +202,8 @@ def _pool(e: Export, op: Op, reads: list[Value]) -> None:
 def _adaptive_pool(e: Export, op: Op, reads: list[Value]) -> None:
     before, after = reads[0].shape[2:], op.spec.outputs[0].shape[2:]
     kind = "AveragePool" if "avg" in op.spec.kind else "MaxPool"
-    if set(after) == {1}:
-        e.write(op, "Global" + kind, reads[:1])
+    if set(after) == {1} and kind == "AveragePool":
+        e.write(op, "GlobalAveragePool", reads[:1])
         return
     size = tuple(a // b for a, b in zip(before, after, strict=True))
     e.write(op, kind, reads[:1], kernel_shape=size, strides=size, pads=(0, 0, 0, 0))

@@ -94,6 +94,11 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "odd channels and a sum": (
         lambda: nn.Sequential(nn.Conv2d(16, 19, 1), Residual(nn.Conv2d(19, 19, 3, padding=1)), nn.ReLU()), MAP),
     "sum in blocks": (lambda: nn.Sequential(Residual(nn.Conv2d(16, 16, 3, padding=1)), nn.Hardswish()), MAP),
+    "hardswish of a sum in blocks": (
+        lambda: nn.Sequential(nn.Conv2d(16, 16, 1), Residual(nn.Conv2d(16, 16, 3, padding=1)), nn.Hardswish()), MAP),
+    "mean of what is given": (lambda: nn.AdaptiveAvgPool2d(1), MAP),
+    "mean of what is not in blocks": (lambda: nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1)), MAP),
+    "maximum of a map": (lambda: nn.AdaptiveMaxPool2d(1), MAP),
     "hardswish after a convolution": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3), nn.Hardswish()), MAP),
     "depthwise of half a block": (lambda: nn.Conv2d(20, 20, 3, groups=20), (1, 20, 8, 8)),
     "groups": (lambda: nn.Conv2d(32, 32, 3, groups=4), (1, 32, 8, 8)),
@@ -131,11 +136,11 @@ def test_the_kernels_of_a_space_are_foreseen(space: str) -> None:
         assert foreseen == real, item.name
 
 
-def test_most_designed_networks_are_foreseen_whole() -> None:
+def test_designed_networks_are_foreseen_whole() -> None:
     items = list(islice(sampled_items(DesignedSpace(), seed=3), 20))
-    pairs = [compared(*materialise(item.build)) for item in items]
-    assert all(abs(real.total() - foreseen.total()) <= 0.05 * real.total() for real, foreseen in pairs)
-    assert sum(real == foreseen for real, foreseen in pairs) >= 19
+    for item in items:
+        real, foreseen = compared(*materialise(item.build))
+        assert foreseen == real, item.name
 
 
 def test_a_block_is_as_wide_as_a_register() -> None:
