@@ -102,6 +102,32 @@ class ChannelsLast(nn.Module):
         return y
 
 
+class ChannelsFirst(nn.Module):
+    """A map module on tokens that still lie as a map: [n, h, w, c] seen as [n, c, h, w] and back."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, h, w, c] -> [n, h', w', c']."""
+        y: Tensor = self.body(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return y
+
+
+class Parted(nn.Module):
+    """Channels in parts, each worked on by a module of its own, and put beside each other again."""
+
+    def __init__(self, bodies: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.bodies, self.sizes = nn.ModuleList(bodies), list(sizes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] -> [n, c, h, w]."""
+        parts = x.split(self.sizes, 1)
+        return torch.cat([body(part) for body, part in zip(self.bodies, parts, strict=True)], 1)
+
+
 class Windows(nn.Module):
     """A map cut into windows, each a sequence of tokens, maybe rolled before."""
 

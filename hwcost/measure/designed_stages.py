@@ -18,12 +18,14 @@ from torch import nn
 from hwcost.measure.designed_attention import Attention
 from hwcost.measure.designed_draws import Rng, log_uniform, pick
 from hwcost.measure.designed_modules import (
+    ChannelsFirst,
     ChannelsLast,
     ClassToken,
     Concatenated,
     Embedded,
     Grid,
     Mean,
+    Parted,
     Residual,
     RootMeanSquare,
     Rotated,
@@ -223,7 +225,8 @@ def _inverted(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _separable(s: Style, i: int, o: int, stride: int) -> Layer:
-    return nn.Sequential(*_conv(i, i, s.kernel, stride, i), s.act(), *_conv(i, o), s.act())
+    inner = 2 * i if s.rng.random() < 0.2 else i
+    return nn.Sequential(*_conv(i, inner, s.kernel, stride, i), s.act(), *_conv(inner, o), s.act())
 
 
 def _down(i: int, o: int, stride: int) -> list[Layer]:
@@ -316,7 +319,26 @@ def _attend(s: Style, i: int, o: int, stride: int) -> Layer:
     return nn.Sequential(*_down(i, o, stride), Grid(nn.Sequential(mix, feed), window, int(pick(s.rng, 0, 0, 3))))
 
 
+def _local(s: Style, i: int, o: int, stride: int) -> Layer:
+    """A feed-forward on tokens that looks at their neighbours in the map (arXiv:2105.15203)."""
+    hidden = o * int(pick(s.rng, 2, 4, 4, 8))
+    look = ChannelsFirst(nn.Conv2d(hidden, hidden, int(pick(s.rng, 3, 3, 3, 5)), padding="same", groups=hidden))
+    body = nn.Sequential(nn.LayerNorm(o), nn.Linear(o, hidden), look, s.act(), nn.Linear(hidden, o))
+    return nn.Sequential(*_down(i, o, stride), Residual(ChannelsLast(body)))
+
+
+def _parted(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Each channel by itself, with a window of its part (arXiv:1907.09595, arXiv:2303.16900), then all together."""
+    count = int(pick(s.rng, 2, 3, 4))
+    sizes = [i - (count - 1) * (i // count), *[i // count] * (count - 1)]
+    windows = [pick(s.rng, (3, 3), (3, 3), (5, 5), (7, 7), (1, 11), (11, 1)) for _ in sizes]
+    bodies = [nn.Conv2d(c, c, w, padding="same", groups=c, bias=False) for c, w in zip(sizes, windows, strict=True)]
+    some: list[Layer] = [nn.Identity(), *bodies[1:]] if s.rng.random() < 0.4 else [*bodies]
+    return nn.Sequential(Parted(some, sizes), nn.BatchNorm2d(i), s.act(), *_conv(i, o, stride, stride), s.act())
+
+
 _BLOCKS = (
     _plain, _basic, _bottleneck, _inverted, _separable, _next, _dense, _fire, _inception, _shuffle, _multi, _attend,
+    _local, _parted,
 )  # fmt: skip
-_WEIGHTS = np.array([8, 12, 16, 18, 7, 8, 6, 4, 6, 5, 3, 7]) / 100
+_WEIGHTS = np.array([8, 10, 15, 16, 7, 7, 6, 3, 5, 5, 6, 6, 3, 3]) / 100
