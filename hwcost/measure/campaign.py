@@ -18,7 +18,9 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from hwcost import units
 from hwcost.kernel import bucket
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
@@ -28,10 +30,13 @@ from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
 from hwcost.runtimes.base import Network, Session
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Progress = Callable[[float, float, str], None]  # done, total, what it is at
 
-_MEMORY_SHARE = 0.25  # of the memory that is free
-_OVERHEAD = 3.0  # a session holds about this many times its weights: activations, packed copies
+_MEMORY_SHARE = 0.25  # of the memory that is free, that a wave may take
+_MOST_MEMORY = 0.5  # of the memory that is free, that a network may take: exporters hold it twice
 _WAVE = 300.0  # s that a wave should take at most, so that other processes find networks to take
 _CLAIM = 600.0  # s without a sign of life after which a claim lapses
 _RENEWAL = 60.0  # s between signs of life
@@ -207,13 +212,14 @@ class Campaign:
 
     def _load(self, queue: Iterator[tuple[Item, list[Round]]], start: float) -> list[_Visited]:
         """Build networks until memory, the budget or the queue is full."""
-        from hwcost.measure.materialise import input_bytes, materialise
+        from hwcost.measure.materialise import materialise
 
         wave: list[_Visited] = []
-        memory, cost = free_memory() * _MEMORY_SHARE, 0.0
+        least, cost = free_memory() * (1 - _MEMORY_SHARE), 0.0
         for item, rounds in queue:
             try:
                 module, inputs = materialise(item.build)
+                self._check_memory(module, inputs)
                 session = self._runtime.prepare(module, inputs, threads=self._place.threads)
                 if self._known and not rounds and "space" in item.spec and self._known.holds(session.network):
                     self._pass_over(item)
@@ -224,11 +230,24 @@ class Campaign:
                 self._planned -= self._plan.rounds
                 continue
             self._tell(f"loading {item.name}")
-            memory -= _OVERHEAD * input_bytes(module, inputs)
             cost += self._plan.rounds * max(6 * wave[-1].expected, 0.06)
-            if memory < 0 or cost > _WAVE or time.monotonic() - start + cost > self._plan.budget:
+            if free_memory() < least or cost > _WAVE or time.monotonic() - start + cost > self._plan.budget:
                 break
         return wave
+
+    def _check_memory(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Raise a MeasurementError for a network that does not fit: the system would kill the campaign at it."""
+        from hwcost.tracing import TraceError, trace
+
+        try:
+            graph = trace(module, inputs)
+        except TraceError:
+            return  # a runtime may run what cannot be traced
+        needs = max([graph.peak_memory, *(p.kernel.cost.bytes for p in self._runtime.lower(graph).kernels)])
+        free = free_memory()
+        if needs > _MOST_MEMORY * free:
+            needed, there = units.format(needs, "byte"), units.format(free, "byte")
+            raise MeasurementError(f"it needs {needed} of memory, more than half of what is free, {there}")
 
     def _pass_over(self, item: Item) -> None:
         self.outcome.known.append(item.name)

@@ -19,7 +19,7 @@ from hwcost.measure.designed_draws import log_uniform
 from hwcost.measure.designed_modules import Shape
 from hwcost.measure.designed_stages import signals, stages, transformer
 
-VERSION = 8
+VERSION = 9
 _SIGNALS, _HEADS = 0.04, 0.03  # of all networks
 _LONG_TIMES = (1e-3, 1.2e-1)  # s, expected, of networks of realistic structure
 _LATER = 0.5  # of those, that begin somewhere in the middle: else nothing late in a network were ever reached

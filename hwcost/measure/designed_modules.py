@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+_TOKENS = 4096  # of a map, all of which attend to each other
 
 
 class Residual(nn.Module):
@@ -217,7 +218,8 @@ class Summed(nn.Module):
 
 
 class Grid(nn.Module):
-    """A token module on windows of a map, maybe rolled before; on all of it where the windows do not fit."""
+    """A token module on windows of a map, maybe rolled before; on all of it where no windows are asked for or they
+    do not fit, unless it were more tokens than anybody has attend to each other."""
 
     def __init__(self, body: nn.Module, size: int, shift: int) -> None:
         super().__init__()
@@ -226,10 +228,12 @@ class Grid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] -> [n, c, h, w]."""
         n, c, h, w = x.shape
-        if not self.size or h % self.size or h == self.size:
+        s, shift = self.size, self.shift
+        if h * w > _TOKENS and not (s and h % s == 0):
+            s = next((k for k in (8, 7, 6, 5, 4) if h % k == 0), 0)
+        if not s or h % s or h == s:
             y: Tensor = self.body(x.flatten(2).transpose(1, 2))
             return y.transpose(1, 2).reshape(n, c, h, w)
-        s, shift = self.size, self.shift
         x = x.permute(0, 2, 3, 1)
         x = torch.roll(x, (-shift, -shift), (1, 2)) if shift else x
         x = x.reshape(n, h // s, s, w // s, s, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, s * s, c)

@@ -8,7 +8,7 @@ activations near 1: numbers that vanish or overflow on the way would take anothe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
@@ -40,12 +40,6 @@ def materialise(build: Callable[[], tuple[Any, tuple[Any, ...]]]) -> tuple[nn.Mo
             _fill(parameter, number)
     module.eval().requires_grad_(requires_grad=False)
     return module, tuple(_input(x) for x in inputs)
-
-
-def input_bytes(module: nn.Module, inputs: Sequence[Any]) -> int:
-    """Memory (byte) that a network and its inputs hold."""
-    tensors = [*module.parameters(), *module.buffers(), *(x for x in inputs if isinstance(x, torch.Tensor))]
-    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 @contextmanager

@@ -20,9 +20,10 @@ import pytest
 import torch
 from torch import nn
 
-from hwcost.measure import Item, MeasurementError
-from hwcost.measure.campaign import Outcome, Plan, measure
+from hwcost.measure import Item, MeasurementError, campaign
+from hwcost.measure.campaign import Campaign, Outcome, Plan, measure
 from hwcost.measure.clock import Round, quiet_interpreter, take_round
+from hwcost.measure.designed_attention import Attention
 from hwcost.measure.machine import Disturbance
 from hwcost.measure.materialise import materialise
 from hwcost.measure.pace import NoPace
@@ -96,6 +97,20 @@ def test_a_network_that_does_not_run_does_not_stop_the_others(store: Store) -> N
         measure([bad], store=store, rounds=2)
 
 
+def test_a_network_that_memory_does_not_hold_is_refused_before_it_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """65,536 tokens, whose 8 heads each score all of them against all: 137 GB, which a softmax reads and writes."""
+    giant = Item(
+        name="toy/giant", family="toy", spec={},
+        build=lambda: (Attention(64, 8, fused=True), (torch.empty(1, 1 << 16, 64),)),
+    )  # fmt: skip
+    monkeypatch.setattr(campaign, "free_memory", lambda: 64e9)
+    said = r"toy/giant: MeasurementError: it needs 27\d GB of memory, more than half of what is free, 64 GB"
+    with pytest.raises(MeasurementError, match=said):
+        measure([giant], store=store, rounds=2, runtime="onnxruntime")
+
+
 def test_a_process_that_finds_every_network_taken_ends_with_nothing(store: Store) -> None:
     place = measure([networks.item(1)], store=store, rounds=2).environment
     elsewhere = Store.open(Path(store.name).with_name("other.db"), create=True)
@@ -108,6 +123,28 @@ def test_a_budget_ends_an_endless_campaign(store: Store) -> None:
     found = measure(networks.items(10**9), store=store, rounds=2, budget=5.0)
     assert len(found) >= 1
     assert time.monotonic() - start < 60  # it ends at all
+
+
+def test_networks_are_held_only_while_memory_lasts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each network takes a fifth of what is free, of which a wave may take a quarter: two come together."""
+    held: list[int] = []
+    free = {"GB": 1.0}
+    visit_all, warm = Campaign._visit, Campaign._warm
+
+    def warmed(*arguments: Any) -> None:
+        free["GB"] -= 0.2
+        warm(*arguments)
+
+    def visited(self: Campaign, wave: list[Any], start: float) -> None:
+        held.append(len(wave))
+        free["GB"] = 1.0
+        visit_all(self, wave, start)
+
+    monkeypatch.setattr(campaign, "free_memory", lambda: free["GB"] * 1e9)
+    monkeypatch.setattr(Campaign, "_warm", warmed)
+    monkeypatch.setattr(Campaign, "_visit", visited)
+    assert len(measure(list(networks.items(5)), store=store, rounds=2)) == 5
+    assert held == [2, 2, 1]
 
 
 def test_progress_reaches_its_end(store: Store) -> None:
