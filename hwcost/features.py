@@ -62,6 +62,7 @@ _ALIGNMENT = (
     "waste_8_last",
 )
 _LAYOUT = ("strided", "layout_in", "layout_out", "run", "moved", "itemsize", "inputs", "in_place")
+_LAYOUTS = {"contiguous": 0.0, "strided": 2.0}  # 1: channels innermost, or in blocks
 NAMES = ("kind", "ops", "epilogue", *_COST, *_EXTENT, *_WINDOW, *_ALIGNMENT, *_LAYOUT, "parallel")
 SUPPORT = ("flops", "read", "written", "weights", "depth_k", "channels_out", "channels_in", "rows", "window")
 
@@ -93,17 +94,23 @@ class Columns:
 
 
 def reach_of(traffic: float, device: Device) -> int:
-    """How far a network reaches in a run: 0 where its traffic (byte) stays within two L2 caches, 1 within L3,
-    2 within four of them, 3 beyond.
+    """How far a network reaches in a run: 0 where its traffic (byte) stays within half of an L2 cache, and one more
+    for every factor of four beyond that, up to four times what L3 holds.
 
     It tells from where weights come: they were last used one run ago. So does what the runtime itself needs,
     its code and its tables. Caches that the device does not state are taken to be of 1 and 32 MB.
     """
-    near, far = device.cache_size("L2") or 1e6, device.cache_size("L3") or 32e6
-    return sum(traffic > edge for edge in (2 * near, far, 4 * far))
+    edges = _reach_edges(device.cache_size("L2") or 1e6, device.cache_size("L3") or 32e6)
+    return sum(traffic > edge for edge in edges)
 
 
-def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayLike = 1) -> Columns:
+@lru_cache(maxsize=64)
+def _reach_edges(near: float, far: float) -> tuple[float, ...]:
+    steps = round(math.log(8 * max(far / near, 1), 4))  # from near / 2 to 4 far
+    return tuple(near / 2 * 4.0**step for step in range(steps + 1))
+
+
+def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayLike = 2) -> Columns:
     """Arrays of kernels, each with its reuse distance (byte, -1 where it reads no activation), in networks of some
     reach (`reach_of`), one for all or [n]."""
     shapes = np.array([_shape_features(kernel) for kernel, _ in kernels], dtype=float).reshape(len(kernels), -1)
@@ -146,8 +153,8 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
     return (
         float(len(kernel.ops)), float(len({o.kind for o in kernel.ops[1:]})),
         *_extent(op, first, out), *_window_features(op, first, out), *_alignment(op, first, out),
-        float(sum(t.layout != "contiguous" for t in tensors)), float(first.layout != "contiguous"),
-        float(out.layout != "contiguous"), *_permutation(op, first), float(ITEMSIZE[first.dtype]), float(len(tensors)),
+        float(sum(t.layout != "contiguous" for t in tensors)), _LAYOUTS.get(first.layout, 1.0),
+        _LAYOUTS.get(out.layout, 1.0), *_permutation(op, first), float(ITEMSIZE[first.dtype]), float(len(tensors)),
         float(any(o.param("in_place") is True for o in kernel.ops)),
     )  # fmt: skip
 
@@ -167,9 +174,11 @@ def _window_features(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[fl
     window = math.prod(filters) if filters else _window(op)
     channels_in, channels_out = _channels(op, first, out)
     groups = _scalar(op.param("groups", 1))
+    padding = op.param("padding", 0)
+    before = float(max(filters, default=1) // 2) if padding == "same" else _scalar(padding, low=0.0)
     return (
         math.log2(1 + window), *(math.log2(_scalar(op.param(name, 1))) for name in ("stride", "dilation", "groups")),
-        _scalar(op.param("padding", 0), low=0.0), float(filters[-1] if filters else 1),
+        before, float(filters[-1] if filters else 1),
         *(math.log2(max(c / groups, 1)) for c in (channels_in, channels_out)),
     )  # fmt: skip
 

@@ -138,10 +138,14 @@ def _layout_name(form: Form) -> str:
     keep = [(size, step) for size, step in zip(form.shape, form.stride, strict=True) if size != 1]
     if 0 in form.shape or tuple(step for _, step in keep) == contiguous(tuple(size for size, _ in keep)):
         return "contiguous"  # axes of size 1 leave the strides open
-    if len(form.shape) != 4:
-        return "strided"
+    return "channels_last" if len(form.shape) == 4 and _is_channels_last(form) else "strided"
+
+
+def _is_channels_last(form: Form) -> bool:
+    """Whether kernels take it for channels last. They do not where the stride of a batch of one says otherwise, as
+    with tokens seen as a map, and copy it first (`is_channels_last_strides_2d` of c10/core/MemoryFormat.h)."""
     meta = torch.empty_strided(form.shape, form.stride, device="meta")
-    return "channels_last" if meta.is_contiguous(memory_format=torch.channels_last) else "strided"
+    return meta.is_contiguous(memory_format=torch.channels_last) and form.stride[0] >= prod(form.shape[1:])
 
 
 def any_known(tensors: list[Any]) -> bool:

@@ -206,12 +206,18 @@ def _same_dtype(*forms: Form | None) -> bool:
 def _conv(n: int) -> Predictor:
     def conv(x: Form, w: Form, b: Form | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
              groups: int = 1) -> Form | None:  # fmt: skip
-        if not _same_dtype(x, w, b) or len(x.shape) != n + 2 or len(w.shape) != n + 2 or isinstance(padding, str):
+        if not _same_dtype(x, w, b) or len(x.shape) != n + 2 or len(w.shape) != n + 2:
             return None
         if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups or (b and b.shape != w.shape[:1]):
             return None
-        settings = zip(x.shape[2:], w.shape[2:], *(_tuple(v, n) for v in (stride, padding, dilation)), strict=True)
-        space = tuple((i + 2 * p - d * (k - 1) - 1) // s + 1 for i, k, s, p, d in settings)
+        if padding == "same" and set(_tuple(stride, n)) != {1}:
+            return None  # refused by torch, which says why
+        if padding == "same":
+            space = x.shape[2:]
+        else:
+            sides = (stride, 0 if padding == "valid" else padding, dilation)
+            settings = zip(x.shape[2:], w.shape[2:], *(_tuple(v, n) for v in sides), strict=True)
+            space = tuple((i + 2 * p - d * (k - 1) - 1) // s + 1 for i, k, s, p, d in settings)
         how = "l" if "l" in (layout(x), layout(w)) and n > 1 else "c" if layout(x) == "c" == layout(w) else None
         return _make((x.shape[0], w.shape[0], *space), how, x.dtype) if min(space) > 0 and 0 not in x.shape else None
 
@@ -219,7 +225,7 @@ def _conv(n: int) -> Predictor:
 
 
 for _n in (1, 2, 3):
-    _op(f"conv{_n}d.default")(_conv(_n))
+    _op(f"conv{_n}d.default", f"conv{_n}d.padding")(_conv(_n))
 
 
 @_op("linear.default")
