@@ -108,7 +108,7 @@ def calibrate(threads: int = 1, *, progress: Progress | None = None) -> Device:
         try:
             probes = [*_compute_probes(), *_memory_probes(), *_cache_probes(threads), *_call_probes(threads)]
             _shorten(probes)
-            watch, start = Watch(), time.monotonic()
+            watch, start = Watch(all_threads=threads > 1), time.monotonic()
             for number in range(ROUNDS):
                 for probe in probes:
                     probe.visit(threads)

@@ -12,7 +12,8 @@ CPU,
     t = wall - wait,    wait = wall - CPU time of the thread,               (1)
 
 where the wait is told from noise: it is a context switch or nothing. With several threads the main
-one sleeps while others work, so there t is the wall time.
+one sleeps while others work, so there t is the wall time, and a visit is disturbed by what any of them
+waited during the whole runs. (Not during profiles: some runtimes start threads of their own for these.)
 """
 
 from __future__ import annotations
@@ -143,8 +144,9 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
     pace.wait(_WAIT)
     session.run()
-    watch, start = Watch(), time.perf_counter()
+    watch, in_runs, start = Watch(), Watch(all_threads=threads > 1), time.perf_counter()
     laps = _runs(session, runs, Laps(pace))
+    waited = in_runs.stop().waited
     kernels, profiled = _profiles(
         session, profiles, Laps(pace, unbroken=threads == 1), tries=_TRIES if expected < _VISIT else 1
     )
@@ -154,7 +156,9 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     whole, waits, paces = (
         np.array(x, dtype=np.float32) for x in (laps.walls, laps.waits, [*laps.paces, *profiled.paces])
     )
-    return Round(whole, waits if threads == 1 else np.zeros_like(whole), kernels, watch.stop(), seconds, paces)
+    lost = watch.stop()
+    lost = replace(lost, waited=max(lost.waited, waited))
+    return Round(whole, waits if threads == 1 else np.zeros_like(whole), kernels, lost, seconds, paces)
 
 
 def _runs(session: Session, wanted: int, laps: Laps) -> Laps:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import glob
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,7 @@ from hwcost.runtimes import Runtime
 _LEVELS: Mapping[str, Literal["L1", "L2", "L3"]] = {"1": "L1", "2": "L2", "3": "L3"}
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of mallopt(3), values in byte
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01  # s
+_SLICE = 3e-3  # s that a thread is taken to wait once it was switched away: Linux's base slice on 8 CPUs
 
 
 @lru_cache(maxsize=1)
@@ -232,20 +234,26 @@ class Disturbance:
 
 
 class Watch:
-    """Reads the system's counters at its making, and what changed since."""
+    """Reads the system's counters at its making, and what changed since.
 
-    def __init__(self) -> None:
+    Waits are those of the thread that watches, or of all threads of the process: what several do together waits
+    for the last of them, so that each one's wait is theirs.
+    """
+
+    def __init__(self, *, all_threads: bool = False) -> None:
+        self._tasks = "/proc/self/task/*" if all_threads else "/proc/thread-self"
         self._start = self._read()
 
     def stop(self) -> Disturbance:
-        """What changed since the watch was made."""
-        now = self._read()
-        steal, switches, waited = (after - before for before, after in zip(self._start, now, strict=True))
-        return Disturbance(steal, int(switches), waited)
+        """What changed since the watch was made; where waits are not counted, each switch stands for a time slice."""
+        steal, switches, waited = self._read()
+        steal_before, switches_before, waited_before = self._start
+        switches -= switches_before
+        wait = switches * _SLICE if waited is None or waited_before is None else waited - waited_before
+        return Disturbance(steal - steal_before, switches, wait)
 
-    @staticmethod
-    def _read() -> tuple[float, float, float]:
-        return _steal(), _switches(), _waited()
+    def _read(self) -> tuple[float, int, float | None]:
+        return _steal(), _switches(), _waited(self._tasks)
 
 
 def _steal() -> float:
@@ -262,10 +270,10 @@ def _switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
-def _waited() -> float:
-    """Second field of /proc/self/schedstat: time spent waiting for a CPU (ns)."""
-    lines = _lines("/proc/thread-self/schedstat")
-    return int(lines[0].split()[1]) * 1e-9 if lines else 0.0
+def _waited(tasks: str) -> float | None:
+    """Time that threads waited for a CPU (s), the second field of schedstat; None where the system does not count it."""
+    read = [lines for task in glob(tasks) if (lines := _lines(f"{task}/schedstat"))]  # a thread may end meanwhile
+    return sum(int(lines[0].split()[1]) * 1e-9 for lines in read) if read else None
 
 
 def _lines(path: str) -> list[str]:
