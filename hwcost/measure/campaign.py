@@ -25,7 +25,7 @@ from hwcost.kernel import bucket
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
 from hwcost.measure.machine import check_threads, environment, free_memory, keep_freed_memory, pinning, worker_name
-from hwcost.measure.pace import NoPace, Pace
+from hwcost.measure.pace import pace_of
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
 from hwcost.runtimes.base import Network, Session
@@ -161,7 +161,7 @@ class Campaign:
         self._runtime, self._place, self._store, self._plan = runtime, place, store, plan
         self._environment = store.environment_id(place)
         self._worker = worker_name()
-        self._pace = Pace() if place.threads == 1 else NoPace()
+        self._pace = pace_of(place.threads)
         self._told = progress or (lambda done, total, note: None)
         self._known = _Known(store, self._environment, plan.rounds) if skip_known else None
         self._held: set[str] = set()  # names claimed and not done

@@ -10,7 +10,8 @@ arithmetic that stays in the first cache does: its time has one sharp lowest val
 is at most 1.05; the lowest time is the tenth lowest ever seen, so that one lucky reading does not rule.
 
 This is for one thread. CPUs that are shared slow down independently of one another, and moments in which
-all of several are calm are too rare to wait for.
+all of several are calm are too rare to wait for. With several threads the piece is a cycle of the fastest of
+their CPUs, where the system shows the present frequency: a lower clock is seen, a neighbour is not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+
+from hwcost.measure.machine import frequency_now
 
 CALM = 1.05  # pace up to which a run counts
 
@@ -63,6 +66,14 @@ class NoPace(Pace):
 
     def __init__(self) -> None:
         super().__init__(lambda: 1.0, learn=0.0)
+
+
+def pace_of(threads: int) -> Pace:
+    """The pace for a campaign on so many threads."""
+    if threads == 1:
+        return Pace()
+    first = frequency_now()
+    return Pace(lambda: 1.0 / (frequency_now() or first), learn=0.0) if first else NoPace()
 
 
 def _multiply() -> Piece:

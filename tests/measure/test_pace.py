@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from hwcost.measure import machine
 from hwcost.measure.clock import Laps, Round, kernel_timings, take_round, whole_timing
 from hwcost.measure.machine import Disturbance
-from hwcost.measure.pace import CALM, NoPace, Pace
+from hwcost.measure.pace import CALM, NoPace, Pace, pace_of
 from hwcost.runtimes.base import nothing
 
 
@@ -59,6 +60,19 @@ def test_waiting_ends_when_the_time_is_up() -> None:
 def test_the_real_piece_gives_a_pace_at_every_reading() -> None:
     pace = Pace(learn=0.01)
     assert all(0 < pace.read() < np.inf for _ in range(20))
+
+
+def test_several_threads_go_at_the_pace_of_their_clock_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {0: "3000000", 1: "2400000", 2: "4000000"}  # kHz
+    monkeypatch.setattr(machine, "allowed_cpus", lambda: (0, 1))
+    monkeypatch.setattr(machine, "_lines", lambda path: [shown[int(path.split("/cpu")[-2][0])]] if shown else [])
+    paces = pace_of(2)
+    assert paces.read() == pytest.approx(1.0)  # the fastest of the two is at 3 GHz, as it was
+    shown[0] = "2000000"
+    assert paces.read() == pytest.approx(3.0 / 2.4)
+    shown.clear()
+    assert paces.read() == pytest.approx(1.0)  # the system shows it no more
+    assert isinstance(pace_of(2), NoPace)
 
 
 # -- runs between readings ------------------------------------------------------------------------
