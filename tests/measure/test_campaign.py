@@ -22,7 +22,7 @@ from torch import nn
 
 from hwcost.measure import Item, MeasurementError, campaign
 from hwcost.measure.campaign import Campaign, Outcome, Plan, measure
-from hwcost.measure.clock import Round, quiet_interpreter, take_round
+from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up
 from hwcost.measure.designed_attention import Attention
 from hwcost.measure.machine import Disturbance
 from hwcost.measure.materialise import materialise
@@ -60,6 +60,16 @@ def test_every_network_gets_its_rounds_and_each_kernel_its_time(store: Store) ->
         assert [m.kernel.kind for m in network.kernels] == ["conv2d", "batch_norm", "relu", "linear"]
         assert all(m.timing.latency > 0 for m in network.kernels)
         assert network.timing.latency <= network.timing.median <= network.timing.p95
+
+
+def test_rounds_are_interleaved_over_all_networks(store: Store) -> None:
+    """Each network's rounds lie as far apart as there are others: never two of one in a row while another waits."""
+    visits: list[str] = []
+    measure(
+        list(networks.items(3)), store=store, rounds=2, progress=lambda done, total, note: visits.append(note)
+    )
+    order = [note for note in visits if not note.startswith("loading")]
+    assert order[:6] == ["toy/1", "toy/2", "toy/3"] * 2
 
 
 def test_the_environment_is_that_of_this_machine(store: Store) -> None:
@@ -261,6 +271,29 @@ def test_a_visit_warms_up_then_runs_then_profiles() -> None:
     taken = take_round(session, expected=1.0, threads=1, pace=NoPace())
     assert session.calls == ["run", *["run"] * len(taken.whole), *["profile"] * len(taken.kernels)]
     assert len(taken.whole) >= 2
+
+
+@pytest.mark.parametrize(
+    ("moments", "best", "runs"),
+    [
+        ([9.0, 5.0, 2.0, 2.0, 2.05, 7.0], 2.0, 5),  # two runs agree with the best so far
+        ([2.0, 2.0, 2.0], 2.0, 3),
+        ([float(20 - n) for n in range(20)], 1.0, 20),  # still falling: it ends all the same
+    ],
+)
+def test_a_network_is_run_until_it_is_stable(
+    monkeypatch: pytest.MonkeyPatch, moments: list[float], best: float, runs: int
+) -> None:
+    given = iter(moments)
+    taken: list[float] = []
+
+    def timed(session: Any) -> tuple[float, float]:
+        taken.append(next(given))
+        return taken[-1], 0.0
+
+    monkeypatch.setattr("hwcost.measure.clock.timed", timed)
+    assert warm_up(Counting()) == best  # type: ignore[arg-type]
+    assert len(taken) == runs
 
 
 def test_short_networks_are_run_more_often_in_a_visit() -> None:
