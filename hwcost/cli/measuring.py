@@ -121,7 +121,7 @@ def measure(
     store: StoreOption = "measurements.db",
     rounds: Annotated[int, typer.Option(min=2, help="Undisturbed rounds of each network, at least.")] = 8,
     spread: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Go on, up to twice the rounds, until the spread is this.")
+        float | None, typer.Option(metavar="SHARE", help="Go on, up to twice the rounds or the --time, until the spread is this.")
     ] = None,
     quantile: QuantileOption = "low",
     seed: Annotated[int, typer.Option(help="Of the networks drawn from the space.")] = 0,
@@ -243,6 +243,7 @@ def _campaign(
                 rounds=rounds,
                 spread=math.inf if spread is None else spread,
                 budget=budget,
+                insist=_PART not in os.environ,  # the time of a part is that of all
                 skip_known=skip_known,
                 progress=bar,
                 on_end=ends.append,

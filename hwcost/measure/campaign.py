@@ -2,8 +2,9 @@
 
 Networks are held in memory in *waves*, as many as fit; within a wave each round visits every
 network that still needs one, so that each is timed over the whole length of its wave. A network is
-done when it has enough undisturbed rounds and its spread is what was asked for, or when twice as
-many rounds did not get it there. Every round is written when it is taken: a campaign that was killed
+done when it has enough undisturbed rounds and its spread is what was asked for, or, as long as others
+wait, when twice as many rounds did not get it there: what is left of the budget of time in the end goes
+to those. Every round is written when it is taken: a campaign that was killed
 goes on where it stopped, and a second process takes the networks that the first does not hold.
 
 Where it is asked to, a campaign passes over networks of a search space that would teach it nothing: each of
@@ -17,7 +18,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hwcost import units
@@ -26,6 +27,7 @@ from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
 from hwcost.measure.machine import check_threads, environment, free_memory, keep_freed_memory, pinning, worker_name
 from hwcost.measure.pace import pace_of
+from hwcost.measure.statistics import DRIFT
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
 from hwcost.runtimes.base import Network, Session
@@ -41,7 +43,6 @@ _WAVE = 300.0  # s that a wave should take at most, so that other processes find
 _CLAIM = 600.0  # s without a sign of life after which a claim lapses
 _RENEWAL = 60.0  # s between signs of life
 _KNOWN = 3  # complete networks that hold a kernel in context before it counts as known
-_PATIENCE = 2  # a network gets at most this many times the rounds asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +52,32 @@ class Plan:
     rounds: int = 8  # least undisturbed rounds of each network
     spread: float = math.inf  # relative half-width of a 90 % interval to reach
     budget: float = math.inf  # s of wall time
+    insist: bool = True  # spend what is left of a budget on networks whose spread is too wide
+    patience: int = 2  # a network gets at most this many times the rounds
 
     def __post_init__(self) -> None:
         if self.rounds < 2:
             raise MeasurementError(f"rounds must be at least 2, or no spread is known, but got rounds={self.rounds}")
         if not self.spread > 0 or not self.budget > 0:
             raise MeasurementError(f"spread and budget must be above 0, but got {self.spread} and {self.budget} s")
+        if self.spread < DRIFT:
+            raise MeasurementError(
+                f"spread must be at least {DRIFT}, by which campaigns on different hours differ, but got {self.spread}"
+            )
 
     def is_met(self, rounds: Sequence[Round]) -> bool:
-        """Whether a network with these rounds is done."""
-        if len(rounds) >= _PATIENCE * self.rounds:
-            return True
+        """Whether a network with these rounds is done, for better or worse."""
+        return len(rounds) >= self.patience * self.rounds or self.is_reached(rounds)
+
+    def is_reached(self, rounds: Sequence[Round]) -> bool:
+        """Whether a network with these rounds is as repeatable as was asked for."""
         quiet = sum(not r.disturbed for r in rounds)
         return quiet >= self.rounds and (math.isinf(self.spread) or whole_timing(rounds).spread <= self.spread)
+
+    @property
+    def insists(self) -> bool:
+        """Whether there is a spread to reach, and a time in which to try."""
+        return self.insist and math.isfinite(self.spread) and math.isfinite(self.budget)
 
 
 @dataclass(slots=True)
@@ -88,6 +102,7 @@ def measure(
     rounds: int = 8,
     spread: float = math.inf,
     budget: float = math.inf,
+    insist: bool = True,
     skip_known: bool = False,
     progress: Progress | None = None,
     on_end: Callable[[Outcome], None] | None = None,
@@ -104,8 +119,9 @@ def measure(
         threads: number of threads; they are bound to cores where the system allows it.
         store: open for writing.
         rounds: undisturbed rounds of each network, at least.
-        spread: go on, up to twice the rounds, until the spread is at most this.
+        spread: go on, up to twice the rounds, until the spread is at most this, 0.01 or more.
         budget: wall time (s) after which no new round begins.
+        insist: what is left of the budget goes to networks whose spread is above the one asked for.
         skip_known: pass over networks of a space whose kernels are all known in their contexts.
         progress: told (rounds done, rounds planned, what it is at).
         on_end: told how the campaign went.
@@ -114,7 +130,7 @@ def measure(
         MeasurementError: a bad argument, or no network could be measured; some that could not are warned of.
         RuntimeUnavailable: the runtime's package is not installed.
     """
-    plan = Plan(rounds=rounds, spread=spread, budget=budget)
+    plan = Plan(rounds=rounds, spread=spread, budget=budget, insist=insist)
     check_threads(threads)
     chosen = get_runtime(runtime)
     keep_freed_memory()
@@ -165,6 +181,7 @@ class Campaign:
         self._told = progress or (lambda done, total, note: None)
         self._known = _Known(store, self._environment, plan.rounds) if skip_known else None
         self._held: set[str] = set()  # names claimed and not done
+        self._wide: list[Item] = []  # done without reaching the spread asked for
         self._endless = False
         self._begun = self._renewed = time.monotonic()
         self._planned = 0
@@ -172,26 +189,38 @@ class Campaign:
         self.outcome = Outcome()
 
     def run(self, items: Iterable[Item]) -> Outcome:
-        """Measure wave after wave until the items or the budget end."""
+        """Measure wave after wave until the items or the budget end; with patience, where the plan insists."""
         start = self._begun = time.monotonic()
-        queue = self._waiting(items)
         try:
-            while time.monotonic() - start < self._plan.budget:
-                wave = self._load(queue, start)
-                if not wave:
-                    break
-                self._visit(wave, start)
+            self._waves(self._waiting(items), start)
+            while self._wide and time.monotonic() - start < self._plan.budget:
+                again, self._wide = self._wide, []
+                self._plan = replace(self._plan, patience=2 * self._plan.patience)
+                self._waves(self._waiting(again), start)
         finally:
             self._store.release(self._environment, self._worker)
             self.outcome.wall = time.monotonic() - start
         return self.outcome
+
+    def _waves(self, queue: Iterator[tuple[Item, list[Round]]], start: float) -> None:
+        while time.monotonic() - start < self._plan.budget:
+            wave = self._load(queue, start)
+            if not wave:
+                break
+            self._visit(wave, start)
+
+    def _done(self, item: Item, rounds: Sequence[Round]) -> None:
+        """Done, but perhaps not for good."""
+        self.outcome.done += [item.name] if item.name not in self.outcome.done else []
+        if self._plan.insists and not self._plan.is_reached(rounds):
+            self._wide.append(item)
 
     # -- which networks ---------------------------------------------------------------------------
 
     def _waiting(self, items: Iterable[Item]) -> Iterator[tuple[Item, list[Round]]]:
         """Items that are neither complete nor held by another process, with the rounds they have."""
         total = len(items) if isinstance(items, Sequence) else 0
-        self._planned, self._endless = total * self._plan.rounds, not total
+        self._planned, self._endless = self._planned + total * self._plan.rounds, not total
         for batch in _batches(items, 16):
             names = [item.name for item in batch]
             free = self._claim(names)
@@ -202,7 +231,7 @@ class Campaign:
             for item in batch:
                 rounds = begun.get(item.name, [])
                 if self._plan.is_met(rounds):
-                    self.outcome.done.append(item.name)
+                    self._done(item, rounds)
                     self._taken += self._plan.rounds
                 elif item.name in free:
                     self._taken += min(len(rounds), self._plan.rounds)
@@ -277,7 +306,8 @@ class Campaign:
                         return
                     self._round(visited)
                 done = [v for v in open_ if self._plan.is_met(v.rounds)]
-                self.outcome.done += [v.item.name for v in done]
+                for visited in done:
+                    self._done(visited.item, visited.rounds)
                 self._held -= {v.item.name for v in done}
                 if self._known:
                     self._known.add(v.session.network for v in done)

@@ -174,6 +174,7 @@ def test_progress_reaches_its_end(store: Store) -> None:
         ({"rounds": 1}, "rounds must be at least 2"),
         ({"budget": 0.0}, "must be above 0"),
         ({"spread": -1.0}, "must be above 0"),
+        ({"spread": 0.009}, "spread must be at least 0.01"),
         ({"runtime": "abacus"}, "runtime must be one of torch-eager"),
     ],
 )
@@ -242,6 +243,18 @@ def test_a_spread_asked_for_is_waited_for_but_not_for_ever() -> None:
     assert plan.is_met([visit(1.0)] * 3)
     assert not plan.is_met(wild)
     assert plan.is_met([*wild, visit(4.0)])
+
+
+def test_a_budget_of_time_is_spent_until_the_spread_asked_for_is_reached(store: Store, tmp_path: Path) -> None:
+    """Twice the rounds are what each gets at first; nothing measured repeats to the 1 % that any spread has at least."""
+    start = time.monotonic()
+    found = measure(list(networks.items(2)), store=store, rounds=2, spread=0.01, budget=8.0)
+    assert time.monotonic() - start < 60
+    assert [len(rounds) > 4 for rounds in store.rounds(1).values()] == [True, True]
+    assert len({n.name for n in found.networks}) == 2
+    other = Store.open(tmp_path / "other.db", create=True)
+    measure(list(networks.items(2)), store=other, rounds=2, spread=0.01, budget=60.0, insist=False)
+    assert [len(rounds) for rounds in other.rounds(1).values()] == [4, 4]
 
 
 # -- the clock --------------------------------------------------------------------------------------------
