@@ -146,7 +146,7 @@ def measure(
             raise MeasurementError(f"none of {len(outcome.failed)} networks could be measured; {name}: {why}")
         warnings.warn(f"{len(outcome.failed)} network(s) could not be measured; {name}: {why}", stacklevel=2)
     if any(networks and not e.differences(place) for e, networks in store.environments()):
-        return store.measurements(environment=place)
+        return store.measurements(environment=place, spread=plan.spread)
     return Measurements(environment=place, networks=())  # other processes hold every network
 
 

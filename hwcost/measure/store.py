@@ -7,6 +7,7 @@ several. A store holds many environments side by side and never mixes them.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -167,7 +168,7 @@ class Store:
         measured (s since 1970), by default now.
         """
         place = self.environment_id(measurements.environment)
-        known = set(self._column(select(s.network.c.name).where(s.network.c.environment_id == place)))
+        known = {r.name for r in self._read(select(s.network.c.name).where(s.network.c.environment_id == place))}
         new = {n.name: n for n in measurements.networks if n.name not in known}
         with self._write() as connection:
             self._kernels(connection, [m.kernel for n in new.values() for m in n.kernels])
@@ -242,15 +243,20 @@ class Store:
         return rounds
 
     def measurements(
-        self, runtime: str | None = None, threads: int | None = None, *, environment: Environment | None = None
+        self,
+        runtime: str | None = None,
+        threads: int | None = None,
+        *,
+        environment: Environment | None = None,
+        spread: float = math.inf,
     ) -> Measurements:
-        """Everything measured in one environment: the one given, or the newest that fits.
+        """Everything measured in one environment, the one given or the newest that fits; "unstable" above `spread`.
 
         Raises:
             StoreError: nothing fits; says what the store has.
         """
         row, place = self._place(runtime, threads, environment)
-        return Measurements(environment=place, networks=tuple(self._networks(row)))
+        return Measurements(environment=place, networks=tuple(self._networks(row, spread)))
 
     def period(self, runtime: str | None = None, threads: int | None = None) -> tuple[float, float]:
         """When `measurements` of the same arguments were taken: first and last moment (s since 1970)."""
@@ -297,7 +303,7 @@ class Store:
         held = f"it has {', '.join(has)}" if has else "it is empty; fill it with `hwcost measure`"
         return f"{self.name} has no measurements of {wanted}; {held}"
 
-    def _networks(self, environment_id: int) -> Iterator[NetworkMeasurement]:
+    def _networks(self, environment_id: int, spread: float) -> Iterator[NetworkMeasurement]:
         """In the order they were begun; one that has rounds here is told by them."""
         rounds = self.rounds(environment_id)
         query = (
@@ -311,7 +317,7 @@ class Store:
         for row in rows:
             own = rounds.get(row.name)
             whole, *inside = (
-                [whole_timing(own), *map(rounded, kernel_timings(own))]
+                [whole_timing(own, target=spread), *map(rounded, kernel_timings(own))]
                 if own
                 else unpack(row.times, row.rounds, row.flags)
             )
@@ -325,10 +331,6 @@ class Store:
         return found
 
     # -- the database -----------------------------------------------------------------------------
-
-    def _column(self, query: Any) -> Sequence[Any]:
-        with explained(self.name), self._engine.connect() as connection:
-            return connection.scalars(query).all()
 
     def _read(self, query: Any) -> Sequence[Any]:
         with explained(self.name), self._engine.connect() as connection:

@@ -86,6 +86,13 @@ def test_disturbed_rounds_are_kept_and_do_not_count(store: Store) -> None:
     assert [r.disturbed for r in store.rounds(store.environment_id(here))["toy/1"]] == [False, True, False]
 
 
+def test_what_disagrees_more_than_was_asked_for_says_so(store: Store) -> None:
+    number = store.add_network(store.environment_id(here), item("toy/1"), network)
+    for i, seconds in enumerate([3.0, 3.3]):
+        store.add_round(number, i, visit(seconds))
+    assert [store.measurements(spread=s).networks[0].timing.flags for s in (0.2, 0.05)] == [(), ("unstable",)]
+
+
 def test_a_network_is_written_once_and_a_changed_one_is_refused(store: Store) -> None:
     place = store.environment_id(here)
     assert store.add_network(place, item("toy/1"), network) == store.add_network(place, item("toy/1"), network)
