@@ -145,9 +145,11 @@ def measure(
     names = None if space else {item.name for item in items}
     networks = [n for n in found.networks if (n.family == space if names is None else n.name in names)]
     if as_json:
-        about = {"passed_over": len(outcome.known), "visits": outcome.visits, "disturbed": outcome.disturbed}
+        about = {"passed_over": len(outcome.known), "elsewhere": len(outcome.elsewhere)}
+        about |= {"visits": outcome.visits, "disturbed": outcome.disturbed}
         return print_json({"store": store} | about | {"networks": [_row(n, quantile) for n in networks]})
-    _show(networks, store, quantile)
+    if networks or not outcome.elsewhere:
+        _show(networks, store, quantile)
     _tell(outcome)
 
 
@@ -257,6 +259,8 @@ def _campaign(
 
 
 def _tell(outcome: Outcome) -> None:
+    if outcome.elsewhere:
+        console().print(f"networks left to another process, which measures them now: {len(outcome.elsewhere)}")
     known = len(outcome.known)
     if known:
         console().print(f"{known} drawn networks were passed over: each of their kernels is in three networks there")

@@ -86,6 +86,7 @@ class Outcome:
 
     done: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)  # passed over: every kernel is known in its context
+    elsewhere: list[str] = field(default_factory=list)  # left to another process, which holds them
     failed: dict[str, str] = field(default_factory=dict)  # name -> why
     visits: int = 0
     disturbed: int = 0  # visits of which no run, or too little of the time, was the machine's own
@@ -237,6 +238,7 @@ class Campaign:
                     self._taken += min(len(rounds), self._plan.rounds)
                     yield item, rounds
                 else:
+                    self.outcome.elsewhere.append(item.name)
                     self._planned -= self._plan.rounds
 
     def _load(self, queue: Iterator[tuple[Item, list[Round]]], start: float) -> list[_Visited]:

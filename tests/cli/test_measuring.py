@@ -1,16 +1,20 @@
-"""Tests of `hwcost measure`: which processes measure what. The processes themselves are only written down."""
+"""Tests of `hwcost measure`: which processes measure what, those being only written down, and what it says."""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from hwcost.cli import measuring
+from hwcost.measure.store import Store
 
+Run = Callable[..., Any]
 OPTIONS = {"space": "designed", "seed": 3, "runtime": "torch-eager", "threads": 1, "store": "m.db", "rounds": 8}
 
 
@@ -63,3 +67,27 @@ def test_a_process_that_fails_ends_the_command(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(typer.Exit) as ended:
         measuring._first_parts(OPTIONS, 100, "")
     assert ended.value.exit_code == 130
+
+
+@pytest.mark.parametrize("quantile", ["low", "tail"])
+def test_networks_of_a_file_are_measured_and_a_quantile_means_what_it_says(
+    run: Run, nets: Path, tmp_path: Path, quantile: str
+) -> None:
+    argv = ["measure", f"{nets}:build", "-i", "1x3x8x8", "--store", str(tmp_path / "m.db"), "--rounds", "2"]
+    (network,) = run(*argv, "--quantile", quantile, "--json").json["networks"]
+    assert network["target"] == f"{nets}:build"
+    low = run(*argv, "--json").json["networks"][0]["latency_s"]
+    assert network["latency_s"] == {"low": low, "tail": network["p95_s"]}[quantile]
+    assert 0 < low <= network["median_s"] <= network["p95_s"]
+    assert network["rounds"] >= 2
+    assert network["spread"] >= 0.01
+
+
+def test_a_process_that_finds_every_network_taken_says_so(run: Run, nets: Path, tmp_path: Path) -> None:
+    argv = ["measure", f"{nets}:build", "-i", "1x3x8x8", "--rounds", "2"]
+    name = run(*argv, "--store", str(tmp_path / "a.db"), "--json").json["networks"][0]["name"]
+    here = Store.open(tmp_path / "a.db").measurements().environment
+    taken = Store.open(tmp_path / "b.db", create=True)
+    taken.claim(taken.environment_id(here), [name], "another host:1", seconds=60)
+    said = run(*argv, "--store", str(tmp_path / "b.db"))
+    assert (said.code, "left to another process, which measures them now: 1" in " ".join(said.out.split())) == (0, True)
