@@ -26,7 +26,7 @@ import math
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -245,7 +245,8 @@ def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, waited: flo
             "hwcost": __version__,
             "quiet": "yes" if quiet else f"no: waited {waited:.0%} of the time, largest spread {max(spreads):.0%}",
         }
-        | _fork_join(probes),
+        | _fork_join(probes)
+        | _left_out(probes, {m.level for m in memory}),
     )
 
 
@@ -322,6 +323,13 @@ def _cache(probes: dict[str, Probe], cache: Cache, threads: int) -> MemoryCeilin
         measured_source=f"triad, slope between {between}",
         spread=math.hypot(t1 * s1, t2 * s2) / (t2 - t1),
     )
+
+
+def _left_out(probes: dict[str, Probe], levels: Container[str]) -> dict[str, str]:
+    """Caches that have no ceiling, and why."""
+    missing = [cache.level for cache in caches() if cache.level not in levels]
+    why = {level: "noise" if f"{level} 0" in probes else "too close to the level below" for level in missing}
+    return {"left_out": ", ".join(f"{level}: {reason}" for level, reason in why.items())} if why else {}
 
 
 def _fork_join(probes: dict[str, Probe]) -> dict[str, str]:

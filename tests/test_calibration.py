@@ -2,11 +2,11 @@
 
 import pytest
 
-from hwcost import calibration
+from hwcost import calibration, units
 from hwcost.calibration import Probe, cache_footprints, calibrate, dram_array_bytes, paper_peak
 from hwcost.device import Device
 from hwcost.measure import MeasurementError
-from hwcost.measure.machine import Cache, caches
+from hwcost.measure.machine import Cache, allowed_cpus, caches
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,76 @@ def test_a_probe_gives_the_time_of_one_call() -> None:
     assert probe.result()[0] == min(probe.rounds)
 
 
+@pytest.mark.parametrize(
+    ("flags", "dtypes"),
+    [
+        (set(), ["float32"]),
+        ({"avx512_bf16", "avx512_vnni"}, ["float32", "bfloat16", "int8"]),
+        ({"i8mm"}, ["float32", "int8"]),
+    ],
+)
+def test_each_dtype_that_the_cpu_multiplies_is_multiplied(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], dtypes: list[str]
+) -> None:
+    """The product itself, on whatever this machine has: the operator exists, and takes such matrices."""
+    monkeypatch.setattr(calibration, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(calibration, "_GEMM_SIZES", (64,))
+    probes = calibration._compute_probes()
+    assert [p.name for p in probes] == [f"gemm {d} 64" for d in dtypes]
+    assert {p.amount for p in probes} == {2 * 64**3}
+    assert [tuple(p.call().shape) for p in probes] == [(64, 64)] * len(probes)
+
+
+def timed_probe(name: str, amount: float, *seconds: float) -> Probe:
+    return Probe(name, lambda: None, amount, rounds=list(seconds))
+
+
+def calibrated(monkeypatch: pytest.MonkeyPatch, *, waited: float = 0.0, gemm: tuple[float, ...] = (1e-3,) * 12) -> Device:
+    """A device from times that are written down: DRAM at 3 bytes a nanosecond, an L2 that noise ate, L1 and L3."""
+    monkeypatch.setattr(calibration, "cpu_flags", lambda: set())
+    monkeypatch.setattr(
+        calibration, "caches", lambda: tuple(Cache(n, s, False) for n, s in (("L1", 1 << 15), ("L2", 1 << 20), ("L3", 1 << 21)))
+    )
+    probes = [
+        timed_probe("gemm float32 512", 2.0 * 512**3, *gemm),
+        timed_probe("dispatch", 0.0, *(1e-6,) * 12),
+        *(timed_probe(f"dram {n}", 3e6, *(1e-3,) * 12) for n in ("triad", "copy", "read", "write")),
+        timed_probe("L1 0", 4e3, *(1e-7,) * 12),
+        timed_probe("L1 1", 24e3, *(2e-7,) * 12),
+        timed_probe("L2 0", 2e5, *(2e-6,) * 12),
+        timed_probe("L2 1", 7e5, *(1e-6,) * 12),
+    ]
+    return calibration._device({p.name: p for p in probes}, 1, pinned=True, waited=waited)
+
+
+def test_ceilings_follow_from_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = calibrated(monkeypatch)
+    assert device.compute[0].measured == pytest.approx(2 * 512**3 / 1e-3)
+    assert {m.level: m.measured for m in device.memory} == {
+        "L1": pytest.approx((24e3 - 4e3) / 1e-7),
+        "DRAM": pytest.approx(3e9),
+    }
+    assert device.host["left_out"] == "L2: noise, L3: too close to the level below"
+
+
+def test_a_machine_that_was_not_quiet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert calibrated(monkeypatch).host["quiet"] == "yes"
+    assert calibrated(monkeypatch, waited=0.2).host["quiet"].startswith("no: waited 20% of the time")
+    noisy = calibrated(monkeypatch, gemm=tuple(1e-3 * (1 + 0.2 * i) for i in range(12)))
+    assert "largest spread 2" in noisy.host["quiet"]
+
+
 def test_more_threads_than_cpus_are_refused() -> None:
     with pytest.raises(MeasurementError, match="threads must lie in"):
         calibrate(threads=10_000)
+
+
+@pytest.mark.skipif(len(allowed_cpus()) < 2, reason="one CPU")
+def test_several_threads_are_forked_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "ROUNDS", 2)
+    device = calibrate(2)
+    assert {c.threads for c in (*device.compute, *device.memory)} == {2}
+    assert units.parse(device.host["fork_join"], "second") >= 0
 
 
 def test_a_calibration_is_a_device_with_sources(monkeypatch: pytest.MonkeyPatch) -> None:

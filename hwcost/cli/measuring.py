@@ -76,6 +76,8 @@ def calibrate(
     quiet = device.host["quiet"]
     if quiet != "yes":
         say(f"the machine was not quiet, {quiet.removeprefix('no: ')}: calibrate again when it is")
+    if "left_out" in device.host:
+        say(f"caches without a ceiling: {device.host['left_out']}")
     if as_json:
         return print_json(device.model_dump() | {"path": str(output)})
     _show_device(device, threads, output)

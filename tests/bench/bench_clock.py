@@ -179,8 +179,11 @@ def _join(options: dict[str, Any]) -> None:
 
 
 def calibration(options: argparse.Namespace) -> None:
-    """Two calibrations: how far apart each ceiling is."""
-    first, second = calibrate(options.threads), calibrate(options.threads)
+    """Two calibrations: how far apart each ceiling is, and how long one takes."""
+    start = time.monotonic()
+    first = calibrate(options.threads)
+    print(f"{options.threads} thread(s): {time.monotonic() - start:.1f} s")
+    second = calibrate(options.threads)
     for a, b in zip((*first.compute, *first.memory), (*second.compute, *second.memory), strict=True):
         name = getattr(a, "dtype", None) or getattr(a, "level", "")
         print(f"{name:8} {a.value:.4g} {b.value:.4g}  apart {abs(a.value / b.value - 1):.1%}, stated {a.spread:.1%}")
