@@ -3,7 +3,9 @@
 The tables of an earlier version are written out here as that version made them, not by the code under test.
 """
 
+import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ CREATE TABLE hwcost_claim (
     PRIMARY KEY (environment_id, name), FOREIGN KEY(environment_id) REFERENCES hwcost_environment (id));
 INSERT INTO hwcost_store VALUES ('version', '1');
 """
+POSTGRESQL = os.environ.get("HWCOST_TEST_POSTGRESQL", "")
 ENVIRONMENT = '{"cpu": "A", "cores": 2, "runtime": "torch-eager", "threads": 1}'
 RELU = '[{"in":[{"name":"self","shape":[8]}],"kind":"relu","out":[{"name":"out","shape":[8]}]}]'
 
@@ -58,6 +61,32 @@ def old(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def old_server() -> Iterator[str]:
+    """The same store on PostgreSQL, as version 1 made it there."""
+    if not POSTGRESQL:
+        pytest.skip("HWCOST_TEST_POSTGRESQL names no database")
+    engine = create_engine(POSTGRESQL.replace("postgresql:", "postgresql+psycopg:"))
+    s.metadata.drop_all(engine)
+    statements = VERSION_1.replace("BLOB", "BYTEA").split(";")
+    with engine.begin() as connection:
+        for statement in filter(str.strip, statements):
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(
+            "INSERT INTO hwcost_environment VALUES (1, 'x', 'torch-eager', 1, %s, 0)", (ENVIRONMENT,)
+        )
+        connection.exec_driver_sql("INSERT INTO hwcost_kernel VALUES (1, 'y', %s)", (RELU,))
+        blobs = (np.array([1], "<i4").tobytes(), np.array([32], "<i8").tobytes())
+        connection.exec_driver_sql(
+            "INSERT INTO hwcost_network VALUES (1, 1, 'toy/1', 'toy', '{}', 1, %s, %s, '[\"a\"]', 0)", blobs
+        )
+        times = tuple(np.array([t], "<f4").tobytes() for t in (0.002, 0.0, 0.001))
+        connection.exec_driver_sql("INSERT INTO hwcost_round VALUES (1, 0, 0, 1, 0, 0, 0, %s, %s, %s)", times)
+    yield POSTGRESQL
+    s.metadata.drop_all(engine)
+    engine.dispose()
+
+
 def version(path: Path) -> str:
     with sqlite3.connect(path) as connection:
         return str(connection.execute("SELECT value FROM hwcost_store WHERE key = 'version'").fetchone()[0])
@@ -69,6 +98,16 @@ def test_a_store_of_version_1_opens_with_what_it_held(old: Path) -> None:
     assert network.timing.latency == pytest.approx(0.002)
     assert network.kernels[0].kernel.name == "relu"
     assert version(old) == str(s.VERSION)
+
+
+def test_a_store_of_version_1_on_a_server_opens_with_what_it_held(old_server: str) -> None:
+    store = Store.open(old_server)
+    (network,) = store.measurements("torch-eager", 1).networks
+    assert (network.name, network.timing.rounds) == ("toy/1", 1)
+    assert network.timing.latency == pytest.approx(0.002)
+    assert store.rounds(1)["toy/1"][0].paces.size == 0  # a column that version 1 did not have
+    store.close()
+    assert len(Store.open(old_server).measurements()) == 1  # and again, as one of this version
 
 
 def test_a_migrated_store_has_the_tables_of_a_new_one(old: Path, tmp_path: Path) -> None:
