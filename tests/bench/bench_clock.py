@@ -5,7 +5,7 @@
     python tests/bench/bench_clock.py throughput --runtime torch-eager
     python tests/bench/bench_clock.py processes --store postgresql://user@host/name --processes 4
     python tests/bench/bench_clock.py calibration
-    HWCOST_TEST_KILLS=100 python -m pytest tests/measure/test_campaign.py -k kill
+    HWCOST_TEST_KILLS=100 python -m pytest tests/measure/test_campaign.py -k kill --timeout 3600
 
 Run them on a quiet machine: a session of each takes a few minutes beside the pause.
 """
