@@ -80,13 +80,20 @@ _CREATION_LOCK = 0x68776373  # any number: two processes must not create the tab
 
 
 def create_tables(engine: Engine) -> None:
-    """Make the tables that are not there."""
+    """Make the tables, all or none: a process that is killed meanwhile, or looks, finds no half of a store."""
     with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
+        _alone(connection)
         for table in s.metadata.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
         connection.execute(insert_new(connection, s.about), [{"key": "version", "value": str(s.VERSION)}])
+
+
+def _alone(connection: Connection) -> None:
+    """One transaction for all that follows, in which no other process makes or changes tables."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins none before it changes tables
 
 
 def prepare(engine: Engine, name: str, *, create: bool) -> None:
@@ -119,10 +126,7 @@ def _upgrade(engine: Engine, name: str) -> None:
             f"store {name} is of an earlier version and cannot be written to upgrade it; open a copy of it"
         )
     with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
-        else:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins none before it changes tables
+        _alone(connection)
         version = _version(connection, name)  # read again: another process may have been here
         migrate(connection, version, s.VERSION)
         connection.execute(update(s.about).where(s.about.c.key == "version").values(value=str(s.VERSION)))

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 
 from hwcost.graph import OpSpec, TensorSpec
 from hwcost.kernel import Kernel
-from hwcost.measure import Environment, Item, MeasurementError, Measurements
+from hwcost.measure import Environment, Item, MeasurementError, Measurements, database
 from hwcost.measure import schema as s
 from hwcost.measure.clock import Round
 from hwcost.measure.machine import Disturbance, worker_name
@@ -175,6 +175,19 @@ def test_contexts_are_those_of_networks_with_enough_rounds(store: Store) -> None
             store.add_round(number, i, visit(1.0))
     assert len(store.contexts(place, 4)) == 0
     assert store.contexts(place, 2) == [[(relu(8).digest, -1), (relu(16).digest, 32), (relu(8).digest, 0)]]
+
+
+def test_a_store_whose_making_was_cut_off_is_made_by_the_next_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(database, "insert_new", killed)  # all tables are there, and what says their version is not
+    with pytest.raises(KeyboardInterrupt):
+        Store.open(tmp_path / "m.db", create=True)
+    monkeypatch.undo()
+    assert Store.open(tmp_path / "m.db", create=True).environments() == ()
 
 
 # -- stores that cannot be used ---------------------------------------------------------------------
