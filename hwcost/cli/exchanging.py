@@ -69,8 +69,9 @@ def import_(
 ) -> None:
     """Read measurements from elsewhere into a store: an export of this program's, or a foreign format.
 
-    hwcost is a folder that `hwcost export` wrote. kernels is a JSON document a line: the environment,
-    then each kernel with its latency_s. neusight is a CSV file of GPU operators, or a folder of them.
+    hwcost is a folder that `hwcost export` wrote, or a model file: what it was fitted on. kernels is a JSON document
+    a line: the environment, then each kernel with its latency_s. neusight is a CSV file of GPU operators, or a folder
+    of them.
     """
     from hwcost.importers import read
     from hwcost.measure.store import Store

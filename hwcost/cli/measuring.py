@@ -123,7 +123,8 @@ def measure(
     store: StoreOption = "measurements.db",
     rounds: Annotated[int, typer.Option(min=2, help="Undisturbed rounds of each network, at least.")] = 8,
     spread: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Go on, up to twice the rounds or the --time, until the spread is this.")
+        float | None,
+        typer.Option(metavar="SHARE", help="Go on, up to twice the rounds or the --time, until the spread is this."),
     ] = None,
     quantile: QuantileOption = "low",
     seed: Annotated[int, typer.Option(help="Of the networks drawn from the space.")] = 0,

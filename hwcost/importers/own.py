@@ -1,11 +1,21 @@
-"""This project's own export (`hwcost export`): the folder of Parquet files that `hwcost.measure.exchange` wrote."""
+"""This project's own files: an export, the folder of Parquet files that `hwcost.measure.exchange` wrote, or a model,
+which holds the measurements that it was fitted on; those that ship are read that way."""
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
-from hwcost.importers import Imported
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hwcost.about import HEAD, unpacked
+from hwcost.importers import FormatError, Imported
 from hwcost.measure.exchange import load, load_period
+from hwcost.measure.tables import SCHEMAS, from_tables
 
 
 def read(path: Path) -> Imported:
@@ -13,6 +23,23 @@ def read(path: Path) -> Imported:
 
     Raises:
         MeasurementError: a file is missing or damaged.
+        FormatError: a file that is no model, or one without measurements.
     """
+    if path.is_file():
+        return _of_model(path)
     found, period = load(path), load_period(path)
     return Imported((found,), taken=period[1] if period else None)
+
+
+def _of_model(path: Path) -> Imported:
+    """What a model was fitted on; it tells the day of the fit, which was that of the last measurement or later."""
+    try:
+        held = unpacked(path.read_bytes())
+        tables = {name: pq.read_table(io.BytesIO(held[f"{name}.parquet"])) for name in SCHEMAS}
+        day = str(json.loads(held[HEAD]).get("date", ""))
+        taken = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() if day else None
+    except (KeyError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
+        raise FormatError(
+            f"{path} must be a folder that `hwcost export` wrote, or a model file that holds measurements"
+        ) from error
+    return Imported((from_tables(tables),), taken=taken)

@@ -278,7 +278,7 @@ def _switches() -> int:
 
 
 def _waited(tasks: str) -> float | None:
-    """Time that threads waited for a CPU (s), the second field of schedstat; None where the system does not count it."""
+    """Time that threads waited for a CPU (s), second field of schedstat; None where the system does not count it."""
     read = [lines for task in glob(tasks) if (lines := _lines(f"{task}/schedstat"))]  # a thread may end meanwhile
     return sum(int(lines[0].split()[1]) * 1e-9 for lines in read) if read else None
 

@@ -48,6 +48,9 @@ def test_kernels_without_networks_can_be_fitted(run: Run, tmp_path: Path) -> Non
     from hwcost import CostModel
 
     assert CostModel.load(model).overhead == Overhead()
+    out = str(tmp_path / "out.db")
+    assert run("import", "hwcost", model, "--store", out).code == 0
+    assert Store.open(out).measurements() == Store.open(store).measurements()  # what it was fitted on
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,9 @@ def test_kernels_without_networks_can_be_fitted(run: Run, tmp_path: Path) -> Non
 def test_what_cannot_be_imported_is_one_line(refused: Callable[..., str], tmp_path: Path, name: str, said: str) -> None:
     refused(["import", name, str(tmp_path), "--store", str(tmp_path / "m.db")], said)
     assert not (tmp_path / "m.db").exists()
+
+
+def test_a_file_that_is_no_model_is_one_line(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no model")
+    argv = ["import", "hwcost", str(tmp_path / "notes.txt"), "--store", str(tmp_path / "m.db")]
+    refused(argv, r"notes\.txt must be a folder that `hwcost export` wrote, or a model file that holds measurements")

@@ -5,8 +5,10 @@ The folder of shipped models is one of the test's own, with a model of the simul
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from hwcost import CostModel, Device
+from hwcost.importers import read
 from hwcost.measure import Measurements
 from hwcost.model import DefaultModel, ModelError
 from hwcost.modelfile import shipped_path
+from hwcost.search.spaces import space_names
 
 
 @pytest.fixture
@@ -111,3 +115,21 @@ def test_the_folder_of_shipped_models_is_where_the_package_keeps_its_data() -> N
         assert shipped_path(runtime, int(threads)).is_file()
         assert path.with_suffix(".md").is_file(), f"{path.name} ships without a card"
         assert path.stat().st_size < 8e6
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("runtime", ["torch-eager", "onnxruntime"])
+def test_what_ships_was_measured_on_a_thousand_designed_networks_and_on_none_of_the_evaluation(
+    runtime: str, threads: int
+) -> None:
+    """Read without a fit. Real networks, on which predictions are judged, are of other families than these."""
+    (found,) = read("hwcost", shipped_path(runtime, threads)).measurements
+    families = Counter(n.family for n in found.networks)
+    assert families["designed"] >= 1000
+    assert set(families) <= {"designed", *space_names()}
+    assert (found.environment.runtime, found.environment.threads, found.environment.dtype) == (
+        runtime,
+        threads,
+        "float32",
+    )
+    assert all(n.kernels and math.isfinite(n.timing.spread) for n in found.networks)
