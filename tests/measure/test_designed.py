@@ -50,7 +50,7 @@ def test_the_shapes_are_covered(graphs: list[Graph]) -> None:
     convs = [op.spec for g in graphs for op in g.ops if op.spec.kind == "conv2d"]
     weights = [w for c in convs if (w := c.input("weight"))]
     channels = {w.shape[0] for w in weights}
-    assert {w.shape[2] for w in weights} >= {1, 2, 3, 5, 7}
+    assert {w.shape[2] for w in weights} >= {1, 2, 3, 4, 5, 7}  # 6 is in three networks of a thousand
     assert any(n % 8 for n in channels)
     assert sum(n % 8 == 0 for n in channels) > len(channels) / 3
     assert {c.param("stride", (1, 1))[0] for c in convs} >= {1, 2}  # type: ignore[index]
@@ -58,7 +58,21 @@ def test_the_shapes_are_covered(graphs: list[Graph]) -> None:
     groups = {c.param("groups", 1) for c in convs}
     assert len(groups) > 5
     assert {g.inputs[0].shape[0] for g in graphs} >= {1, 2, 4, 8, 16}
-    assert any(g.inputs[0].shape[-1] == 224 for g in graphs)
+    assert sum(c.param("groups", 1) == c.inputs[0].shape[1] > 1 for c in convs) > len(convs) / 10  # depthwise
+    assert {c.inputs[0].shape[-1] for c in convs} >= {7, 14, 28, 56, 112, 224}
+    assert any(g.inputs[0].shape[1:] == (3, 224, 224) for g in graphs)  # a stem at full size
+
+
+def test_tokens_and_widths_are_covered(graphs: list[Graph]) -> None:
+    rows = [op.spec.inputs[0].shape for g in graphs for op in g.ops if op.spec.kind in ("linear", "layer_norm")]
+    counts, widths = ({shape[axis] for shape in rows if len(shape) == 3} for axis in (1, 2))
+    assert min(counts) <= 16
+    assert {49, 196, 197} <= counts  # of windows, of images, of images with a token of their own
+    assert max(counts) > 500
+    assert min(widths) <= 32
+    assert {192, 384, 768} <= widths
+    assert max(widths) >= 2048
+    assert any(n % 8 for n in widths)
 
 
 def test_the_kinds_are_covered(graphs: list[Graph]) -> None:
