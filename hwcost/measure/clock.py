@@ -11,9 +11,9 @@ CPU,
 
     t = wall - wait,    wait = wall - CPU time of the thread,               (1)
 
-where the wait is told from noise: it is a context switch or nothing. With several threads the main
-one sleeps while others work, so there t is the wall time, and a visit is disturbed by what any of them
-waited during the whole runs. (Not during profiles: some runtimes start threads of their own for these.)
+where the wait is told from noise: it is a context switch or nothing. With several threads, or a device,
+the main one sleeps while others work, so there t is the wall time, and a visit is disturbed by what any
+thread waited during the whole runs. (Not during profiles: some runtimes start threads for these.)
 """
 
 from __future__ import annotations
@@ -142,13 +142,14 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     """
     runs = int(np.clip(_VISIT / expected, *_RUNS))
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
+    works = threads == 1 and not session.sleeps  # so that a thread that has no CPU waits for one
     pace.wait(_WAIT)
     session.run()
     watch, in_runs, start = Watch(), Watch(all_threads=threads > 1), time.perf_counter()
     laps = _runs(session, runs, Laps(pace))
     waited = in_runs.stop().waited
     kernels, profiled = _profiles(
-        session, profiles, Laps(pace, unbroken=threads == 1), tries=_TRIES if expected < _VISIT else 1
+        session, profiles, Laps(pace, unbroken=works), tries=_TRIES if expected < _VISIT else 1
     )
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
@@ -158,7 +159,7 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     )
     lost = watch.stop()
     lost = replace(lost, waited=max(lost.waited, waited))
-    return Round(whole, waits if threads == 1 else np.zeros_like(whole), kernels, lost, seconds, paces)
+    return Round(whole, waits if works else np.zeros_like(whole), kernels, lost, seconds, paces)
 
 
 def _runs(session: Session, wanted: int, laps: Laps) -> Laps:

@@ -77,6 +77,7 @@ class Session(Protocol):
     """A network ready to run."""
 
     network: Network  # what `profile` gives the times of
+    sleeps: bool  # whether the thread that calls `run` may sleep while a device works
 
     def run(self) -> Any:
         """One inference; returns its output."""

@@ -81,6 +81,8 @@ def export(module: Any, inputs: Sequence[Any]) -> bytes:
 class OnnxSession:
     """A module exported and optimised, on a stated number of threads."""
 
+    sleeps = False
+
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._threads = threads
         model = self._optimised(export(module, inputs))

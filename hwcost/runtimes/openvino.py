@@ -71,6 +71,8 @@ RUNTIME = OpenVino()
 class OpenVinoSession:
     """A module converted and compiled, on a stated number of threads."""
 
+    sleeps = False
+
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         import torch
 

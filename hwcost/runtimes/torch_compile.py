@@ -78,6 +78,8 @@ RUNTIME = TorchCompile()
 class CompiledSession:
     """A module compiled for a stated number of threads."""
 
+    sleeps = False
+
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._inputs, self._threads = tuple(inputs), threads
         self._set_threads()

@@ -46,12 +46,13 @@ class TorchEager:
         return EagerSession(module, inputs, threads)
 
     def environment(self) -> dict[str, str]:
-        """torch's version and what it was built with."""
-        return {
+        """torch's version, what it was built with, and the GPU where there is one."""
+        built = {
             "torch": torch.__version__,
             "mkldnn": str(torch.backends.mkldnn.is_available()),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         }
+        return built | ({"cuda": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
 RUNTIME = TorchEager()
@@ -84,7 +85,7 @@ class EagerSession:
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._module, self._inputs, self._threads = module, tuple(inputs), threads
-        self._on_cuda = any(isinstance(x, torch.Tensor) and x.is_cuda for x in self._inputs)
+        self._on_cuda = self.sleeps = any(isinstance(x, torch.Tensor) and x.is_cuda for x in self._inputs)
         self.run()  # some modules keep tensors from their first run, and make fewer calls from then on
         graph = trace(module, self._inputs)
         self.network = RUNTIME.lower(graph)

@@ -17,6 +17,7 @@ class Counting:
     """A session that counts its calls and leaves garbage."""
 
     network = None
+    sleeps = False
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -110,6 +110,7 @@ class Idle:
     """A session that does nothing and counts its runs."""
 
     network = None
+    sleeps = False
 
     def __init__(self) -> None:
         self.runs = self.profiles = 0
