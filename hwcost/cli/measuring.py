@@ -18,6 +18,7 @@ from hwcost.cli.common import (
     JsonFlag,
     KwargsOption,
     PlotOption,
+    Progress,
     QuantileOption,
     RuntimeOption,
     StoreOption,
@@ -103,7 +104,7 @@ def _show_device(device: Device, threads: int, output: Path) -> None:
 
 _AGEING = ("torch-eager", "torch-compile")  # runtimes that take their activations from the process's heap
 _FRESH = 40  # networks that a process measures before another one takes over
-_PART = "HWCOST_PART"  # set in the environment of such a process
+_PART = "HWCOST_PART"  # set in the environment of such a process: networks that are wanted in all, or 0
 
 
 def measure(
@@ -174,7 +175,9 @@ def _first_parts(options: Mapping[str, Any], samples: int | None, time: str) -> 
         limit = {"time": f"{end - clock.monotonic():.1f} s"} if time else {}
         told = chain.from_iterable((f"--{k}", str(v)) for k, v in {**options, **limit, "samples": number}.items())
         command = [sys.executable, "-m", "hwcost", "measure", *told, "--json"]
-        part = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, _PART: "1"}, check=False)
+        part = subprocess.run(
+            command, stdout=subprocess.PIPE, env={**os.environ, _PART: str(samples or 0)}, check=False
+        )
         if part.returncode:
             raise typer.Exit(part.returncode)
         said = json.loads(part.stdout)
@@ -250,7 +253,7 @@ def _campaign(
                 budget=budget,
                 insist=_PART not in os.environ,  # the time of a part is that of all
                 skip_known=skip_known,
-                progress=bar,
+                progress=_of_all(bar, rounds, budget) if _PART in os.environ else bar,
                 on_end=ends.append,
             )
     except KeyboardInterrupt:
@@ -259,6 +262,20 @@ def _campaign(
     finally:
         opened.close()
     return found, ends[0]
+
+
+def _of_all(bar: Progress, rounds: int, budget: float) -> Progress:
+    """A part's progress as that of all parts: of the rounds wanted in all, or of the time that is left to them."""
+    wanted, begun, first = int(os.environ[_PART]) * rounds, clock.monotonic(), -1.0
+
+    def told(done: float, total: float, note: str = "") -> None:
+        nonlocal first
+        first = done if first < 0 else first
+        share = (clock.monotonic() - begun) / budget  # 0 of an endless one
+        expected = first + (done - first) / share if share > 0 else total
+        bar(done, max(total, wanted or expected), note)
+
+    return told
 
 
 def _tell(outcome: Outcome) -> None:

@@ -5,6 +5,7 @@ A runtime whose package is not installed is skipped with the reason.
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hwcost.measure.designed import DesignedSpace
 from hwcost.measure.designed_attention import Attention
 from hwcost.measure.designed_modules import Residual, SqueezeExcite
 from hwcost.measure.items import sampled_items
+from hwcost.measure.machine import allowed_cpus
 from hwcost.measure.materialise import materialise
 from hwcost.runtimes import Runtime, RuntimeUnavailable, get_runtime, runtime_names
 from hwcost.runtimes.base import Session
@@ -139,12 +141,19 @@ def test_kernels_know_their_module(session: Session) -> None:
     assert any(p.module for p in session.network.kernels) or len(session.network.kernels) == 1
 
 
+THREADS: dict[str, Callable[[Any], int]] = {  # how many a runtime says that a session uses
+    "torch-eager": lambda session: torch.get_num_threads(),
+    "torch-compile": lambda session: torch.get_num_threads(),
+    "onnxruntime": lambda session: session._session.get_session_options().intra_op_num_threads,
+    "openvino": lambda session: session._plain.get_compiled_model().get_property("INFERENCE_NUM_THREADS"),
+}
+
+
 def test_the_thread_count_is_the_one_asked_for(runtime: Runtime, network: tuple[nn.Module, tuple[Any, ...]]) -> None:
-    if runtime.name == "torch-eager":
-        runtime.prepare(*network, threads=2).run()
-        assert torch.get_num_threads() == 2
-        runtime.prepare(*network, threads=1).run()
-        assert torch.get_num_threads() == 1
+    for threads in (2, 1) if len(allowed_cpus()) > 1 else (1,):
+        session = runtime.prepare(*network, threads=threads)
+        session.run()
+        assert THREADS[runtime.name](session) == threads
 
 
 def blocks_of_eight() -> bool:
