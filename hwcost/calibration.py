@@ -250,6 +250,23 @@ def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, waited: flo
     )
 
 
+def joined(new: Device, old: Device) -> Device:
+    """A calibration with the ceilings that an older one of the same CPU has of other thread counts, and its date."""
+    if old.host.get("cpu") != new.host["cpu"]:
+        return new
+    counts = {c.threads for c in new.compute}
+    before = {f"{old.host.get('threads')} threads": f"{old.host.get('date')}, quiet: {old.host.get('quiet')}"}
+    before |= {key: said for key, said in old.host.items() if key.endswith(" threads")}
+    kept = {key: said for key, said in before.items() if key not in {f"{n} threads" for n in counts}}
+    return new.model_copy(
+        update={
+            "compute": (*(c for c in old.compute if c.threads not in counts), *new.compute),
+            "memory": (*(m for m in old.memory if m.threads not in counts), *new.memory),
+            "host": {**new.host, **kept},
+        }
+    )
+
+
 def _compute(probes: dict[str, Probe], dtype: str, threads: int) -> ComputeCeiling:
     found = [p for name, p in probes.items() if name.startswith(f"gemm {dtype} ")]
     best = max(found, key=lambda p: p.amount / p.result()[0])

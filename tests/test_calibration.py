@@ -3,8 +3,8 @@
 import pytest
 
 from hwcost import calibration, units
-from hwcost.calibration import Probe, cache_footprints, calibrate, dram_array_bytes, paper_peak
-from hwcost.device import Device
+from hwcost.calibration import Probe, cache_footprints, calibrate, dram_array_bytes, joined, paper_peak
+from hwcost.device import ComputeCeiling, Device, MemoryCeiling
 from hwcost.measure import MeasurementError
 from hwcost.measure.machine import Cache, allowed_cpus, caches
 
@@ -138,6 +138,29 @@ def test_a_machine_that_was_not_quiet_says_so(monkeypatch: pytest.MonkeyPatch) -
     noisy = calibrated(monkeypatch, gemm=tuple(1e-3 * (1 + 0.2 * i) for i in range(12)))
     # 1.0 ms, 1.2 ... 3.2: the latency is the second, 1.2; eleven draws lie within the fourth, 1.6, 92 times of 100
     assert noisy.host["quiet"] == "no: waited 0% of the time, largest spread 33%"
+
+
+def of_threads(threads: int, flops: float, *, cpu: str = "A") -> Device:
+    ceiling = {"threads": threads, "measured_source": "a run"}
+    return Device(
+        name="toy", cores=4, compute=(ComputeCeiling(measured=flops, **ceiling),),
+        memory=(MemoryCeiling(measured=1e10, **ceiling),),
+        host={"cpu": cpu, "threads": str(threads), "date": f"day {flops:.0f}", "quiet": "yes"},
+    )  # fmt: skip
+
+
+def test_a_device_holds_the_ceilings_of_every_thread_count_that_was_calibrated() -> None:
+    device = joined(of_threads(2, 5e9), joined(of_threads(4, 4e9), joined(of_threads(2, 3e9), of_threads(1, 2e9))))
+    assert {n: device.peak(threads=n) for n in (1, 2, 4)} == {1: 2e9, 2: 5e9, 4: 4e9}  # 3e9 was measured again
+    assert len(device.memory) == 3
+    assert device.host["1 threads"] == "day 2000000000, quiet: yes"
+    assert "2 threads" not in device.host  # that is what "date" and "quiet" say
+    assert Device.from_toml(device.to_toml()) == device
+
+
+def test_ceilings_of_another_cpu_are_not_kept() -> None:
+    new = of_threads(2, 5e9)
+    assert joined(new, of_threads(1, 2e9, cpu="B")) == new
 
 
 def test_more_threads_than_cpus_are_refused() -> None:

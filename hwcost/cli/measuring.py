@@ -64,14 +64,21 @@ def calibrate(
     plot: PlotOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure this machine's ceilings, compute and memory, and write a device file."""
+    """Measure this machine's ceilings, compute and memory, and write a device file.
+
+    A device file of this machine that is there already keeps the ceilings that it has of other thread counts.
+    """
     writable(output)
     if plot is not None:
         writable(plot)
     from hwcost.calibration import calibrate as run
+    from hwcost.calibration import joined
+    from hwcost.device import Device
 
+    older = Device.load(output) if output.exists() else None  # refused, if it is no device, before anything is measured
     with progress("calibrating") as bar:
         device = run(threads, progress=bar)
+    device = joined(device, older) if older else device
     device.save(output)
     save_ceilings(device, plot)
     quiet = device.host["quiet"]

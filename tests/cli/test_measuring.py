@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from hwcost.cli import measuring
+from hwcost.device import ComputeCeiling, Device, MemoryCeiling
 from hwcost.measure.store import Store
 
 Run = Callable[..., Any]
@@ -112,3 +113,28 @@ def test_a_process_that_finds_every_network_taken_says_so(run: Run, nets: Path, 
     taken.claim(taken.environment_id(here), [name], "another host:1", seconds=60)
     said = run(*argv, "--store", str(tmp_path / "b.db"))
     assert (said.code, "left to another process, which measures them now: 1" in " ".join(said.out.split())) == (0, True)
+
+
+def test_calibrations_of_several_thread_counts_share_a_file(
+    run: Run, refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrated(threads: int, *, progress: Any) -> Device:
+        ceiling = {"threads": threads, "measured_source": "a run"}
+        return Device(
+            name="here", cores=2, compute=(ComputeCeiling(measured=threads * 1e9, **ceiling),),
+            memory=(MemoryCeiling(measured=1e10, **ceiling),),
+            host={"cpu": "A", "threads": str(threads), "date": "now", "quiet": "no: noise", "left_out": "L2: noise"},
+        )  # fmt: skip
+
+    monkeypatch.setattr("hwcost.calibration.calibrate", calibrated)
+    path = tmp_path / "here.toml"
+    for threads in ("1", "2"):
+        said = run("calibrate", "--threads", threads, "-o", str(path))
+        assert said.code == 0
+        assert "the machine was not quiet, noise: calibrate again when it is" in said.err
+        assert "caches without a ceiling: L2: noise" in said.err
+    device = Device.load(path)
+    assert [device.peak(threads=n) for n in (1, 2)] == [1e9, 2e9]
+    path.write_text("no device")
+    refused(["calibrate", "-o", str(path)], "here.toml")
+    assert path.read_text() == "no device"
