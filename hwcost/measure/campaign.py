@@ -90,7 +90,8 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)  # name -> why
     visits: int = 0
     disturbed: int = 0  # visits of which no run, or too little of the time, was the machine's own
-    timed: float = 0.0  # s in runs
+    timed: float = 0.0  # s in visits and warm-ups: with waiting for a calm CPU, and the runtime's making of a profile
+    running: float = 0.0  # s of these in which a network ran, for the clock or to warm up
     wall: float = 0.0  # s in all
 
 
@@ -288,6 +289,7 @@ class Campaign:
     def _warm(self, wave: list[_Visited], item: Item, rounds: list[Round], session: Session) -> None:
         begun = time.monotonic()
         expected = warm_up(session)
+        self.outcome.running += time.monotonic() - begun
         session.profile()
         self.outcome.timed += time.monotonic() - begun
         network_id = self._store.add_network(self._environment, item, session.network)
@@ -319,6 +321,7 @@ class Campaign:
         begun = time.monotonic()
         taken = take_round(visited.session, visited.expected, threads=self._place.threads, pace=self._pace)
         self.outcome.timed += time.monotonic() - begun
+        self.outcome.running += float(taken.whole.sum() + taken.kernels.sum()) + visited.expected
         self.outcome.visits += 1
         self.outcome.disturbed += taken.disturbed
         self._store.add_round(visited.network_id, len(visited.rounds), taken)

@@ -151,7 +151,8 @@ def throughput(options: argparse.Namespace) -> None:
         outcome = Campaign(runtime, place, store, Plan(rounds=options.rounds)).run(items)
     print(
         f"{len(outcome.done)} networks, {len(outcome.failed)} failed, {outcome.wall:.0f} s, "
-        f"{outcome.timed / outcome.wall:.0%} in timed or warm-up runs"
+        f"{outcome.timed / outcome.wall:.0%} in visits and warm-ups, "
+        f"{outcome.running / outcome.wall:.0%} in their runs alone"
     )
     for name, why in outcome.failed.items():
         print(f"  {name}: {why}")

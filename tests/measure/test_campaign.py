@@ -67,6 +67,14 @@ def test_rounds_are_interleaved_over_all_networks(store: Store) -> None:
     assert order[:6] == ["toy/1", "toy/2", "toy/3"] * 2
 
 
+def test_a_campaign_knows_where_its_time_went(store: Store) -> None:
+    ends: list[Outcome] = []
+    measure([networks.item(1)], store=store, rounds=3, on_end=ends.append)
+    (end,) = ends
+    assert 0 < end.running < end.timed < end.wall
+    assert end.visits >= 3
+
+
 def test_the_environment_is_that_of_this_machine(store: Store) -> None:
     place = measure([networks.item(1)], store=store, rounds=2).environment
     assert (place.runtime, place.threads, place.dtype) == ("torch-eager", 1, "float32")
