@@ -17,6 +17,7 @@ The rules hold for the version named in `VERSION`; tests compare them with gener
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import replace
 
 from hwcost.graph import Graph, Op, OpSpec, TensorSpec
@@ -53,7 +54,10 @@ class _Grouping:
         self.graph, self.flow = graph, Flow(graph)
         self.groups: list[Group] = []
         self.open = Group()
-        self.maker = {v: i for i, op in enumerate(graph.ops) if op.state != "free" for v in op.writes}
+        self.makers: defaultdict[int, list[int]] = defaultdict(list)  # of a value, several where it is changed in place
+        for number, op in enumerate(graph.ops):
+            for value in op.writes if op.state != "free" else ():
+                self.makers[value].append(number)
         self.waiting: set[int] = set()
         self.called: set[int] = set()  # ops that a library runs
 
@@ -68,25 +72,30 @@ class _Grouping:
             if op.spec.kind in _REDUCTIONS:
                 self.emit(number)
 
-    def need(self, value: int) -> None:
-        """Let a value be made: what writes it joins the open group, if it still waits."""
-        maker = self.maker.get(self.flow.origin[value])
+    def maker(self, value: int, reader: int) -> int | None:
+        """What wrote a value as an op reads it: the last that did so before."""
+        written = self.makers[self.flow.origin.get(value, value)]
+        return max((n for n in written if n < reader), default=None)
+
+    def need(self, value: int, reader: int) -> None:
+        """Let a value be made for an op: what writes it joins the open group, if it still waits."""
+        maker = self.maker(value, reader)
         if maker in self.waiting:
             self.emit(maker)
 
     def emit(self, number: int) -> None:
         self.waiting.discard(number)
         for value in self.graph.ops[number].reads:
-            self.need(value)
+            self.need(value, number)
         self.open.ops.append(number)
 
     def call(self, number: int) -> None:
         """A library call ends the open group."""
         op = self.graph.ops[number]
         for value in op.reads:
-            self.need(value)
+            self.need(value, number)
         for value, tensor in zip(op.reads, op.spec.inputs, strict=True):
-            if self.copied(op.spec, value, tensor):
+            if self.copied(op.spec, self.maker(value, number), tensor):
                 self.open.copies.append(Copy(number, tensor.shape, tensor.dtype, tensor.weight))
         self.close()
         self.called.add(number)
@@ -97,9 +106,8 @@ class _Grouping:
             self.groups.append(self.open)
             self.open = Group()
 
-    def copied(self, spec: OpSpec, value: int, tensor: TensorSpec) -> bool:
-        """Whether a library call needs its argument in another layout than it has."""
-        maker = self.maker.get(self.flow.origin[value])
+    def copied(self, spec: OpSpec, maker: int | None, tensor: TensorSpec) -> bool:
+        """Whether a library call needs its argument, which that op wrote, in another layout than it has."""
         generated = maker is not None and maker not in self.called
         if spec.kind in _CONVOLUTIONS:
             if len(tensor.shape) != 4 or tensor.shape[1] == 1 or math.prod(tensor.shape[2:]) == 1:
@@ -121,10 +129,11 @@ class _Grouping:
 
     def end(self) -> list[Group]:
         """Make the outputs, and close."""
+        last = len(self.graph.ops)
         for value in self.graph.output_values:
-            self.need(value)
+            self.need(value, last)
         for value in self.graph.output_values:
-            maker = self.maker.get(self.flow.origin.get(value, value))
+            maker = self.maker(value, last)
             if maker is None or not self.channels_last(maker):
                 continue
             made = self.graph.ops[maker].spec.outputs[0]

@@ -32,7 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hwcost.graph import Graph
 from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, nothing, unloaded
 from hwcost.runtimes.fusion import Copy, Group, network_of
-from hwcost.runtimes.inductor_rules import expanded, groups_of
+from hwcost.runtimes.inductor_rules import expanded, groups_of, is_library_call
 from hwcost.tracing import trace
 
 _COMPILERS = ("g++", "clang++", "c++")
@@ -282,7 +282,7 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
     """
     ops = _ops_of_decomposed(captured, graph)
     kernels = [_Kernel(name, nodes, captured.views, ops) for name, nodes in captured.kernels.items()]
-    homes = _homes(kernels)
+    homes = _homes(kernels, {n for n, op in enumerate(graph.ops) if is_library_call(op.spec)})
     whole, numbers = expanded(graph)
     groups = [Group() for _ in kernels]
     for number, home in homes.items():
@@ -313,15 +313,16 @@ class _Kernel:
         self.work = {o for node in nodes if node not in views for o in ops(node)}
 
 
-def _homes(kernels: Sequence[_Kernel]) -> dict[int, int]:
+def _homes(kernels: Sequence[_Kernel], calls: set[int]) -> dict[int, int]:
     """The kernel of each op: the library call that it is, or the first generated kernel that works for it.
 
-    A node may name two ops; the kernels that name one are served first.
+    A node may name two ops; the kernels that name one are served first, and a library's kernel is one of `calls`, ops
+    that a library runs, where it names any: the pointwise op before a convolution may be named beside it.
     """
     homes: dict[int, int] = {}
     for i in sorted(range(len(kernels)), key=lambda i: (kernels[i].generated, len(kernels[i].work))):
         free = kernels[i].work - homes.keys()
-        for number in free if kernels[i].generated else sorted(free)[:1]:
+        for number in free if kernels[i].generated else sorted(free, key=lambda n: (n not in calls, n))[:1]:
             homes[number] = i
     return homes
 
