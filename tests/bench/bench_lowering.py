@@ -1,9 +1,10 @@
-"""How well the rules foresee what ONNX Runtime makes of a network, against its own optimised graph.
+"""How well the rules foresee what a runtime makes of a network, against what it says that it runs.
 
-    python tests/bench/bench_lowering.py [--networks 30] [--groups spaces designed ...] [--misses 20]
+    python tests/bench/bench_lowering.py [--runtime torch-compile] [--networks 30] [--groups spaces designed ...]
 
-A line per network: whether the kernels are the same (as a multiset: kind, shapes, parameters), how many
-there are against how many were foreseen, and the share of roofline time in kernels that were not. Then, over
+Of ONNX Runtime that is its optimised graph, of torch-compile the code that inductor generates, which takes half a
+minute a network. A line per network: whether the kernels are the same (as a multiset: kind, shapes, parameters),
+how many there are against how many were foreseen, and the share of roofline time in kernels that were not. Then, over
 all networks, the kernels that were missed or made up, those with the largest share of time first.
 """
 
@@ -25,7 +26,7 @@ from hwcost.kernel import Kernel
 from hwcost.measure.designed import DesignedSpace
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
-from hwcost.runtimes import get_runtime
+from hwcost.runtimes import Runtime, get_runtime, runtime_names
 from hwcost.search.spaces import get_space, space_names
 
 PEAK, BANDWIDTH = 5e10, 1e10  # flop/s, byte/s: only weigh kernels against each other
@@ -166,15 +167,14 @@ GROUPS: dict[str, Callable[[int], Iterator[tuple[str, Build]]]] = {
 }  # fmt: skip
 
 
-def compare(name: str, build: Build) -> Compared:
-    """Kernels of the optimised graph against those of the lowering."""
-    runtime = get_runtime("onnxruntime")
+def compare(name: str, build: Build, runtime: Runtime) -> Compared:
+    """Kernels that run against those of the lowering."""
     module, inputs = materialise(build)
     real = Counter(p.kernel for p in runtime.prepare(module, inputs, threads=1).network.kernels)
     return Compared(name, real, Counter(p.kernel for p in runtime.lower(trace(module, inputs)).kernels))
 
 
-def compared(groups: Iterable[str], count: int) -> Iterator[Compared]:
+def compared(groups: Iterable[str], count: int, runtime: Runtime) -> Iterator[Compared]:
     """Every network of the groups; what cannot be built or exported is said and left out."""
     for group in groups:
         try:
@@ -184,7 +184,7 @@ def compared(groups: Iterable[str], count: int) -> Iterator[Compared]:
             continue
         for name, build in found:
             try:
-                yield compare(name, build)
+                yield compare(name, build, runtime)
             except Exception as reason:  # any network may fail to build or to export
                 print(f"{name}: left out ({type(reason).__name__}: {str(reason)[:100]!r})")
 
@@ -219,13 +219,14 @@ def summary(results: list[Compared], misses: int) -> None:
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runtime", choices=runtime_names(), default="onnxruntime")
     parser.add_argument("--networks", type=int, default=30, help="at most so many of a group or space")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--misses", type=int, default=20, help="how many wrong kernels to list")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = []
-    for result in compared(options.groups, options.networks):
+    for result in compared(options.groups, options.networks, get_runtime(options.runtime)):
         report(result)
         results.append(result)
     summary(results, options.misses)
