@@ -45,11 +45,14 @@ def key(content: bytes) -> str:
         platform.python_version(),
         *(version(p) for p in ("scikit-learn", "numpy", "scipy")),
     ]
-    code = b"".join(
-        Path(__file__).with_name(name).read_bytes()
-        for name in ("kernel.py", "features.py", "residual.py", "fitting.py", "roofline.py")
-    )
+    code = b"".join(path.read_bytes() for path in sources())
     return hashlib.sha256(content + "\0".join(versions).encode() + code).hexdigest()
+
+
+def sources() -> list[Path]:
+    """The code that turns data into a fit. A cost model's kernels are priced by the rules, so these belong to it."""
+    here = Path(__file__).parent
+    return sorted([*here.glob("*.py"), *(here / "rules").glob("*.py"), here / "measure" / "tables.py"])
 
 
 def recall(content: bytes) -> Known | None:

@@ -36,6 +36,21 @@ def test_intervals_hold_what_they_state(model: CostModel, unseen: Measurements) 
     assert model.evaluate(unseen).width < 0.1
 
 
+def test_intervals_of_kernels_and_blocks_hold_at_least_what_they_state(model: CostModel, unseen: Measurements) -> None:
+    """z is calibrated on whole networks, whose errors average out, so that parts are inside more often."""
+    kernels, blocks = [], []
+    for network, lowered in zip(unseen.networks, _lowered(unseen), strict=True):
+        estimate = model.estimate(lowered)
+        each = estimate.overhead / len(network.kernels)
+        assert len(estimate.by_depth(2)) == len(network.kernels)  # every kernel stands in a module of its own
+        for found, m in zip(estimate.kernels, network.kernels, strict=True):
+            block = estimate.by_depth(2)[m.module]
+            kernels.append(found.low <= m.timing.latency <= found.high)
+            blocks.append(block.low <= m.timing.latency + each <= block.high)
+    assert np.mean(kernels) >= 0.9
+    assert np.mean(blocks) >= 0.9
+
+
 def test_the_overhead_is_found(model: CostModel) -> None:
     found = model.overhead
     assert found.scale == pytest.approx(1.0, abs=0.03)
@@ -208,6 +223,14 @@ def test_loading_again_does_not_fit_again(model: CostModel, tmp_path: Path, monk
     assert model.measurements is not None
     network = _lowered(model.measurements)[0]
     assert second.estimate(network).latency == first.estimate(network).latency == model.estimate(network).latency
+
+
+def test_a_cached_fit_is_of_this_code() -> None:
+    """Another rule or ceiling gives another fit of the same data, so both are part of the key."""
+    from hwcost import fitcache
+
+    names = {path.relative_to(Path(fitcache.__file__).parent).as_posix() for path in fitcache.sources()}
+    assert names >= {"residual.py", "features.py", "device.py", "cost.py", "rules/matmul.py", "measure/tables.py"}
 
 
 def test_a_damaged_cache_is_not_used(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
