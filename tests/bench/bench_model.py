@@ -28,6 +28,7 @@ from hwcost import CostModel, Device
 from hwcost.compose import Catalogue
 from hwcost.measure import Measurements
 from hwcost.search.spaces import get_space
+from hwcost.shipped import shipped
 
 Line = tuple[str, float, Callable[[], Any], int]  # what, bar (s), work, runs
 ARCHITECTURES = 10_000
@@ -68,6 +69,10 @@ def lines(measurements: Measurements, device: Device, folder: Path) -> Iterator[
     model.save(path)
     yield "load, cold", 10.0, lambda: CostModel.load(path), 1
     yield "load, cached fit", 0.3, lambda: CostModel.load(path), 3
+    for shipped_model in sorted(Path(str(shipped("models"))).glob("*-1.hwcost")):
+        again = lambda path=shipped_model: CostModel.load(path)  # noqa: E731
+        yield f"load of {shipped_model.stem}, which ships, cold", 10.0, again, 1
+        yield f"load of {shipped_model.stem}, cached fit", 0.3, again, 3
     module, inputs = network()
     graph = hwcost.trace(module, inputs)
 
