@@ -1,32 +1,40 @@
 """What each part of the cost model buys: one part is taken away, the rest fitted anew, the same networks predicted.
 
     python tests/bench/bench_ablation.py --train designed.db --test families.db --device here.toml \
-        [--runtime torch-eager] [--threads 1]
+        [--runtime torch-eager] [--threads 1] [--alone 100]
 
 A line a part, with the figures on the networks of --test; below, where the error of the whole model sits.
 Parts that the stores hold no data for are named and not guessed. Networks of --test that were also trained
-on are left out.
+on are left out. No campaign times kernels alone, so --alone does it here, on torch eager: so many of the training
+networks are built again and each of their calls runs in a loop; the fit of the same networks as they were measured
+stands beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost import CostModel, Device
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.baselines import fit_baselines, relative_fit
 from hwcost.fitting import Overhead
+from hwcost.graph import block_name
 from hwcost.measure import Measurements, NetworkMeasurement
 from hwcost.measure.store import Store
 from hwcost.runtimes import Network, get_runtime
 
 Row = tuple[str, Accuracy | str]  # what was taken away, and the figures or why there are none
+LOOP = 5  # times that a call runs to be timed alone
 
 
 def stores(arguments: argparse.Namespace) -> tuple[Measurements, Measurements]:
@@ -41,19 +49,37 @@ def stores(arguments: argparse.Namespace) -> tuple[Measurements, Measurements]:
     return train, replace(test, networks=unseen)
 
 
-def rows(train: Measurements, test: Measurements, device: Device) -> Iterator[Row]:
+def rows(train: Measurements, test: Measurements, device: Device, count: int = 0) -> Iterator[Row]:
+    """Every part; `count` networks are measured again for kernels timed alone."""
     model = CostModel.fit(train, device=device)
     yield "nothing", model.evaluate(test)
     yield "lowering: kernels of the trace, unfused", by_trace(model, test, unfused=True)
     yield "the runtime's own graph: kernels lowered from the trace", by_trace(model, test, unfused=False)
-    yield "in-context times: fitted on kernels timed alone", alone(train, test, device)
-    flat = device.model_copy(update={"memory": tuple(m for m in device.memory if m.level == "DRAM")})
-    yield "cache levels: everything from DRAM", CostModel.fit(train, device=flat).evaluate(test)
+    yield from in_context(train, test, device, count)
+    yield "cache levels: everything from DRAM", CostModel.fit(train, device=flat(device)).evaluate(test)
+    forgetful = CostModel.fit(at_no_distance(train), device=flat(device))
+    yield "cache levels, and what ran before", forgetful.evaluate(at_no_distance(test))
     yield "the residual: roofline and overhead", without_residual(model, test)
     without = CostModel(model.target, model.runtime, replace(model.fitted, overhead=Overhead()), train)
     yield "the overhead: sum of kernels", without.evaluate(test)
     boosted = {b.name: b for b in fit_baselines(model)}["no roofline"]
     yield "the roofline: trees on log time", of_times(boosted.predict(model.lower_measured(test)), test)
+
+
+def flat(device: Device) -> Device:
+    """The device with caches that hold everything and are as slow as its DRAM, so that no network outgrows them."""
+    dram = [m for m in device.memory if m.level == "DRAM"]
+    caches = [m.model_copy(update={"level": level, "size": 1e18}) for m in dram for level in ("L2", "L3")]
+    return device.model_copy(update={"memory": (*dram, *caches)})
+
+
+def at_no_distance(measurements: Measurements) -> Measurements:
+    """Measurements that do not say when an activation was written."""
+    networks = (
+        replace(n, kernels=tuple(replace(m, distance=min(m.distance, 0)) for m in n.kernels))
+        for n in measurements.networks
+    )
+    return replace(measurements, networks=tuple(networks))
 
 
 def of_times(times: Any, test: Measurements) -> Accuracy:
@@ -83,36 +109,97 @@ def by_trace(model: CostModel, test: Measurements, *, unfused: bool) -> Accuracy
 
 def graph_of(network: NetworkMeasurement) -> Any:
     """The traced graph of a measured network, or None where its specification does not lead to it."""
-    import torch
-
-    from hwcost.cli.targets import build_target, parse_inputs
-    from hwcost.search.spaces import get_space
     from hwcost.tracing import trace
 
-    spec = network.spec
     try:
-        with torch.device("meta"):
-            if "space" in spec and spec["space"] != "designed":
-                space = get_space(spec["space"])
-                return trace(space.build(spec["params"]).eval(), space.inputs(spec["params"]))
-        if "space" in spec:
-            from hwcost.measure.designed import DesignedSpace
-
-            module, inputs = DesignedSpace().network(spec["params"])
-            return trace(module.eval(), inputs)
-        return trace(
-            build_target(spec["target"], spec["kwargs"]), tuple(s.tensor() for s in parse_inputs(spec["input"]))
-        )
+        module, inputs = built(network.spec)
+        return trace(module.eval(), inputs)
     except (ImportError, KeyError, ValueError, RuntimeError) as error:
         print(f"note: {network.name} is not built again: {type(error).__name__}: {str(error)[:80]}", file=sys.stderr)
         return None
 
 
-def alone(train: Measurements, test: Measurements, device: Device) -> Accuracy | str:
-    lone = tuple(n for n in train.networks if n.is_lone)
-    if len(lone) < 10:
-        return "no kernels timed alone in --train"
-    return CostModel.fit(replace(train, networks=lone), device=device).evaluate(test)
+def built(spec: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The module and the inputs of a specification: of a space, of `families.py` or of a target."""
+    import torch
+
+    from hwcost.cli.targets import build_target, parse_inputs
+    from hwcost.measure.designed import DesignedSpace
+    from hwcost.search.spaces import get_space
+
+    if "library" in spec:
+        module, inputs = real_networks()[f"{spec['library']}/{spec['name']}"].build()
+        return module, inputs
+    if "space" not in spec:
+        return build_target(spec["target"], spec["kwargs"]), tuple(s.tensor() for s in parse_inputs(spec["input"]))
+    if spec["space"] == "designed":
+        return DesignedSpace().network(spec["params"])
+    space = get_space(spec["space"])
+    with torch.device("meta"):
+        return space.build(spec["params"]), space.inputs(spec["params"])
+
+
+@lru_cache(maxsize=1)
+def real_networks() -> dict[str, Any]:
+    """The networks of `families.py` by name."""
+    families = importlib.import_module("families")
+    return {item.name: item for group in (families.families, families.development) for item in group()}
+
+
+def in_context(train: Measurements, test: Measurements, device: Device, count: int) -> Iterator[Row]:
+    """The same networks fitted twice: on kernels as they were timed in the network, and each timed in a loop."""
+    what = "in-context times: fitted on kernels timed alone"
+    if train.environment.runtime != "torch-eager" or train.environment.threads != 1 or not count:
+        yield what, "give --alone, for torch eager on one thread"
+        return
+    pairs = [(n, again) for n in train.networks[:count] if not n.is_lone and (again := timed_alone(n)) is not None]
+    if len(pairs) < 10:
+        yield what, f"only {len(pairs)} of {count} networks can be built again here, and a fit needs 10"
+        return
+    together, apart = (replace(train, networks=networks) for networks in zip(*pairs, strict=True))
+    yield f"(of {len(pairs)} networks: nothing)", CostModel.fit(together, device=device).evaluate(test)
+    yield f"(of the same) {what}", CostModel.fit(apart, device=device).evaluate(test)
+
+
+def timed_alone(network: NetworkMeasurement) -> NetworkMeasurement | None:
+    """The network with the times that its kernels take in a loop; None where it cannot be built again as it was."""
+    import torch
+
+    from hwcost.measure.materialise import materialise
+    from hwcost.tracing import trace
+
+    try:
+        module, inputs = materialise(lambda: built(network.spec))
+        session = get_runtime("torch-eager").prepare(module, inputs, threads=1)
+    except (ImportError, KeyError, ValueError, RuntimeError) as error:
+        print(f"note: {network.name} is not built again: {type(error).__name__}: {str(error)[:80]}", file=sys.stderr)
+        return None
+    if [p.kernel for p in session.network.kernels] != [m.kernel for m in network.kernels]:
+        print(f"note: {network.name} is not what it was", file=sys.stderr)
+        return None
+    with torch.inference_mode(), Loop() as loop:
+        module(*inputs)
+    times = [t for t, op in zip(loop.times, trace(module, inputs).ops, strict=True) if op.state != "free"]
+    kernels = (replace(m, timing=replace(m.timing, latency=t)) for m, t in zip(network.kernels, times, strict=True))
+    return replace(network, kernels=tuple(kernels))
+
+
+class Loop(TorchDispatchMode):
+    """Runs every call several times on the same arguments; `times` are those of the quickest (s of the CPU)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Time one call."""
+        best, out = float("inf"), None
+        for _ in range(LOOP):
+            start = time.thread_time()
+            out = func(*args, **(kwargs or {}))
+            best = min(best, time.thread_time() - start)
+        self.times.append(best)
+        return out
 
 
 def without_residual(model: CostModel, test: Measurements) -> Accuracy:
@@ -146,6 +233,24 @@ def by_kind(model: CostModel, test: Measurements, most: int = 10) -> Iterator[tu
         yield kind, measured[kind] / total, error[kind] / total, signed[kind] / total
 
 
+def inside(model: CostModel, test: Measurements) -> Iterator[tuple[str, float, float]]:
+    """(what, share inside its stated interval, the same weighed by time); measured kernels are taken as unwatched."""
+    found: dict[str, list[tuple[bool, float]]] = {"kernels": [], "blocks": [], "networks": []}
+    for n, estimate in zip(test.networks, model.estimate_many(model.lower_measured(test)), strict=True):
+        times = model.overhead.kernels(np.array([m.timing.latency for m in n.kernels]))
+        blocks: dict[str, float] = {}
+        for m, k, t in zip(n.kernels, estimate.kernels, times.tolist(), strict=True):
+            found["kernels"].append((k.low <= t <= k.high, t / n.timing.latency))
+            name = block_name(m.module, 2)
+            blocks[name] = blocks.get(name, 0.0) + t + estimate.overhead / len(n.kernels)
+        for name, b in estimate.by_depth(2).items():
+            found["blocks"].append((b.low <= blocks[name] <= b.high, blocks[name] / n.timing.latency))
+        found["networks"].append((estimate.low <= n.timing.latency <= estimate.high, 1.0))
+    for what, members in found.items():
+        holds, weight = np.array(members).T
+        yield what, float(holds.mean()), float(np.average(holds, weights=weight))
+
+
 def report(found: Iterator[Row]) -> None:
     print(f"{'taken away':58}{'networks':>10}{'mean':>9}{'in 5 %':>9}{'in 10 %':>9}{'Spearman':>10}")
     for name, figures in found:
@@ -163,12 +268,16 @@ if __name__ == "__main__":
     parser.add_argument("--device", required=True)
     parser.add_argument("--runtime")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--alone", type=int, default=0, help="networks of --train whose kernels are timed alone")
     arguments = parser.parse_args()
     trained, tested = stores(arguments)
     place = Device.load(arguments.device)
-    report(rows(trained, tested, place))
+    report(rows(trained, tested, place, arguments.alone))
     whole = CostModel.fit(trained, device=place)
     print(f"\nthe clock itself: ±{whole.evaluate(tested).clock:.1%} (median network)\n")
     print(f"{'kind':30}{'share of time':>15}{'error':>9}{'signed':>9}")
     for kind, share, error, signed in by_kind(whole, tested):
         print(f"{kind:30}{share:15.1%}{error:9.2%}{signed:+9.2%}")
+    print(f"\ninside the stated {whole.confidence:.0%} interval")
+    for what, share, weighed in inside(whole, tested):
+        print(f"{what:30}{share:15.1%}{weighed:9.1%} of the time")

@@ -12,6 +12,7 @@ whose compiled operators (nms, deformable convolution) no network here reaches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -79,6 +80,7 @@ def _item(library: str, family: str, name: str, build: Callable[[], Built]) -> I
     return Item(name=f"{library}/{name}", family=family, spec={"library": library, "name": name}, build=build)
 
 
+@lru_cache(maxsize=1)
 def _operators_that_are_not_there() -> None:
     """torchvision's Python part registers shapes of two operators that its compiled part defines."""
     if torch.__version__.startswith("2.13"):

@@ -1,0 +1,85 @@
+"""What ten minutes on another machine buy: a short campaign fitted on top of a model that ships. Prints a table.
+
+    python tests/bench/bench_prior.py --of torch-eager-1 --prior torch-eager-2 --prior onnxruntime-1 \
+        --test families.db [--networks 500] [-o there.hwcost]
+
+There is one machine here, so another runtime or number of threads stands for another machine: the designed networks
+that ten minutes measure (about 500) are taken from the first model's data, and fitted alone and on top of each
+prior. Beside them: the prior alone, which knows nothing of the target, and the first model, which knows all of its
+data. Networks of --test are those of `bench_families.py`, with the kernels that the runtime said it ran; the models
+written by -o may be given to `bench_families.py --model`, which lowers by rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from hwcost import CostModel
+from hwcost.accuracy import Accuracy, Comparison
+from hwcost.measure import Measurements
+from hwcost.measure.store import Store
+from hwcost.modelfile import shipped_path
+from hwcost.runtimes import Network
+
+Row = tuple[str, Accuracy]
+
+
+def model_of(name: str) -> CostModel:
+    """A model that ships, by the name of its file without its ending, or a file."""
+    runtime, _, threads = name.rpartition("-")
+    return CostModel.load(shipped_path(runtime, int(threads)) if threads.isdigit() else name)
+
+
+def short_campaign(measurements: Measurements, count: int) -> Measurements:
+    """The first `count` designed networks."""
+    designed = [n for n in measurements.networks if n.family == "designed"]
+    return replace(measurements, networks=tuple(designed[:count]))
+
+
+def foreign(prior: CostModel, test: Measurements) -> Accuracy:
+    """What a model of another target says of networks of this one."""
+    networks = [Network(n.kernels, n.calls, prior.runtime) for n in prior.lower_measured(test)]
+    pairs = zip(test.networks, prior.estimate_many(networks), strict=True)
+    return Accuracy(tuple(Comparison.of(n.name, e, n.timing) for n, e in pairs))
+
+
+def rows(known: CostModel, priors: dict[str, CostModel], test: Measurements, count: int, output: str) -> Iterator[Row]:
+    """Every fit on the networks of --test; each is written where an output is asked for."""
+    assert known.measurements is not None
+    few = short_campaign(known.measurements, count)
+    yield f"all of its data, {len(known.measurements)} networks", known.evaluate(test)
+    alone = CostModel.fit(few, device=known.device)
+    yield f"{len(few)} designed networks", alone.evaluate(test)
+    for name, prior in priors.items():
+        yield f"{name} alone", foreign(prior, test)
+        both = CostModel.fit(few, device=known.device, prior=prior)
+        yield f"{len(few)} designed networks on top of {name}", both.evaluate(test)
+        if output:
+            both.save(Path(output).with_stem(f"{Path(output).stem}-{name}"))
+    if output:
+        alone.save(output)
+
+
+def main() -> None:
+    """Fit and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--of", required=True, help="the target: runtime-threads of a model that ships, or a file")
+    parser.add_argument("--prior", required=True, action="append", help="the same; repeat for more")
+    parser.add_argument("--test", required=True, help="store of networks of the target that nobody trained on")
+    parser.add_argument("--networks", type=int, default=500)
+    parser.add_argument("-o", "--output", default="")
+    options = parser.parse_args()
+    known = model_of(options.of)
+    test = Store.open(options.test).measurements(known.runtime, known.threads)
+    priors = {Path(name).stem: model_of(name) for name in options.prior}
+    print(f"{'fitted on':58}{'networks':>10}{'mean':>9}{'in 5 %':>9}{'in 10 %':>9}{'covered':>9}{'width':>9}")
+    for name, a in rows(known, priors, test, options.networks, options.output):
+        shares = f"{a.within(0.05):9.1%}{a.within(0.10):9.1%}{a.coverage_of_interval:9.1%}{2 * a.width:9.1%}"
+        print(f"{name:58}{len(a.networks):10}{a.mape:9.1%}{shares}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
