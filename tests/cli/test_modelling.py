@@ -121,6 +121,18 @@ def test_evaluate_shows_the_baselines_beside_the_model_and_draws_both(run, made,
     assert "look-up" in page
 
 
+def test_targets_baselines_table_and_plot_come_from_one_run(run, made, nets, tmp_path):
+    """The same two networks, measured once: a line for each, and one for each predictor."""
+    targets = (f"{nets}:build", f"{nets}:ready")
+    argv = ["evaluate", f"{made}/m.hwcost", *targets, "--input", "1x3x32x32", "--baselines"]
+    result = run(*argv, "--plot", f"{tmp_path}/p.html")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    for name in (*(t[-12:] for t in targets), "this model", "flops + bytes", "no roofline", "look-up", "forests"):
+        assert sum(name in line for line in lines) == 1, (name, result.out)
+    assert "2 networks" in (tmp_path / "p.html").read_text()
+
+
 def test_evaluate_prints_a_table(run, made):
     result = run("evaluate", f"{made}/m.hwcost", "--store", f"{made}/m.db")
     assert "11 networks: mean error" in result.out
