@@ -29,6 +29,7 @@ _ENOUGH = 10  # errors from which a spread is estimated
 _MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
 _INSTRUMENT = (-6e-6, 3e-6)  # s that a kernel timed in context may bear less or more than when nobody looks
 _PREFER_CALLS = 1e4  # 1/s: where every call is a kernel, so that data cannot tell, the time is the call's
+_PASSES = 3  # of the fit of overhead
 _LEAST = 0.1  # of a kernel's time remains, however much of it timing added
 
 
@@ -197,12 +198,20 @@ def _fit_on(
     weight = np.sqrt(share[known])
     residual = Residual(settings, prior).fit(_take(rows.data, known), np.exp(mean_log[known]), weight / weight.mean())
     times = residual.predict(rows.data).latency[rows.kernel]
-    sums = np.bincount(rows.network, times, len(rows.total)).astype(float)
     whole = train & ~rows.lone
-    if not whole.any():
-        return residual, Overhead()
-    count = np.bincount(rows.network, minlength=len(rows.total)).astype(float)
-    return residual, _fit_overhead(sums[whole], rows.calls[whole], count[whole], rows.total[whole])
+    return residual, _overhead(times, rows, whole) if whole.any() else Overhead()
+
+
+def _overhead(times: Array, rows: _Rows, whole: NDArray[np.bool_]) -> Overhead:
+    """Eq. (1) of `Overhead` on the whole networks; which kernels its floor holds follows from the last solution."""
+    n, found = len(rows.total), Overhead()
+    for _ in range(_PASSES):
+        ran = found.scale * times
+        free = ran + found.per_kernel > _LEAST * ran
+        sums = np.bincount(rows.network, np.where(free, times, _LEAST * times), n)
+        count = np.bincount(rows.network, free, n)
+        found = _fit_overhead(sums[whole], rows.calls[whole], count[whole], rows.total[whole])
+    return found
 
 
 def _take(data: Columns, index: Ints) -> Columns:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hwcost.fitting import Overhead, _common, _errors_by_kind, _fit_overhead
+from hwcost.fitting import Overhead, _common, _errors_by_kind, _fit_overhead, _overhead
 
 
 def test_overhead_is_what_timing_added_and_what_no_kernel_explains() -> None:
@@ -36,6 +36,18 @@ def test_overhead_is_found_where_calls_and_kernels_differ() -> None:
     found = _fit_overhead(sums, calls, kernels, 1.02 * sums - 2e-6 * kernels + 1.5e-6 * calls + 20e-6)
     assert found.scale == pytest.approx(1.02, abs=1e-3)
     assert (found.per_kernel, found.per_call, found.fixed) == pytest.approx((-2e-6, 1.5e-6, 20e-6), rel=0.15)
+
+
+def test_overhead_is_found_where_timing_takes_longer_than_many_kernels() -> None:
+    """Kernels of 1 to 100 us, half of them shorter than the 4 us that timing adds: these keep a tenth of their time."""
+    rng = np.random.default_rng(0)
+    network = np.repeat(np.arange(200), rng.integers(5, 100, 200))
+    times = 10.0 ** rng.uniform(-6, -4, len(network)) * np.where(rng.random(len(network)) < 0.5, 0.1, 1.0)
+    real = Overhead(scale=1.02, fixed=20e-6, per_kernel=-4e-6)
+    total = np.bincount(network, real.kernels(times)) + real.fixed
+    rows = SimpleNamespace(network=network, total=total, calls=np.zeros(200))
+    found = _overhead(times, rows, np.ones(200, dtype=bool))  # type: ignore[arg-type]
+    assert (found.scale, found.fixed, found.per_kernel) == pytest.approx((1.02, 20e-6, -4e-6), rel=0.02)
 
 
 def test_where_every_call_is_a_kernel_the_time_is_the_calls() -> None:
