@@ -208,8 +208,8 @@ def _overhead(times: Array, rows: _Rows, whole: NDArray[np.bool_]) -> Overhead:
     for _ in range(_PASSES):
         ran = found.scale * times
         free = ran + found.per_kernel > _LEAST * ran
-        sums = np.bincount(rows.network, np.where(free, times, _LEAST * times), n)
-        count = np.bincount(rows.network, free, n)
+        sums = np.bincount(rows.network, np.where(free, times, _LEAST * times), n).astype(float)
+        count = np.bincount(rows.network, free, n).astype(float)
         found = _fit_overhead(sums[whole], rows.calls[whole], count[whole], rows.total[whole])
     return found
 
