@@ -18,6 +18,7 @@ from hwcost.accuracy import Accuracy, Comparison
 from hwcost.features import Columns, Target, columns, reach_of
 from hwcost.kernel import Kernel, bucket
 from hwcost.measure import Measurements
+from hwcost.measure.clock import quiet_interpreter
 from hwcost.residual import Residual, Settings, known_as
 
 Array = NDArray[np.float64]
@@ -127,9 +128,10 @@ def fit(
     errors: Errors | None = None,
 ) -> Fitted:
     """Cross-validate, unless the errors are known already, then fit on everything."""
-    rows = _rows(measurements, target)
-    errors = errors or _cross_validate(measurements, rows, settings, prior)
-    residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings, prior)
+    with quiet_interpreter():  # which would look again and again through all the kernels
+        rows = _rows(measurements, target)
+        errors = errors or _cross_validate(measurements, rows, settings, prior)
+        residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings, prior)
     return Fitted(residual, overhead, errors)
 
 

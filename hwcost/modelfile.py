@@ -25,6 +25,7 @@ from hwcost.device import Device, DeviceError
 from hwcost.features import Target
 from hwcost.fitting import Errors, fit
 from hwcost.measure import MeasurementError, Measurements
+from hwcost.measure.clock import quiet_interpreter
 from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
 from hwcost.model import CostModel, ModelError
 from hwcost.residual import Settings
@@ -131,11 +132,12 @@ def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostMod
         known = fitcache.recall(content)
         if known is not None:  # then the measurements could be read, and are not needed now
             return make(fitted=known.fitted, measurements=later, about=known.about)
-        measurements = later()
-        errors = _errors_from_json(held[_ERRORS], measurements) if _ERRORS in held else None
-        fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
-        model = make(fitted=fitted, measurements=measurements)
-        found = About(model.provenance, identity_of(held), model.counts)
+        with quiet_interpreter():  # looking again and again through a million new objects takes a fifth of it all
+            measurements = later()
+            errors = _errors_from_json(held[_ERRORS], measurements) if _ERRORS in held else None
+            fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
+            model = make(fitted=fitted, measurements=measurements)
+            found = About(model.provenance, identity_of(held), model.counts)
         fitcache.remember(content, fitcache.Known(fitted, found))
         return model
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
