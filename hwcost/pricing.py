@@ -129,15 +129,14 @@ class Pricer:
         for name, value in (counts | {"calls": network.calls}).items():
             batch.counts[name][place] = value
 
-    def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, Prediction, Array]:
-        """Kernels in networks of the usual reach, and their times (s) at every reach, [reaches, kernels]."""
+    def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, list[Prediction]]:
+        """Kernels in networks of every reach."""
         usual = int(np.argmax(self.shares)) if len(self.shares) > 1 else 1
         data = columns(kernels, self.target, usual)
         found = self.fitted.residual.predict(data, self.fitted.sigma)
         if len(self.shares) == 1:
-            return data, found, found.latency[None]
-        there = (found if r == usual else self._reaching(data, r) for r in range(len(self.shares)))
-        return data, found, np.stack([p.latency for p in there])
+            return data, [found]
+        return data, [found if r == usual else self._reaching(data, r) for r in range(len(self.shares))]
 
     def _reaching(self, data: Columns, reach: int) -> Prediction:
         """The same kernels in networks of another reach."""
@@ -151,18 +150,19 @@ class Pricer:
         index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
         if not len(index):
             return self._nothing(batch.rows)
-        data, predicted, raw = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.known])
+        data, predicted = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.known])
         kernels = [kernel for kernel, _ in batch.known]
         n, overhead = batch.rows, self.fitted.overhead
-        times = overhead.kernels(raw)
+        times = overhead.kernels(np.stack([p.latency for p in predicted]))
+        sigmas, unknown = self.shares @ [p.sigma for p in predicted], self.shares @ [~p.known for p in predicted]
         time = (self.shares @ times)[index]
         total = np.maximum(np.bincount(row, time, n), 1e-12)
         latency = total + overhead.per_call * batch.counts["calls"]
-        sigma = _error(row, index, time * predicted.sigma[index], kernels, n) / total if self.is_fitted else np.zeros(n)
-        shared = np.bincount(row, time * ~predicted.known[index], n) / total * self.fitted.shared
+        sigma = _error(row, index, time * sigmas[index], kernels, n) / total if self.is_fitted else np.zeros(n)
+        shared = np.bincount(row, time * unknown[index], n) / total * self.fitted.shared
         spread = np.exp(self.fitted.z * np.sqrt(self.fitted.common**2 + shared**2 + sigma**2))
         memory = np.bincount(row, time * (data.compute_time <= data.memory_time)[index], n) / total
-        known = predicted.supported & self.is_fitted
+        known = predicted[0].supported & self.is_fitted
         support = np.bincount(row, time * known[index], n) / total
         inside = np.bincount(row, ~known[index], n) == 0
         count = self._count(batch, row, index)

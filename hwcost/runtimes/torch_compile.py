@@ -7,7 +7,6 @@ Times come from the same function with the clock read around each kernel call.
 
 Weights are arguments, as they are by default: batch norms do not fold into convolutions, and weights of
 convolutions are copied into the channels-last layout in every run.
-
 `lower` needs neither a module nor a compiler: it groups a traced graph by rules (`inductor_rules`).
 """
 
