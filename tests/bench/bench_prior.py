@@ -34,9 +34,10 @@ def model_of(name: str) -> CostModel:
 
 
 def short_campaign(measurements: Measurements, count: int) -> Measurements:
-    """The first `count` designed networks."""
+    """`count` designed networks, of the latest versions of `designed`, as a campaign of today would draw."""
     designed = [n for n in measurements.networks if n.family == "designed"]
-    return replace(measurements, networks=tuple(designed[:count]))
+    latest = sorted(designed, key=lambda n: -n.spec.get("params", n.spec).get("version", 0))
+    return replace(measurements, networks=tuple(latest[:count]))
 
 
 def foreign(prior: CostModel, test: Measurements) -> Accuracy:
