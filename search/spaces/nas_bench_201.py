@@ -127,23 +127,28 @@ def _stage(s: int) -> list[Site]:
     return sites
 
 
+_TWICE = " twice"  # of a sum that begins with one tensor twice, which is read once
+
+
 @cache
 def _traffic(s: int, block: str) -> int:
-    """Bytes that a block of stage `s` moves: "conv3x3", or "sum 2"."""
-    terms = int(block.removeprefix("sum ")) if block.startswith("sum ") else 0
+    """Bytes that a block of stage `s` moves: "conv3x3", "sum 2", or "sum 2 twice"."""
+    _, terms, twice = [*block.split(), "", ""][:3]
     with torch.device("meta"):
-        module = _Sum(terms) if terms else _BUILDS[block](STAGES[s])
-        inputs = [torch.empty(_shape(s)) for _ in range(max(terms, 1))]
-    return trace(module, inputs).cost.bytes
+        module = _Sum(int(terms), twice=bool(twice)) if terms else _BUILDS[block](STAGES[s])
+        inputs = [torch.empty(_shape(s)) for _ in range(int(terms or 1))]
+    return trace(module, inputs[:1] * 2 + inputs[2:] if twice else inputs).cost.bytes
 
 
 @lru_cache(maxsize=1 << 14)  # the cells of a stage
-def _since(s: int, ops: tuple[str, ...]) -> dict[str, int]:
-    """How far what each block of a cell reads lies behind: bytes moved since it was written, up to a power of two.
+def _since(s: int, ops: tuple[str, ...]) -> tuple[dict[str, int], frozenset[str]]:
+    """How far what each block of a cell reads lies behind: bytes moved since it was written, up to a power of two;
+    and the nodes whose sum begins with one tensor twice.
 
     A sum begins with its first two terms, and the later of them is the one that is still near.
     """
     alive, moved, written, since = _alive(dict(zip(_NAMES, ops, strict=True))), 0, {0: 0}, dict[str, int]()
+    doubled = set()
     for node in (1, 2, 3):
         arrived = []
         for (a, b), op in zip(EDGES, ops, strict=True):
@@ -155,9 +160,15 @@ def _since(s: int, ops: tuple[str, ...]) -> dict[str, int]:
             arrived.append(written[a] if op == "skip" else moved)
         if len(arrived) > 1:
             since[f"node.{node}"] = _rounded(moved - max(arrived[:2]))
-            moved += _traffic(s, f"sum {len(arrived)}")
+            if arrived[0] == arrived[1]:  # nothing else was written then
+                doubled.add(f"node.{node}")
+            moved += _traffic(s, f"sum {len(arrived)}{_TWICE if arrived[0] == arrived[1] else ''}")
         written[node] = arrived[0] if len(arrived) == 1 else moved
-    return since
+    return since, frozenset(doubled)
+
+
+def _ops(p: Params) -> tuple[str, ...]:
+    return tuple([p.get(edge, "none") for edge in _NAMES])
 
 
 def _rounded(distance: int) -> int:
@@ -224,7 +235,7 @@ def _block(
     s: int, place: str, name: str, what: str, build: Callable[[], nn.Module], shape: tuple[int, ...], p: Params
 ) -> Block:
     """A part of a cell; the same part takes longer where what it reads has left the nearest cache."""
-    since = _since(s, tuple([p.get(edge, "none") for edge in _NAMES])).get(name, 0)
+    since = _since(s, _ops(p))[0].get(name, 0)
     key = f"{what} {_shape(s)}{f' since {since}' if since else ''}"
     return Block(f"{place}.{name}", key, build, shape, since=since)
 
@@ -247,20 +258,24 @@ def _node(s: int, place: str, node: int, p: Params) -> Block | None:
     terms = sum(b == node for _, b in _alive(p))
     if terms == 1 or (terms == 0 and node < _OUTPUT):
         return None
-    shape = (max(terms, 1), 1, *_shape(s)[1:])
-    return _block(s, place, f"node.{node}", f"sum {terms}", partial(_Sum, terms), shape, p)
+    twice = f"node.{node}" in _since(s, _ops(p))[1]
+    shape = (max(terms - twice, 1), 1, *_shape(s)[1:])
+    what = f"sum {terms}{_TWICE if twice else ''}"
+    return _block(s, place, f"node.{node}", what, partial(_Sum, terms, twice), shape, p)
 
 
 class _Sum(nn.Module):
-    """Adds its inputs; zeros like its input where it adds none."""
+    """Adds its inputs; zeros like its input where it adds none. `twice`: the first two of them are one tensor."""
 
-    def __init__(self, terms: int) -> None:
+    def __init__(self, terms: int, twice: bool = False) -> None:
         super().__init__()
-        self.terms = terms
+        self.terms, self.twice = terms, twice
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """`terms` tensors, or one that stacks them."""
+        """`terms` tensors, or one that stacks them, what comes twice once."""
         parts = inputs[0].unbind(0) if len(inputs) == 1 and inputs[0].dim() == 5 else inputs
+        if self.twice and len(parts) < self.terms:
+            parts = (parts[0], *parts)
         if not self.terms:
             return torch.zeros_like(parts[0])
         total = parts[0]
