@@ -94,7 +94,7 @@ class Kernel:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise KernelError(
-                f"a kernel is a JSON list of ops with kind, inputs and outputs, but got {text[:80]!r} ({error})"
+                f"a kernel is a JSON list of ops with kind, inputs and outputs, but got {text[:40]!r} ({error})"
             ) from error
 
 

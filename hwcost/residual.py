@@ -5,7 +5,8 @@
 t_kind is the roofline with nothing overlapped, each term with what this kind of kernel needs of it: 1/a
 is the kind's compute efficiency, b to d say how often its traffic moves and how much of it comes from
 caches (B is DRAM's; which level serves a kernel is left to the trees), e is its launch. The five are
-found by least squares of relative errors, none below 0, so that t_kind grows with work and traffic. r
+found by least squares of relative errors, none below 0, so that t_kind grows with work and traffic; what
+a kind's kernels do not tell, such as the price of weights where few have any, is as with all kinds. r
 are gradient-boosted trees on the kernel's description x, normalised by the device. Where measurements
 of another machine are given as prior knowledge, its t_kind and residual come first:
 t = t_prior * exp(r(x)).

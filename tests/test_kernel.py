@@ -169,7 +169,7 @@ def test_what_is_no_kernel(text: str) -> None:
     with pytest.raises(KernelError) as error:
         Kernel.from_json(text)
     assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 450
+    assert len(str(error.value)) < 400
 
 
 def test_a_kernel_holds_an_op() -> None:

@@ -93,27 +93,22 @@ class Shuffled(nn.Module):
 class ChannelsLast(nn.Module):
     """A token module on the channels of a map: [n, c, h, w] seen as [n, h, w, c] and back."""
 
+    there, back = (0, 2, 3, 1), (0, 3, 1, 2)
+
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] -> [n, c', h, w]."""
-        y: Tensor = self.body(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        y: Tensor = self.body(x.permute(self.there)).permute(self.back)
         return y
 
 
-class ChannelsFirst(nn.Module):
+class ChannelsFirst(ChannelsLast):
     """A map module on tokens that still lie as a map: [n, h, w, c] seen as [n, c, h, w] and back."""
 
-    def __init__(self, body: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, h, w, c] -> [n, h', w', c']."""
-        y: Tensor = self.body(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return y
+    there, back = ChannelsLast.back, ChannelsLast.there
 
 
 class Parted(nn.Module):

@@ -7,6 +7,7 @@ Times come from the same function with the clock read around each kernel call.
 
 Weights are arguments, as they are by default: batch norms do not fold into convolutions, and weights of
 convolutions are copied into the channels-last layout in every run.
+
 `lower` needs neither a module nor a compiler: it groups a traced graph by rules (`inductor_rules`).
 """
 
@@ -255,18 +256,14 @@ class _Timed(ast.NodeTransformer):
         self._names = names
         self.seen: list[str] = []
 
-    def visit_Expr(self, node: ast.Expr) -> Any:
-        return self._around(node)
-
-    def visit_Assign(self, node: ast.Assign) -> Any:
-        return self._around(node)
-
     def _around(self, node: ast.Expr | ast.Assign) -> Any:
         if not isinstance(node.value, ast.Call) or ast.unparse(node.value.func) not in self._names:
             return node
         self.seen.append(ast.unparse(node.value.func))
         clock = ast.Expr(ast.Call(ast.Name(_CLOCK, ast.Load()), [], []))
         return [clock, node, clock]
+
+    visit_Expr = visit_Assign = _around  # noqa: N815 - the names NodeVisitor looks for
 
 
 # -- matching -------------------------------------------------------------------------------------
@@ -321,8 +318,8 @@ def _homes(kernels: Sequence[_Kernel], calls: set[int]) -> dict[int, int]:
     homes: dict[int, int] = {}
     for i in sorted(range(len(kernels)), key=lambda i: (kernels[i].generated, len(kernels[i].work))):
         free = kernels[i].work - homes.keys()
-        for number in free if kernels[i].generated else sorted(free, key=lambda n: (n not in calls, n))[:1]:
-            homes[number] = i
+        first = sorted(free, key=lambda n: (n not in calls, n))[:1]
+        homes |= dict.fromkeys(free if kernels[i].generated else first, i)
     return homes
 
 
