@@ -4,6 +4,7 @@
 2. An op whose result's size depends on values is taken as if every element were nonzero, every box
    survived, and all values were equal (one class for all boxes). The graph's notes say so.
 3. An op without a meta kernel runs on zeros, once.
+4. A recurrent layer runs two of its steps: its meta kernel would take each of them in turn, for seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from hwcost.tracing.shadow import Shadow, Weight, form_of
 
 _ZEROS_LIMIT = 1 << 24  # elements of all arguments that an op may be run on
 # Their results' sizes follow from lengths or repeats, where these are known.
-MIXED = ("_pack_padded_sequence", "_pad_packed_sequence", "repeat_interleave", "lstm", "gru", "rnn_tanh", "rnn_relu")
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+MIXED = ("_pack_padded_sequence", "_pad_packed_sequence", "repeat_interleave", *_RECURRENT)
+_STEPS = 2
 
 
 class Probe:
@@ -36,6 +39,8 @@ class Probe:
         if self._call.sized_by_values and (everything := _ALL.get(self._call.kind)):
             self.note = "its size depends on values; taken as if all were nonzero, kept and equal"
             return everything(self._forms(args)), False
+        if self._call.kind in _RECURRENT and len(self._form(args[0]).shape) == 3:  # packed sequences have two axes
+            return self._few_steps(self._replace(args, self._meta)), True
         try:
             mixed = self._call.kind in MIXED
             out = self._func(*self._replace(args, self._mixed if mixed else self._meta), **self._place(kwargs, "meta"))
@@ -47,6 +52,17 @@ class Probe:
             except Exception:
                 raise refusal from None
         return out, True
+
+    def _few_steps(self, args: list[Any]) -> Any:
+        """Results of a recurrent layer on an input [steps, n, c], or [n, steps, c] where its last argument says so."""
+        axis = 1 if args[-1] else 0
+        steps = args[0].shape[axis]
+        few = min(steps, _STEPS)
+        first, *states = self._func(args[0].narrow(axis, 0, few), *args[1:])
+        size, step = list(first.shape), first.stride()
+        size[axis] = steps
+        stride = [s * steps // few if s > step[axis] else s for s in step]  # of an axis outside the steps
+        return (torch.empty_strided(size, stride, dtype=first.dtype, device="meta"), *states)
 
     def stand_in(self, tensor: Any) -> torch.Tensor | None:
         """The tensor that stood for an argument; None for one inside a packed object."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hwcost.tracing import trace
 from hwcost.tracing.forms import Form, FormError, predict
 from hwcost.tracing.shadow import form_of
 
@@ -170,3 +171,21 @@ def test_operands_of_two_dtypes_are_refused() -> None:
     x, w = Form((1, 4), (4, 1), torch.float32), Form((3, 4), (4, 1), torch.float16)
     with pytest.raises(FormError, match=r"one dtype, but got torch\.float16 and torch\.float32"):
         predict("aten.linear.default", [x, w], {})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN]),
+    *(sizes, st.integers(1, 9), sizes, sizes, st.integers(1, 2)),
+    *(st.booleans(), st.booleans()),
+)
+def test_recurrent_layers(
+    layer: Any, batch: int, steps: int, width: int, hidden: int, layers: int, first: bool, both: bool
+) -> None:
+    """Two steps are tried, however many there are."""
+    module = layer(width, hidden, layers, batch_first=first, bidirectional=both).eval()
+    x = torch.rand((batch, steps, width) if first else (steps, batch, width))
+    found = [(t.shape, t.layout == "contiguous") for t in trace(module, (x,)).ops[-1].spec.outputs]
+    out, states = module(x)
+    real = [out, *(states if isinstance(states, tuple) else (states,))]
+    assert found == [(tuple(t.shape), t.is_contiguous()) for t in real]
