@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -79,6 +80,38 @@ def test_the_registrys_style_is_kept() -> None:
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run([ruff, *command, str(PACKAGE)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
+
+
+HUB = """
+from importlib.util import module_from_spec, spec_from_file_location
+
+def load_local_module(package, *, registry_root):
+    spec = spec_from_file_location("loaded_package", f"{registry_root}/{package}/__init__.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+"""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """A registry that holds this package, and a stand-in for optunahub where it is not installed."""
+    shutil.copytree(PACKAGE, tmp_path / "package" / "samplers" / PACKAGE.name)
+    if find_spec("optunahub") is None:
+        (tmp_path / "optunahub.py").write_text(HUB)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [["example.py"], ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]])
+def test_the_example_and_the_packages_own_tests_run_in_a_registry(registry: Path, command: list[str]) -> None:
+    """As the registry's guide says: from its root."""
+    where = str(Path("package") / "samplers" / PACKAGE.name / command[-1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(registry), str(PACKAGE.parents[2])])}
+    done = subprocess.run(
+        [sys.executable, *command[:-1], where], cwd=registry, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "of 30 rejected before training" in done.stdout or "4 passed" in done.stdout
 
 
 def test_the_readmes_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
