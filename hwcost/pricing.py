@@ -38,6 +38,7 @@ from hwcost.kernel import Kernel
 from hwcost.residual import Prediction
 from hwcost.runtimes import get_runtime
 from hwcost.runtimes.torch_eager import as_called
+from hwcost.tablefile import TableError
 
 if TYPE_CHECKING:
     from hwcost.model import CostModel
@@ -212,13 +213,21 @@ def reaches(model: CostModel, space: Any) -> Array:
 
 
 def traced(block: Any) -> Graph:
-    """The graph of one block where it stands, built on meta."""
+    """The graph of one block where it stands, built on meta.
+
+    Raises:
+        TableError: its module cannot be made.
+    """
     import torch
 
     from hwcost.tracing import trace
 
-    with torch.device("meta"):
-        module = block.build()
+    try:
+        with torch.device("meta"):
+            module = block.build()
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise TableError(f"block {block.name!r} ({block.key}) cannot be built: {said}") from error
     graph = trace(module, (torch.empty(block.input_shape, device="meta"),)).unstacked()
     return replace(graph, since=getattr(block, "since", 0))
 

@@ -13,6 +13,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
+
 from hwcost.search.spaces.base import Block, BlockList, Decision, Form, Params, Site, Space, SpaceError
 
 __all__ = [
@@ -26,6 +28,7 @@ _SPACES = {
     "tiny-cnn": "hwcost.search.spaces.tiny_cnn:TinyCNN",
     "vit": "hwcost.search.spaces.vit:ViT",
 }
+_SAMPLES = 64  # random architectures of one's own space that must have blocks before anything is priced
 
 
 def space_names() -> tuple[str, ...]:
@@ -52,7 +55,29 @@ def get_space(name: str) -> Space:
     space = _made(bare, found, settings) if isinstance(found, type) else found
     if not isinstance(space, Space):
         raise SpaceError(f"space {bare!r} must be a hwcost.search.spaces.Space, but is a {type(space).__name__}")
+    if bare not in _SPACES:
+        _check(bare, space)
     return space
+
+
+def _check(name: str, space: Space) -> None:
+    """Raise a SpaceError unless one's own space is whole, and random architectures of it have blocks."""
+    for part in ("name", "decisions", "sites"):
+        if not hasattr(space, part):
+            raise SpaceError(f"space {name!r} has no {part!r}; hwcost.search.spaces.base shows a space of one's own")
+    known = [d.name for d in space.decisions]
+    for site in space.sites:
+        if unknown := [decision for decision in site.decisions if decision not in known]:
+            rule = f"site {site.name!r} must depend on {', '.join(known) or 'nothing'}"
+            raise SpaceError(f"space {name!r}: {rule}, but names {unknown[0]!r}")
+    rng = np.random.default_rng(0)
+    for params in (space.sample(rng) for _ in range(_SAMPLES)):
+        try:
+            wrong = next((b for b in space.blocks(params) if not isinstance(b, Block)), None)
+        except Exception as error:
+            raise SpaceError(f"space {name!r} gives no blocks for {params}: {_brief(error)}") from error
+        if wrong is not None:
+            raise SpaceError(f"space {name!r}: a site must give a Block or None, but gave {wrong!r:.80} for {params}")
 
 
 def _listed(name: str, blocks: Sequence[object]) -> BlockList:
@@ -70,7 +95,12 @@ def _made(name: str, kind: type, settings: dict[str, str]) -> object:
     if unknown:
         has = f"has {' and '.join(sorted(known))}" if known else "has none"
         raise SpaceError(f"space {name!r} has no setting {unknown[0]!r}; it {has}")
-    return kind(**settings)
+    try:
+        return kind(**settings)
+    except SpaceError:
+        raise
+    except Exception as error:
+        raise SpaceError(f"space {name!r} cannot be made: {_brief(error)}") from error
 
 
 def get_object(place: str, what: str) -> object:
@@ -97,5 +127,10 @@ def _module(module: str, what: str) -> object:
         sys.modules[spec.name] = loaded  # so that what it defines can be pickled
         spec.loader.exec_module(loaded)
         return loaded
-    except ImportError as error:
-        raise SpaceError(f"{what} cannot be imported: {error}") from error
+    except Exception as error:
+        raise SpaceError(f"{what} cannot be imported: {_brief(error)}") from error
+
+
+def _brief(error: Exception) -> str:
+    """Somebody else's exception in one line."""
+    return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"

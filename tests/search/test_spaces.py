@@ -200,6 +200,44 @@ class TestByName:
             with pytest.raises(SpaceError, match=f"must hold hwcost.search.spaces.Block, but holds {held}"):
                 get_space(f"{file}:{name}")
 
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("class Mine(:", "cannot be imported: SyntaxError: invalid syntax"),
+            ("x = undefined", "cannot be imported: NameError: name 'undefined' is not defined"),
+            (
+                "class Mine(Space):\n    name, decisions, sites = 'mine', (), ()",
+                "cannot be made: TypeError: Can't instantiate abstract class Mine .*input_shape",
+            ),
+            (
+                "class Mine(Own):\n    def __init__(self, n):\n        pass",
+                "cannot be made: TypeError: .* argument: 'n'",
+            ),
+            (
+                "class Mine(Own):\n    decisions = (Decision('width', (8, 16)),)",
+                "has no 'name'; .* a space of one's own",
+            ),
+            (
+                "class Mine(Own):\n    name, decisions, sites = 'mine', (), (Site('a', ('depth',), None),)",
+                "site 'a' must depend on nothing, but names 'depth'",
+            ),
+            (
+                "class Mine(Own):\n    name, decisions, sites = 'mine', (), (Site('a', (), lambda p: p['k']),)",
+                "gives no blocks for {}: KeyError: 'k'",
+            ),
+            (
+                "class Mine(Own):\n    name, decisions, sites = 'mine', (), (Site('a', (), lambda p: 7),)",
+                "a site must give a Block or None, but gave 7 for {}",
+            ),
+        ],
+    )
+    def test_ones_own_that_is_not_whole(self, tmp_path: Path, code: str, message: str) -> None:
+        file = tmp_path / "mine.py"
+        own = "class Own(Space):\n    def input_shape(self, params):\n        return (1, 3)\n"
+        file.write_text(f"from hwcost.search.spaces import Decision, Site, Space\n{own}{code}\n")
+        with pytest.raises(SpaceError, match=message):
+            get_space(f"{file}:Mine")
+
     def test_something_that_is_no_space(self) -> None:
         with pytest.raises(SpaceError, match=r"must be a hwcost\.search\.spaces\.Space, but is a function"):
             get_space("hwcost.units:parse")
