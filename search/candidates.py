@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,12 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hwcost.search.objective import Judgement, LatencyObjective, ObjectiveError
-from hwcost.search.probe import Choose, Probe, draw, fixed_or_random, random_choice
+from hwcost.search.probe import Choose, built, draw, fixed_or_random, random_choice
 
 _DESCENT = 25  # generations of a descent towards the budget where random architectures miss it
 _PARENTS = 10
 _ENOUGH = 120  # neighbours asked for of one parent
+_PRUNED = Judgement("pruned", {}, {"build": math.inf}, {})  # of parameters that `build` itself prunes
 
 
 class NothingFits(ObjectiveError):
@@ -54,10 +56,10 @@ class Pool:
 
     def look(self, choose: Choose) -> Candidate:
         """Build and judge one architecture; a feasible one joins the pool."""
-        probe = Probe(choose)
-        architecture = self.objective.build(probe)
+        probe, architecture = built(self.objective.build, choose)
         self._seen.add(tuple(probe.params.items()))
-        candidate = Candidate(probe.params, probe.distributions, self.objective.judge(architecture, probe.params))
+        judgement = _PRUNED if architecture is None else self.objective.judge(architecture, probe.params)
+        candidate = Candidate(probe.params, probe.distributions, judgement)
         if candidate.judgement.feasible:
             self.feasible.setdefault(candidate.judgement.key, candidate)
         elif self.nearest is None or candidate.worst < self.nearest.worst:
@@ -89,6 +91,8 @@ class Pool:
             by_key = {c.judgement.key: c for c in [*parents, *children]}
             parents = sorted(by_key.values(), key=lambda c: c.worst)[:_PARENTS]
         assert self.nearest is not None
+        if self.nearest.judgement is _PRUNED:
+            raise NothingFits(f"build prunes all of {self.looked_at} random architectures; have it let some pass")
         limit, excess = max(self.nearest.judgement.excess.items(), key=lambda item: item[1])
         raise NothingFits(
             f"no architecture is within the budget: 0 of {self.looked_at} random ones (feasible share 0 %), and the "

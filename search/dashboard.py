@@ -25,6 +25,14 @@ class DashboardError(ValueError):
     """optuna-dashboard is not installed."""
 
 
+def require() -> None:
+    """Raise a DashboardError where optuna-dashboard is not installed."""
+    try:
+        import optuna_dashboard  # noqa: F401 - whether it can be
+    except ImportError:
+        raise DashboardError("the dashboard needs a package: pip install 'hwcost[dashboard]'") from None
+
+
 def publish(study: optuna.Study, *, artifacts: str | Path | None = None) -> tuple[str, ...]:
     """Save the plots and a note in the study, where optuna-dashboard shows them; again replaces them.
 
@@ -40,10 +48,9 @@ def publish(study: optuna.Study, *, artifacts: str | Path | None = None) -> tupl
         DashboardError: optuna-dashboard is not installed.
         PlotError, ArtifactError: the study holds nothing to show.
     """
-    try:
-        from optuna_dashboard import save_note, save_plotly_graph_object
-    except ImportError:
-        raise DashboardError("the dashboard needs a package: pip install 'hwcost[dashboard]'") from None
+    require()
+    from optuna_dashboard import save_note, save_plotly_graph_object
+
     figures = _figures(study, artifacts)
     for name, figure in figures.items():
         save_plotly_graph_object(study, figure, graph_object_id=name)

@@ -116,9 +116,12 @@ def dimension_of(quantity: str) -> units.Dimension | None:
 
 def _number(quantity: str, amount: Amount) -> float:
     try:
-        return float(amount)
-    except ValueError:
-        raise BudgetError(f"a budget of {quantity} is a plain number, but got {amount!r}") from None
+        number = float(amount)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(amount, bool) or not math.isfinite(number):
+        raise BudgetError(f"a budget of {quantity} is a plain number, but got {amount!r}")
+    return number
 
 
 def upper(estimate: Any, confidence: float, latency: float | None = None, high: float | None = None) -> float:

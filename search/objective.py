@@ -32,7 +32,7 @@ from hwcost.search.artifacts import keep
 from hwcost.search.density import ceilings_of, energy_of, facts_of, parts_of
 from hwcost.search.limits import GENERIC, QUANTITIES, Budget, BudgetError, Limit, blocks_at, parse_budget, value_of
 from hwcost.search.memory import ATTRIBUTE, Memory, key_of
-from hwcost.search.probe import Probe, random_choice
+from hwcost.search.probe import built, random_choice
 
 Form = Literal["constraint", "pareto", "mnas-soft", "mnas-hard", "tunas-absolute", "one-sided", "linear"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -137,6 +137,7 @@ class LatencyObjective:
                 raise ObjectiveError(message)
         if self.is_penalty:
             penalties.check(self.form, self.direction, self.weight)
+        if self.is_penalty or (self.limits and self.is_relative):
             self._targets()
 
     def _start(self) -> None:
@@ -162,6 +163,11 @@ class LatencyObjective:
         return self.form not in ("constraint", "pareto")
 
     @property
+    def is_relative(self) -> bool:
+        """Whether a pareto form makes one cost of several devices'."""
+        return self.form == "pareto" and len(self.models) > 1 and self.across is not None
+
+    @property
     def gate(self) -> tuple[Limit, ...]:
         """The limits that reject: all but the targets of a penalty."""
         return tuple(limit for limit in self.limits if not (self.is_penalty and limit.quantity == self.against))
@@ -178,11 +184,11 @@ class LatencyObjective:
             return [self.metric]
         if self.form != "pareto":
             return [f"{self.metric} ({self.form})"]
+        if self.is_relative:
+            return [self.metric, f"relative {self.against}"]
         if len(self.models) == 1:
             return [self.metric, self.against]
-        if self.across is None:
-            return [self.metric, *(f"{self.against}@{name}" for name in self.models)]
-        return [self.metric, f"relative {self.against}"]
+        return [self.metric, *(f"{self.against}@{name}" for name in self.models)]
 
     # -- before the training ------------------------------------------------------------------------
 
@@ -223,7 +229,9 @@ class LatencyObjective:
     def _look_for_block(self, limit: Limit) -> None:
         rng, seen = np.random.default_rng(0), dict[str, None]()
         for _ in range(_PROBES):
-            architecture = self.build(Probe(random_choice(rng)))
+            _, architecture = built(self.build, random_choice(rng))
+            if architecture is None:
+                continue
             estimate = self._estimate(limit.device, architecture, self._inputs(architecture))
             if blocks_at(limit.quantity, estimate):
                 return
@@ -312,7 +320,7 @@ class LatencyObjective:
         if self.is_penalty:
             ratio = self._across({name: costs[name] / most for name, most in self._targets().items()})
             return penalties.penalise(self.form, metric, ratio, direction=self.direction, weight=self.weight)
-        if len(self.models) == 1 or self.across is None:
+        if not self.is_relative:
             return (metric, *costs.values())
         targets = self._targets() if self.limits else dict.fromkeys(costs, 1.0)
         return (metric, self._across({name: costs[name] / targets[name] for name in costs}))

@@ -83,13 +83,15 @@ def penalise(
     """The score of `form`, to be optimised in the metric's own direction; `ratio` is t / T, and above 0.
 
     Raises:
-        PenaltyError: no such form; a multiplicative form with a minimised or negative metric.
+        PenaltyError: no such form; a multiplicative form with a minimised or negative metric, or without any cost.
     """
     check(form, direction, weight)
     w = WEIGHTS[form] if weight is None and form in WEIGHTS else weight
     if form in MULTIPLICATIVE:
         if metric < 0:
             raise PenaltyError(f"form {form!r} multiplies the metric, which must not be negative, but got {metric}")
+        if ratio <= 0:
+            raise PenaltyError(f"form {form!r} needs a cost above 0, but got {ratio} times the target")
         return MULTIPLICATIVE[form](metric, ratio, w or 0.0)
     if form not in ADDITIVE:
         raise PenaltyError(f"no penalty {form!r}; choose from {', '.join([*MULTIPLICATIVE, *ADDITIVE])}")

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 Choose = Callable[[str, BaseDistribution], Any]
@@ -47,6 +48,15 @@ class Probe:
             self.params[name] = self._choose(name, distribution)
             self.distributions[name] = distribution
         return self.params[name]
+
+
+def built(build: Callable[[Any], Any], choose: Choose) -> tuple[Probe, Any]:
+    """What `build` asks for, and what it makes of the choices; None where it prunes what does not go together."""
+    probe = Probe(choose)
+    try:
+        return probe, build(probe)
+    except TrialPruned:
+        return probe, None
 
 
 @lru_cache(maxsize=1024)  # making one checks every choice, and a pool asks for the same few again and again

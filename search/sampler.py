@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hwcost.search.candidates import Candidate, Pool
 from hwcost.search.memory import attribute_of, is_training
 from hwcost.search.objective import LatencyObjective
-from hwcost.search.probe import Probe, draw, fixed_or_random, random_choice
+from hwcost.search.probe import Probe, built, draw, fixed_or_random, random_choice
 from hwcost.search.ranking import Encoded, Ranking
 
 Array = NDArray[np.float64]
@@ -70,8 +70,10 @@ class _Proposing(optuna.samplers.BaseSampler):
     def looks(self) -> int:
         """Architectures to look at for the first pool; what is looked at for a proposal is in proportion."""
         if self._looks is None:
-            seen = self._objective.build(Probe(random_choice(np.random.default_rng(self._seed))))
-            self._looks = _LOOKS_AT_MODULES if callable(getattr(seen, "forward", None)) else _LOOKS
+            choose = random_choice(np.random.default_rng(self._seed))
+            looked = (built(self._objective.build, choose)[1] for _ in range(_LOOKS))
+            some = next((architecture for architecture in looked if architecture is not None), None)
+            self._looks = _LOOKS_AT_MODULES if callable(getattr(some, "forward", None)) else _LOOKS
         return self._looks
 
     def _grow(self, around: list[Candidate], rng: np.random.Generator) -> None:

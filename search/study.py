@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,12 +26,13 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
 
 from hwcost.search.candidates import NothingFits
 from hwcost.search.memory import ATTRIBUTE, Ledger, attribute_of, is_training
 from hwcost.search.objective import LatencyObjective, ObjectiveError
-from hwcost.search.probe import Probe, random_choice
+from hwcost.search.probe import built, random_choice
 from hwcost.search.sampler import ArchitectureSampler, FeasibleSampler
 
 Progress = Callable[..., None]
@@ -77,8 +78,9 @@ def run_study(
         NothingFits: no architecture is within the budget.
         ObjectiveError: from the objective; the study's finished trials stay.
     """
-    if trainings < 1 or n_jobs < 1:
-        raise StudyError(f"trainings and n_jobs must be at least 1, but got {trainings} and {n_jobs}")
+    for what, value, least in (("trainings", trainings, 1), ("n_jobs", n_jobs, 1), ("seed", seed, 0)):
+        if value < least:
+            raise StudyError(f"{what} must be at least {least}, but got {value}")
     verbosity = optuna.logging.get_verbosity()
     if progress:  # a bar and a log of every trial do not go together
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -87,12 +89,7 @@ def run_study(
         if n_jobs > 1 and _works_elsewhere():
             _run_elsewhere(objective, trainings, seed, storage, sampler, study.study_name, n_jobs)
         worker = _Worker(study, objective, trainings, progress or (lambda *_: None))
-        if n_jobs == 1:
-            worker.run()
-        else:
-            with ThreadPoolExecutor(n_jobs) as threads:
-                for done in [threads.submit(worker.run) for _ in range(n_jobs)]:
-                    done.result()
+        worker.run() if n_jobs == 1 else worker.run_in_threads(n_jobs)
     finally:
         optuna.logging.set_verbosity(verbosity)
     return study
@@ -205,7 +202,18 @@ def open_storage(storage: str | BaseStorage | None) -> BaseStorage | None:
         return _sql(storage)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StudyError(f"study storage {storage!r} cannot be opened: {reason}") from error
+        raise StudyError(
+            f"study storage {without_password(storage)!r} cannot be opened: {reason}; give a path such as study.db, or "
+            "a URL of sqlite:///, journal:///, postgresql:// or grpc://"
+        ) from error
+
+
+def without_password(storage: str) -> str:
+    """A storage as messages may show it."""
+    try:
+        return make_url(storage).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):  # a path
+        return storage
 
 
 def _sql(url: str) -> BaseStorage:
@@ -246,8 +254,7 @@ def describe(objective: LatencyObjective) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     decisions: dict[str, Any] = {}
     for _ in range(_PROBES):
-        probe = Probe(random_choice(rng))
-        objective.build(probe)
+        probe, _ = built(objective.build, random_choice(rng))
         decisions |= {name: json.loads(distribution_to_json(d)) for name, d in probe.distributions.items()}
     described = {
         "space": {name: decisions[name] for name in sorted(decisions)},
@@ -286,11 +293,21 @@ class _Worker:
         self._reported = -1
         self._ledger, self._done = Ledger(), 0
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
+
+    def run_in_threads(self, threads: int) -> None:
+        """`run` in each; what ends one, an error or Ctrl-C, lets the others end their training and begin none."""
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                for done in as_completed([pool.submit(self.run) for _ in range(threads)]):
+                    done.result()
+            finally:
+                self._stopped.set()
 
     def run(self) -> None:
         """Propose and train until the study has enough trainings, or nothing new is proposed."""
         idle, before = 0, -1
-        while True:
+        while not self._stopped.is_set():
             done, busy = self._count()
             self._report(done)
             if done >= self._wanted:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hwcost.search.objective import LatencyObjective
-from hwcost.search.probe import Probe, random_choice
+from hwcost.search.objective import LatencyObjective, ObjectiveError
+from hwcost.search.probe import built, random_choice
 
 _AT_LEAST = 5  # samples of a choice before its effect is told
 
@@ -51,23 +51,30 @@ def summarise(
     """Look at random architectures of an objective's `build`; nothing is trained.
 
     Each decision is drawn uniformly from its choices, as a random sampler does. Shares of n samples have a
-    standard error of at most 0.5 / sqrt(n).
+    standard error of at most 0.5 / sqrt(n). What `build` prunes itself is left out.
+
+    Raises:
+        ObjectiveError: `build` prunes every one.
     """
     rng = np.random.default_rng(seed)
     points: list[dict[str, Any]] = []
     latencies: dict[str, list[float]] = {name: [] for name in objective.models}
     excess: list[dict[str, float]] = []
     for i in range(samples):
-        probe = Probe(random_choice(rng))
-        judgement = objective.judge(objective.build(probe), probe.params)
+        probe, architecture = built(objective.build, random_choice(rng))
+        if architecture is None:
+            continue
+        judgement = objective.judge(architecture, probe.params)
         points.append(probe.params)
         excess.append(dict(judgement.excess))
         for name in objective.models:
             latencies[name].append(_latency(judgement.facts, name))
         if progress:
             progress(i + 1, samples)
+    if not points:
+        raise ObjectiveError(f"build prunes all of {samples} random architectures; have it let some pass")
     return SpaceSummary(
-        samples=samples,
+        samples=len(points),
         devices=tuple(
             _device(name, np.array(t), points, _share(objective, excess, name)) for name, t in latencies.items()
         ),

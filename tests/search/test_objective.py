@@ -230,6 +230,12 @@ def test_pareto_over_the_worst_device(toys: Toys) -> None:
     assert run(mean, (2, 2)).trials[0].values == pytest.approx([0.8, 0.575])
 
 
+def test_a_relative_cost_needs_a_target_on_each_device_before_anything_is_trained(toys: Toys) -> None:
+    models = {"phone": toys.model, "server": toys.model}
+    with pytest.raises(BudgetError, match="form 'pareto' needs a budget of latency for phone, server"):
+        LatencyObjective(toys.build, toys.training, model=models, form="pareto", budget={"params": 100}, across="worst")
+
+
 @pytest.mark.parametrize("form", [f for f in FORMS if f not in REJECTING])
 def test_penalties_reject_nothing_and_score_the_relative_latency(form: Form, toys: Toys) -> None:
     objective = LatencyObjective(toys.build, toys.training, model=toys.model, budget="6 ms", form=form)
@@ -265,6 +271,9 @@ def test_multiplicative_forms_refuse_a_minimised_metric(form: Form, toys: Toys) 
         ({"model": {}}, "at least one model"),
         ({"budget": {"speed": "5 ms"}}, "no quantity or model 'speed' to budget; choose from latency"),
         ({"budget": {"params": "many"}}, "params is a plain number, but got 'many'"),
+        ({"budget": {"params": math.nan}}, "params is a plain number, but got nan"),
+        ({"budget": {"params": None}}, "params is a plain number, but got None"),
+        ({"budget": {"params": True}}, "params is a plain number, but got True"),
         ({"budget": {"latency": "5 MB"}}, "'MB' is no unit of second"),
         ({"budget": {"blocks.stem": "5 ms"}}, None),
         ({"across": {"moon": 1.0}}, "across must be 'worst' or weights for device"),

@@ -63,6 +63,12 @@ def test_multiplicative_forms_refuse_a_negative_metric() -> None:
         penalise("mnas-soft", -0.5, 2.0)
 
 
+def test_multiplicative_forms_refuse_what_costs_nothing() -> None:
+    """Such as a network without parameters, where parameters are what is traded."""
+    with pytest.raises(PenaltyError, match=r"needs a cost above 0, but got 0\.0 times the target"):
+        penalise("mnas-soft", 0.5, 0.0)
+
+
 def test_a_weight_that_rewards_slowness_is_refused() -> None:
     with pytest.raises(PenaltyError, match="not above 0"):
         penalties.check("linear", "maximize", 0.07)

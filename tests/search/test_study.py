@@ -20,6 +20,7 @@ from hwcost.search import (
 )
 from hwcost.search.memory import attribute_of, is_training
 from hwcost.search.study import open_storage
+from hwcost.search.summary import summarise
 
 Toys = Any
 FEASIBLE = {(w, d) for w in (1, 2, 3, 4) for d in (1, 2, 3) if w * d <= 5}  # at 5 ms; 7 of 12
@@ -124,6 +125,10 @@ class TestResuming:
         with pytest.raises(StudyError, match=r"study storage .* cannot be opened: "):
             open_storage(str(tmp_path / "no" / "such" / "folder.db"))
 
+    def test_a_password_is_not_told(self) -> None:
+        with pytest.raises(StudyError, match=r"'nosuch://me:\*\*\*@host/db' cannot be opened: .*; give a path such as"):
+            open_storage("nosuch://me:secret@host/db")
+
 
 class TestTrouble:
     """What goes wrong is told in one line, and what was trained stays."""
@@ -151,9 +156,27 @@ class TestTrouble:
         assert sum(is_training(t) for t in study.trials) == 5
         assert len(toys.training.trained) == 5
 
-    def test_trainings_must_be_at_least_one(self, toys: Toys) -> None:
-        with pytest.raises(StudyError, match="at least 1, but got 0"):
-            run_study(objective(toys), trainings=0)
+    @pytest.mark.parametrize(("what", "value", "least"), [("trainings", 0, 1), ("n_jobs", 0, 1), ("seed", -1, 0)])
+    def test_numbers_are_not_too_small(self, toys: Toys, what: str, value: int, least: int) -> None:
+        with pytest.raises(StudyError, match=f"{what} must be at least {least}, but got {value}"):
+            run_study(objective(toys), **{what: value})
+
+    def test_a_training_that_raises_stops_the_other_threads_too(self, toys: Toys) -> None:
+        """What they are training ends; of 500 trainings hardly any is begun."""
+        begun: list[int] = []
+
+        def breaks(architecture: Any, trial: Any) -> float:
+            begun.append(trial.number)
+            if len(begun) == 2:
+                raise RuntimeError("out of memory")
+            return 0.5
+
+        wide = LatencyObjective(
+            lambda t: {"width": t.suggest_int("width", 1, 10**6), "depth": 1}, breaks, model=toys.model, budget="1 h"
+        )
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run_study(wide, trainings=500, n_jobs=2)
+        assert len(begun) < 100
 
     def test_a_metric_that_is_nan(self, toys: Toys) -> None:
         broken = objective(toys)
@@ -168,6 +191,37 @@ def test_every_sampler_trains_feasible_architectures_only(make: Any, toys: Toys)
     study = run_study(objective(toys), trainings=4, sampler=make(seed=0))
     assert set(toys.training.trained) <= FEASIBLE
     assert sum(is_training(t) for t in study.trials) == 4
+
+
+def pruning(trial: Any) -> dict[str, int]:
+    """A user's own function that prunes what does not go together: odd widths with an even depth."""
+    width, depth = trial.suggest_categorical("width", (1, 2, 3, 4)), trial.suggest_int("depth", 1, 3)
+    if width % 2 and depth % 2 == 0:
+        raise optuna.TrialPruned("an odd width needs an odd depth")
+    return {"width": width, "depth": depth}
+
+
+@pytest.mark.parametrize("make", [lambda seed: None, RandomSampler, TPESampler, NSGAIISampler, GPSampler])
+def test_what_build_prunes_is_no_architecture(make: Any, toys: Toys) -> None:
+    """Of the seven that fit 5 ms, (1, 2) is pruned."""
+    pytest.importorskip("torch")
+    own = LatencyObjective(pruning, toys.training, model=toys.model, budget="5 ms")
+    run_study(own, trainings=3, sampler=make(seed=0))
+    assert len(toys.training.trained) == 3
+    assert set(toys.training.trained) <= FEASIBLE - {(1, 2)}
+    assert {e.decision for e in summarise(own, samples=200).devices[0].effects} == {"width", "depth"}
+
+
+def test_a_build_that_prunes_everything_is_told(toys: Toys) -> None:
+    def prunes(trial: Any) -> Any:
+        trial.suggest_int("width", 1, 4)
+        raise optuna.TrialPruned
+
+    own = LatencyObjective(prunes, toys.training, model=toys.model, budget="5 ms")
+    with pytest.raises(NothingFits, match="build prunes all of 3000 random architectures"):
+        run_study(own, trainings=1)
+    with pytest.raises(ObjectiveError, match="build prunes all of 10 random architectures"):
+        summarise(own, samples=10)
 
 
 def test_the_wrapper_proposes_feasible_architectures_only(toys: Toys) -> None:
