@@ -135,7 +135,7 @@ def measure(
         typer.Option(metavar="SHARE", help="Go on, up to twice the rounds or the --time, until the spread is this."),
     ] = None,
     quantile: QuantileOption = "low",
-    seed: Annotated[int, typer.Option(help="Of the networks drawn from the space.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the networks drawn from the space.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure networks and their kernels on this machine; goes on where it stopped."""

@@ -30,7 +30,7 @@ def quickstart(
     ),
     threads: ThreadsOption = 1,
     trainings: Annotated[int, typer.Option(min=1, help="Architectures to train.")] = Plan.trainings,
-    seed: Annotated[int, typer.Option(help="Of the sampled networks, the search and the trainings.")] = Plan.seed,
+    seed: Annotated[int, typer.Option(min=0, help="Of the networks drawn, the search, the trainings.")] = Plan.seed,
     as_json: JsonFlag = False,
 ) -> None:
     """Find architectures that are accurate and fast on this machine, and explain why, in about five minutes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,7 +68,7 @@ def search(
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="P", help="Probability of being within the budget.")
     ] = 0.5,
-    seed: Annotated[int, typer.Option("--seed", help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")] = 0,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time.")] = 1,
     across: Annotated[
         str | None,
@@ -92,7 +93,7 @@ def search(
     from hwcost.search.spaces import get_space
 
     chosen, budgets = get_space(space), _budgets(budget, model)
-    _check(budgets, model, form)
+    _check(budgets, model, form, dashboard)
     weighed = _across(across, model)
     found = get_data(data or _DATA.get(chosen.name, "digits"), chosen, seed=seed)
     models = {m: _priced(m, chosen, runtime, threads, quantile) for m in model}
@@ -157,14 +158,17 @@ def _across(across: str | None, model: list[str]) -> Any:
     return dict(zip(model, weights, strict=True))
 
 
-def _check(budgets: Any, model: list[str], form: str) -> None:
-    """Refuse, before anything is priced, what the objective would refuse."""
+def _check(budgets: Any, model: list[str], form: str, dashboard: bool) -> None:
+    """Refuse, before anything is priced or trained, what would be refused after it."""
+    from hwcost.search.dashboard import require
     from hwcost.search.limits import parse_budget
     from hwcost.search.objective import FORMS
 
     parse_budget(budgets, tuple(model))
     if form not in FORMS:
         raise UsageError(f"form must be one of {', '.join(FORMS)}, but got {form!r}")
+    if dashboard:
+        require()
 
 
 def _budgets(budget: list[str], model: list[str]) -> Any:
@@ -183,9 +187,10 @@ def _objective(
 ) -> LatencyObjective:  # fmt: skip
     from hwcost.search import LatencyObjective
     from hwcost.search.artifacts import folder_beside
+    from hwcost.search.study import without_password
 
     return LatencyObjective(
-        space.suggest, Training(data.evaluate, storage), model=models, budget=budget, form=form,
+        space.suggest, Training(data.evaluate, without_password(storage)), model=models, budget=budget, form=form,
         confidence=confidence, across=across, artifacts=folder_beside(storage),
     )  # fmt: skip
 
@@ -268,8 +273,12 @@ def _row(attribute: Any, params: dict[str, Any]) -> dict[str, Any]:
     return {"params": params, "accuracy": attribute["metric"], **latency, **more}
 
 
-def _score(study: optuna.Study, space: Space, objective: LatencyObjective, data: Data) -> dict[str, float]:
-    """Regret and hypervolume ratio against the truth, where there is one; latencies are the table's."""
+def _score(study: optuna.Study, space: Space, objective: LatencyObjective, data: Data) -> dict[str, float | None]:
+    """Regret and hypervolume ratio against the truth, where there is one; latencies are the table's.
+
+    None where a score has no meaning: nothing, or a single architecture, is within the budget of a form that only aims
+    at it.
+    """
     from hwcost.search import scoring
     from hwcost.search.memory import attribute_of, is_training
 
@@ -281,10 +290,13 @@ def _score(study: optuna.Study, space: Space, objective: LatencyObjective, data:
     found = [attribute_of(t) for t in study.trials if is_training(t)]
     pairs = ([a["latency"] for a in found], [a["metric"] for a in found])
     budget = next((limit.most for limit in objective.limits if limit.quantity == "latency"), None)
-    return {
-        "regret": scoring.regret(pairs, truth, budget=budget),
-        "hypervolume_ratio": scoring.hypervolume_ratio(pairs, truth, budget=budget),
-    }
+
+    def score(of: Callable[..., float]) -> float | None:
+        with suppress(scoring.ScoringError):
+            return of(pairs, truth, budget=budget)
+        return None
+
+    return {"regret": score(scoring.regret), "hypervolume_ratio": score(scoring.hypervolume_ratio)}
 
 
 def _tell(document: dict[str, Any], objective: LatencyObjective) -> None:
@@ -311,8 +323,9 @@ def _tell(document: dict[str, Any], objective: LatencyObjective) -> None:
     out.print(
         f"{document['trainings']} trainings, {rejected} of {document['trials']} proposals rejected before training"
     )
-    if "regret" in document:
-        out.print(f"regret {document['regret']:.4f}, hypervolume ratio {document['hypervolume_ratio']:.3f}")
+    scores = {key: document.get(key) for key in ("regret", "hypervolume_ratio")}
+    if told := [f"{key.replace('_', ' ')} {v:.4g}" for key, v in scores.items() if v is not None]:
+        out.print(", ".join(told))
 
 
 # -- before the search ----------------------------------------------------------------------------

