@@ -144,10 +144,10 @@ def open_study(
         with _experimental():
             study.set_metric_names(objective.metric_names)
     elif found != wanted:
-        what = next(k for k in wanted if found.get(k) != wanted[k])
+        what, was, now = _difference(found, wanted)
         raise StudyError(
-            f"study {study.study_name!r} was made with {what} {_short(found.get(what))}, but this search has "
-            f"{_short(wanted[what])}; use another name or storage"
+            f"study {study.study_name!r} was made with {what} {_short(was)}, but this search has {_short(now)}; "
+            "use another name or storage"
         )
     return study
 
@@ -277,6 +277,16 @@ def identity_of(model: Any) -> str:
     digest = getattr(model, "digest", None) or meta.get("model") or type(model).__qualname__
     where = [str(v) for name, v in sorted(target.items()) if v is not None]
     return " ".join([*where, str(digest)])
+
+
+def _difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """The first entry that differs, and of a mapping's the entry within: its name, and both values."""
+    what = next(k for k in {**now, **was} if was.get(k) != now.get(k))
+    a, b = was.get(what), now.get(what)
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+        return what, a, b
+    part, a, b = _difference(a, b)
+    return f"{what} {part}", a, b
 
 
 def _short(value: Any) -> str:

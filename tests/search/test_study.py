@@ -17,10 +17,10 @@ from hwcost.search import (
     ObjectiveError,
     StudyError,
     run_study,
+    summarise,
 )
 from hwcost.search.memory import attribute_of, is_training
 from hwcost.search.study import open_storage
-from hwcost.search.summary import summarise
 
 Toys = Any
 FEASIBLE = {(w, d) for w in (1, 2, 3, 4) for d in (1, 2, 3) if w * d <= 5}  # at 5 ms; 7 of 12
@@ -112,7 +112,8 @@ class TestResuming:
         run_study(objective(toys), trainings=2, storage=storage, name="s")
         other = objective(toys)
         other.build = lambda t: {"width": t.suggest_categorical("width", (1, 2)), "depth": 1}
-        with pytest.raises(StudyError, match="was made with space"):
+        message = r"was made with space width .*choices \[1, 2, 3, 4\], but this search has \[1, 2\]; use another name"
+        with pytest.raises(StudyError, match=message):
             run_study(other, trainings=3, storage=storage, name="s")
 
     def test_other_directions_under_the_same_name_are_refused(self, toys: Toys, tmp_path: Path) -> None:
