@@ -13,6 +13,7 @@ _PLACES = {
     "ObjectiveError": "objective",
     "StudyError": "study",
     "run_study": "study",
+    "summarise": "summary",
 }
 _MODULES = ("penalties", "spaces")
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hwcost.search.sampler import FeasibleSampler as FeasibleSampler
     from hwcost.search.study import StudyError as StudyError
     from hwcost.search.study import run_study as run_study
+    from hwcost.search.summary import summarise as summarise
 
 
 def __getattr__(name: str) -> Any:

@@ -24,9 +24,12 @@ A space of one's own::
 
         def __init__(self) -> None:
             self.sites = (
-                Site("stem", ("width",), lambda p: self.conv("stem", 3, p["width"], 3)),
+                Site("stem", ("width",), self.stem),
                 Site("body", ("depth", "width", "kernel.1"), self.body),
             )
+
+        def stem(self, p: Params) -> Block:
+            return self.conv("stem", 3, p["width"], 3)
 
         def body(self, p: Params) -> Block | None:
             return self.conv("body", p["width"], p["width"], p["kernel.1"]) if p["depth"] == 2 else None
