@@ -12,6 +12,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import signature
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -28,6 +29,7 @@ _SPACES = {
     "tiny-cnn": "hwcost.search.spaces.tiny_cnn:TinyCNN",
     "vit": "hwcost.search.spaces.vit:ViT",
 }
+_loaded: dict[tuple[str, int, int], ModuleType] = {}  # files: a space and a training in one are of one module
 _SAMPLES = 64  # random architectures of one's own space that must have blocks before anything is priced
 
 
@@ -123,9 +125,12 @@ def _module(module: str, what: str) -> object:
         spec = spec_from_file_location(Path(module).stem, module)
         if spec is None or spec.loader is None or not Path(module).is_file():
             raise ImportError("there is no such file")
-        loaded = module_from_spec(spec)
+        version = (module, Path(module).stat().st_mtime_ns, Path(module).stat().st_size)
+        loaded = _loaded.get(version) or module_from_spec(spec)
         sys.modules[spec.name] = loaded  # so that what it defines can be pickled
-        spec.loader.exec_module(loaded)
+        if version not in _loaded:
+            spec.loader.exec_module(loaded)
+            _loaded[version] = loaded
         return loaded
     except Exception as error:
         raise SpaceError(f"{what} cannot be imported: {_brief(error)}") from error

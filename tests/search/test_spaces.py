@@ -22,6 +22,7 @@ from hwcost.search.spaces import (
     Site,
     Space,
     SpaceError,
+    get_object,
     get_space,
     space_names,
 )
@@ -182,6 +183,16 @@ class TestByName:
         file = tmp_path / "mine.py"
         file.write_text("from hwcost.search.spaces.tiny_cnn import TinyCNN\nclass Mine(TinyCNN):\n    name = 'mine'\n")
         assert get_space(f"{file}:Mine").name == "mine"
+
+    def test_a_space_and_a_training_of_one_file_go_to_other_processes(self, tmp_path: Path) -> None:
+        file = tmp_path / "both.py"
+        code = "from hwcost.search.spaces.vit import ViT\nclass Mine(ViT):\n    pass\ndef train(m, t):\n    pass\n"
+        file.write_text(code)
+        space, train = get_space(f"{file}:Mine"), get_object(f"{file}:train", "data")
+        assert type(pickle.loads(pickle.dumps(space))) is type(space)
+        assert pickle.loads(pickle.dumps(train)) is train
+        file.write_text(code.replace("Mine", "Yours"))
+        assert type(get_space(f"{file}:Yours")).__name__ == "Yours"
 
     @pytest.mark.parametrize("place", ["nowhere.py:Mine", "no.such.module:Mine", "hwcost.units:nothing"])
     def test_a_place_where_nothing_is(self, place: str) -> None:
