@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from hwcost import calibrate
+from hwcost.fitting import fit_overhead
 from hwcost.measure import Item, Measurements
 from hwcost.measure.campaign import Campaign, Plan, measure
 from hwcost.measure.designed import DesignedSpace
@@ -120,21 +121,21 @@ def _compare(first: Measurements, second: Measurements, what: str) -> None:
 
 
 def additivity(options: argparse.Namespace) -> None:
-    """Kernels in context and a fitted overhead against the whole network, fitted on other networks."""
-    items = list(islice(sampled_items(DesignedSpace(), seed=11), options.count))
-    found = _campaign(options, items)
-    whole = np.array([n.timing.latency for n in found.networks])
-    kernels = np.array([sum(m.timing.latency for m in n.kernels) for n in found.networks])
-    calls = np.array([n.calls for n in found.networks], float)
-    count = np.array([len(n.kernels) for n in found.networks], float)
-    terms = np.stack([kernels, count, calls, np.ones_like(whole)], axis=1) / whole[:, None]
-    error = np.empty(len(whole))
+    """Kernels in context and the overhead fitted on other networks (`hwcost.fitting`) against the whole network."""
+    found = _campaign(options, list(islice(sampled_items(DesignedSpace(), seed=11), options.count))).networks
+    whole = np.array([n.timing.latency for n in found])
+    times = np.array([m.timing.latency for n in found for m in n.kernels])
+    network = np.repeat(np.arange(len(found)), [len(n.kernels) for n in found])
+    calls = np.array([n.calls for n in found], float)
+    error = np.empty(len(found))
     for part in range(5):
-        held = np.arange(len(whole)) % 5 == part
-        weights = np.linalg.lstsq(terms[~held], np.ones((~held).sum()), rcond=None)[0]
-        error[held] = terms[held] @ weights - 1
-        each, call, fixed = weights[1:] * 1e6
-        print(f"  whole = {weights[0]:.3f} kernels + {each:.2f} us a kernel + {call:.2f} us a call + {fixed:.1f} us")
+        held = np.arange(len(found)) % 5 == part
+        overhead = fit_overhead(times, network, calls, whole, ~held)
+        composed = np.bincount(network, overhead.kernels(times)) + overhead.beside(calls)
+        error[held] = (composed / whole - 1)[held]
+        print(f"  {overhead}")
+    for i in np.argsort(-np.abs(error))[:5]:
+        print(f"  {found[i].name}: {whole[i] * 1e3:.3f} ms, {len(found[i].kernels)} kernels, {error[i]:+.1%}")
     print(
         f"{options.runtime}: mean error {np.abs(error).mean():.2%}, within 5 %: {(np.abs(error) < 0.05).mean():.0%} "
         f"of {len(whole)}, within 10 %: {(np.abs(error) < 0.1).mean():.0%}"
