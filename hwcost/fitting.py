@@ -6,19 +6,19 @@ network, the whole pipeline fitted anew in each.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear, minimize
 
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.features import Columns, Target, columns, reach_of
 from hwcost.kernel import Kernel, bucket
 from hwcost.measure import Measurements
 from hwcost.measure.clock import quiet_interpreter
+from hwcost.measure.statistics import DRIFT
 from hwcost.residual import Residual, Settings, known_as
 
 Array = NDArray[np.float64]
@@ -26,11 +26,14 @@ Ints = NDArray[np.int64]
 
 FOLDS = 5
 _QUANTILE = 0.9
+_Z = 1.645  # half-width of a 90 % interval of a normal error
+_FEW = 10  # networks that weigh as much as what is expected of them
 _ENOUGH = 10  # errors from which a spread is estimated
 _MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
 _INSTRUMENT = (-6e-6, 3e-6)  # s that a kernel timed in context may bear less or more than when nobody looks
 _PREFER_CALLS = 1e4  # 1/s: where every call is a kernel, so that data cannot tell, the time is the call's
 _PASSES = 3  # of the fit of overhead
+_TREES_ERR = 0.04  # log error of the trees: more certain than this no kernel needs to be
 _LEAST = 0.1  # of a kernel's time remains, however much of it timing added
 
 
@@ -66,11 +69,12 @@ class Overhead:
 class Errors:
     """What cross-validation found. It takes five fits, so a model file keeps it beside the data."""
 
-    sigma: Mapping[str, float]  # standard error of log latency by kind, out of fold
+    sigma: Mapping[str, float]  # standard error of log latency by kind, out of fold, as networks bear it
     common: float  # error that all kernels of a network share
     shared: float  # error that those kernels of a network share besides which were not measured themselves
     z: float  # half-width of the interval in standard errors
     held_out: Accuracy | None
+    alone: float = 1.0  # times `sigma`: the error of a kernel by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +87,13 @@ class Fitted:
 
     @property
     def sigma(self) -> Mapping[str, float]:
-        """Standard error of log latency by kind, out of fold."""
+        """Standard error of log latency by kind, out of fold, as networks bear it."""
         return self.errors.sigma
+
+    @property
+    def alone(self) -> float:
+        """How much more a kernel errs by itself: a profile that charges one too much charges others too little."""
+        return self.errors.alone
 
     @property
     def common(self) -> float:
@@ -117,6 +126,7 @@ class _Rows:
     latency: Array  # [rows] (s)
     total: Array  # [networks] measured latency (s)
     calls: Array  # [networks]
+    spread: Array  # [networks] of the measured latency
     lone: NDArray[np.bool_]  # [networks] kernels measured by themselves: they say nothing of overhead
 
 
@@ -153,10 +163,12 @@ def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings,
     unknown = np.bincount(rows.network, predicted_row * ~known, len(predicted)) / np.maximum(
         np.bincount(rows.network, predicted_row, len(predicted)), 1e-12
     )
-    common, shared = _common(np.log(rows.total / predicted), own, unknown)
-    error = np.sqrt(common**2 + own**2 + (shared * unknown) ** 2)
-    z = _conformal(np.abs(np.log(rows.total / predicted)) / error)
-    return Errors(sigma, common, shared, z, _account(measurements, predicted, np.exp(z * error)))
+    error = np.log(rows.total / predicted)
+    common, borne, shared = _parts_of_error(error, own, unknown)
+    stated = np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2)
+    z = _conformal(np.abs(error) / stated)
+    account = _account(measurements, predicted, np.exp(z * stated))
+    return Errors({kind: borne * s for kind, s in sigma.items()}, common, shared, z, account, 1.0 / borne)
 
 
 def _rows(measurements: Measurements, target: Target) -> _Rows:
@@ -176,6 +188,7 @@ def _rows(measurements: Measurements, target: Target) -> _Rows:
         np.maximum(np.array(latency, dtype=float), 1e-9),
         np.array([n.timing.latency for n in measurements.networks]),
         np.array([n.calls for n in measurements.networks], dtype=float),
+        np.clip(np.nan_to_num([n.timing.spread for n in measurements.networks], nan=1.0), DRIFT, 1.0),
         np.array([n.is_lone for n in measurements.networks], dtype=bool),
     )
 
@@ -189,30 +202,45 @@ def _folds(n: int, seed: int) -> Ints:
 def _fit_on(
     rows: _Rows, train: NDArray[np.bool_], settings: Settings, prior: Residual | None
 ) -> tuple[Residual, Overhead]:
-    """Residual on the kernels of the training networks, overhead on the networks themselves."""
+    """Residual on the kernels of the training networks, overhead on the networks themselves. Of a kernel that several
+    networks hold, each counts as its spread allows, and the more hold it, the more it is taken at their word."""
     use = train[rows.network]
     kernel, latency = rows.kernel[use], rows.latency[use]
     n = len(rows.data.kinds)
-    seen = np.bincount(kernel, minlength=n)
-    mean_log = np.bincount(kernel, np.log(latency), n) / np.maximum(seen, 1)
-    share = np.bincount(kernel, latency / rows.total[rows.network[use]], n)
-    known = np.flatnonzero(seen)
-    weight = np.sqrt(share[known])
-    residual = Residual(settings, prior).fit(_take(rows.data, known), np.exp(mean_log[known]), weight / weight.mean())
+    certainty = 1.0 / rows.spread[rows.network[use]] ** 2
+    summed = np.bincount(kernel, certainty, n)
+    known = np.flatnonzero(summed)
+    mean_log = np.bincount(kernel, certainty * np.log(latency), n)[known] / summed[known]
+    share = np.bincount(kernel, latency / rows.total[rows.network[use]], n)[known]
+    weight = np.sqrt(share / (_TREES_ERR**2 + 1.0 / summed[known]))
+    holds = np.bincount(np.unique(np.column_stack([kernel, rows.network[use]]), axis=0)[:, 0], minlength=n)
+    residual = Residual(settings, prior).fit(
+        _take(rows.data, known), np.exp(mean_log), weight / weight.mean(), holds[known].astype(float)
+    )
     times = residual.predict(rows.data).latency[rows.kernel]
     whole = train & ~rows.lone
-    return residual, _overhead(times, rows, whole) if whole.any() else Overhead()
+    if not whole.any():
+        return residual, Overhead()
+    return residual, fit_overhead(times, rows.network, rows.calls, rows.total, whole)
 
 
-def _overhead(times: Array, rows: _Rows, whole: NDArray[np.bool_]) -> Overhead:
-    """Eq. (1) of `Overhead` on the whole networks; which kernels its floor holds follows from the last solution."""
-    n, found = len(rows.total), Overhead()
+def fit_overhead(times: Array, network: Ints, calls: Array, total: Array, use: NDArray[np.bool_]) -> Overhead:
+    """Eq. (1) of `Overhead` from networks; which kernels its floor holds follows from the last solution.
+
+    Args:
+        times: of kernels in context (s), [kernels].
+        network: which network each kernel is in, [kernels].
+        calls: of each network, [networks].
+        total: time of each network (s), [networks].
+        use: the networks to fit on, [networks].
+    """
+    n, found = len(total), Overhead()
     for _ in range(_PASSES):
         ran = found.scale * times
         free = ran + found.per_kernel > _LEAST * ran
-        sums = np.bincount(rows.network, np.where(free, times, _LEAST * times), n).astype(float)
-        count = np.bincount(rows.network, free, n).astype(float)
-        found = _fit_overhead(sums[whole], rows.calls[whole], count[whole], rows.total[whole])
+        sums = np.bincount(network, np.where(free, times, _LEAST * times), n).astype(float)
+        count = np.bincount(network, free, n).astype(float)
+        found = _fit_overhead(sums[use], calls[use], count[use], total[use])
     return found
 
 
@@ -285,21 +313,31 @@ def _own_error(rows: _Rows, predicted: Array, sigma: Mapping[str, float], known:
     return np.asarray(np.sqrt(variance) / np.bincount(rows.network, predicted, n))
 
 
-def _common(error: Array, own: Array, unknown: Array) -> tuple[float, float]:
-    """(common, shared) error: what networks of measured kernels err beyond their kernels' own errors, and what
-    the others err beyond that; `unknown` is the share of a network's time in kernels that were not measured."""
+def _parts_of_error(error: Array, own: Array, unknown: Array) -> tuple[float, float, float]:
+    """(common, borne, shared) such that a network's standard error is
+
+        sqrt(common^2 + (borne * own)^2 + (shared * unknown)^2),           (2)
+
+    `own` that of its kernels if they erred apart, `unknown` the share of its time in kernels that were not measured.
+    Intervals of that width have the least mean interval score (Gneiting and Raftery, JASA 102, 2007, eq. 43), the sum
+    of an interval's width and of a penalty for what it misses. A few networks keep near `borne` = 1; unless both
+    networks of measured and of other kernels are there, nothing is known of `shared`.
+    """
     of_known = unknown < _MOSTLY
-    if of_known.sum() < _ENOUGH or (~of_known).sum() < _ENOUGH:
-        return _beyond(error, own**2), 0.0
-    common = _beyond(error[of_known], own[of_known] ** 2)
-    rest = (own[~of_known] ** 2 + common**2) / unknown[~of_known] ** 2
-    return common, _beyond(error[~of_known] / unknown[~of_known], rest, least=0.0)
+    told = min(of_known.sum(), (~of_known).sum()) >= _ENOUGH
+    size = max(float(np.median(np.hypot(error, own))), 1e-3)
 
+    def parts(logs: Array) -> tuple[float, float, float]:
+        common, borne, shared = np.exp(np.clip(logs, -5.0, 5.0))
+        return float(size * common), float(borne), float(size * shared) if told else 0.0
 
-def _beyond(error: Array, explained: Array, least: float = 0.25) -> float:
-    """Standard error beyond an explained variance; at least a share of the whole, since that is estimated too."""
-    variance = _standard(error) ** 2
-    return math.sqrt(max(variance - float(np.mean(explained)), least * variance))
+    def score(logs: Array) -> float:
+        common, borne, shared = parts(logs)
+        half = _Z * np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2)
+        missed = np.maximum(np.abs(error) - half, 0.0)
+        return float(np.mean(half + missed / (1 - _QUANTILE)) / size + _FEW / len(error) * logs[1] ** 2)
+
+    return parts(minimize(score, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6}).x)
 
 
 def _conformal(score: Array) -> float:

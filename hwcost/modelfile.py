@@ -154,7 +154,7 @@ def _errors_to_json(errors: Errors) -> bytes:
     """The networks' names and measured times are in the measurements already."""
     held_out = [(n.predicted, n.low, n.high) for n in errors.held_out.networks] if errors.held_out else None
     found = {"sigma": dict(errors.sigma), "common": errors.common, "shared": errors.shared, "z": errors.z}
-    found["held_out"] = held_out
+    found |= {"alone": errors.alone, "held_out": held_out}
     return json.dumps(found, sort_keys=True).encode()
 
 
@@ -174,4 +174,4 @@ def _errors_from_json(content: bytes, measurements: Measurements) -> Errors:
             )
         )  # fmt: skip
     common, shared, z = (float(found[name]) for name in ("common", "shared", "z"))
-    return Errors(found["sigma"], common, shared, z, held_out)
+    return Errors(found["sigma"], common, shared, z, held_out, float(found.get("alone", 1.0)))

@@ -20,7 +20,8 @@ fades into the median of the kind,
 
 since the nearest leaf says more of a large convolution than the median of all, most of them small. Out
 there no kernel is taken to beat its roofline, which measured ones may where a cache serves them better.
-A kernel that was measured itself, in a context like this one, is moved part of the way to its own time.
+A kernel that was measured itself, in a context like this one, is moved to its own time by n / (n + 1) of the way
+where n networks held it.
 A kind that was never measured is taken for the kind of the measured kernel nearest to it in those
 dimensions (a matrix product is a matrix product by whatever name), and states an error of a factor e.
 The description is that of `hwcost.features`.
@@ -50,7 +51,7 @@ _FADE = 2.0  # doublings beyond that until the trees are trusted less
 _MINIMUM_OF_KIND = 5
 _TERMS_FROM = 15  # kernels of a kind, fewer share the terms of all
 _SHORTEST = 1e-8  # s
-_TRUST = 0.4  # how much of its own measurement a kernel is taken at, beyond what the trees learned of it
+_DOUBT = 1.0  # networks that must hold a kernel until half of what the trees do not say of it is believed
 _FAR = 0.3  # log error from which a kernel says little of its kind's terms
 _PARALLEL_FROM = 20_000  # rows
 _BINS = 255  # as many as the trees take
@@ -123,8 +124,8 @@ class Residual:
         self._bins = Bins(np.zeros((0, 0)), np.zeros(0))
         self._left: dict[bytes, float] = {}  # of kernels that were measured: what the trees leave of r
 
-    def fit(self, data: Columns, latency: Array, weight: Array) -> Residual:
-        """Fit on measured kernels; `latency` in seconds, `weight` their importance."""
+    def fit(self, data: Columns, latency: Array, weight: Array, networks: Array | None = None) -> Residual:
+        """Fit on measured kernels; `latency` in seconds, `weight` their importance, `networks` how many hold each."""
         if self.prior is None:
             self._learn_terms(data, latency, weight)
         target = np.log(latency) - self._base(data)
@@ -152,7 +153,8 @@ class Residual:
         with _threads(len(target)):
             self._trees.fit(binned, target, sample_weight=weight)
             left = target - self._trees.predict(binned)
-        self._left = dict(zip(_identities(coded), (_TRUST * left).tolist(), strict=True))
+        held = np.ones(len(left)) if networks is None else networks
+        self._left = dict(zip(_identities(coded), (left * held / (held + _DOUBT)).tolist(), strict=True))
         return self
 
     def _learn_terms(self, data: Columns, latency: Array, weight: Array) -> None:

@@ -85,6 +85,20 @@ def test_a_kernel_that_was_measured_is_known_and_any_other_is_not(measurements: 
     assert not fitted.predict(_rows(data, rest)).known.any()
 
 
+@pytest.mark.parametrize(("networks", "share"), [(1, 1 / 2), (3, 3 / 4), (99, 0.99)])
+def test_a_kernel_is_believed_by_how_many_networks_held_it(
+    measurements: Measurements, device: Device, networks: int, share: float
+) -> None:
+    """Half of what the trees leave where one did, as with one observation of a value whose prior weighs one."""
+    data, latency = _data(measurements, device)
+    distinct = np.unique(data.features, axis=0, return_index=True)[1]
+    data, latency = _rows(data, distinct), latency[distinct]
+    few, ones = Settings(iterations=1), np.ones_like(latency)
+    without = Residual(few).fit(data, latency, ones, 0 * ones).predict(data).latency
+    found = Residual(few).fit(data, latency, ones, networks * ones).predict(data).latency
+    assert np.log(found / without) == pytest.approx(share * np.log(latency / without), abs=1e-9)
+
+
 def test_errors_of_measured_kernels_are_kept_apart(measurements: Measurements, device: Device) -> None:
     data, latency = _data(measurements, device)
     one, errors = _rows(data, np.array([0])), {data.kinds[0]: 0.3, known_as(data.kinds[0]): 0.02}
