@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from hwcost.cli.common import (
     load_model,
     print_json,
     progress,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -93,8 +95,8 @@ def search(
     from hwcost.search.spaces import get_space
 
     chosen, budgets = get_space(space), _budgets(budget, model)
-    _check(budgets, model, form, dashboard)
     weighed = _across(across, model)
+    _check(budgets, model, form, confidence, weighed, dashboard)
     found = get_data(data or _DATA.get(chosen.name, "digits"), chosen, seed=seed)
     models = {m: _priced(m, chosen, runtime, threads, quantile) for m in model}
     objective = _objective(chosen, found, models, budgets, form, confidence, weighed, storage)
@@ -158,15 +160,13 @@ def _across(across: str | None, model: list[str]) -> Any:
     return dict(zip(model, weights, strict=True))
 
 
-def _check(budgets: Any, model: list[str], form: str, dashboard: bool) -> None:
+def _check(budgets: Any, model: list[str], form: Any, confidence: float, across: Any, dashboard: bool) -> None:
     """Refuse, before anything is priced or trained, what would be refused after it."""
+    from hwcost.search import LatencyObjective
     from hwcost.search.dashboard import require
-    from hwcost.search.limits import parse_budget
-    from hwcost.search.objective import FORMS
 
-    parse_budget(budgets, tuple(model))
-    if form not in FORMS:
-        raise UsageError(f"form must be one of {', '.join(FORMS)}, but got {form!r}")
+    unpriced = {name: SimpleNamespace(estimate=id) for name in model}
+    LatencyObjective(id, id, model=unpriced, budget=budgets, form=form, confidence=confidence, across=across)  # type: ignore[arg-type]
     if dashboard:
         require()
 
@@ -221,12 +221,19 @@ def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name
     import optuna
 
     from hwcost.search import run_study
-    from hwcost.search.study import open_storage
+    from hwcost.search.study import open_storage, without_password
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # the bar tells
     opened = open_storage(storage)  # what cannot be opened is told before a bar is drawn
-    with progress("searching") as bar:
-        return run_study(objective, trainings=trials, seed=seed, storage=opened, name=name, n_jobs=jobs, progress=bar)
+    try:
+        with progress("searching") as bar:
+            return run_study(
+                objective, trainings=trials, seed=seed, storage=opened, name=name, n_jobs=jobs, progress=bar
+            )
+    except KeyboardInterrupt:
+        kept = without_password(storage)
+        say(f"interrupted: the trainings that were finished are in {kept}; the same command goes on from there")
+        raise typer.Exit(130) from None
 
 
 def _publish(study: optuna.Study, objective: LatencyObjective) -> None:

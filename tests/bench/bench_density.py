@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from joblib import Parallel, delayed
 
 from hwcost import CostModel, Device, LatencyTable
 from hwcost.search import LatencyObjective, run_study
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--gpu-dtype", default="float16", help="float16 is what its tensor cores do; float32 has none")
     parser.add_argument("--trainings", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="studies at a time")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = get_space(options.space)
@@ -54,9 +56,15 @@ def main() -> None:
     if data.truth:
         truth = {name: [_point(table, *row) for row in data.truth] for name, table in tables.items()}
         _compare("the true fronts", truth, options)
+    studies = [(name, seed) for seed in range(options.seeds) for name in tables]
+    points = Parallel(n_jobs=options.jobs)(
+        delayed(_search)(options, tables[name], options.trainings, seed) for name, seed in studies
+    )
+    found = dict(zip(studies, points, strict=True))
     for seed in range(options.seeds):
-        found = {name: _search(space, data, table, options.trainings, seed) for name, table in tables.items()}
-        _compare(f"{options.trainings} trainings, seed {seed}", found, options)
+        _compare(f"{options.trainings} trainings, seed {seed}", {name: found[name, seed] for name in tables}, options)
+    every = {name: [p for seed in range(options.seeds) for p in found[name, seed]] for name in tables}
+    _compare(f"{options.seeds * options.trainings} trainings, all seeds", every, options)
 
 
 def _point(table: LatencyTable, params: Any, accuracy: float) -> Point:
@@ -64,7 +72,10 @@ def _point(table: LatencyTable, params: Any, accuracy: float) -> Point:
     return accuracy, estimate.latency, estimate.intensity
 
 
-def _search(space: Any, data: Any, table: LatencyTable, trainings: int, seed: int) -> list[Point]:
+def _search(options: argparse.Namespace, table: LatencyTable, trainings: int, seed: int) -> list[Point]:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space = get_space(options.space)
+    data = get_data(options.data, space)
     objective = LatencyObjective(space.suggest, data.evaluate, model=table, form="pareto")
     trials = [attribute_of(t) for t in run_study(objective, trainings, seed).trials if is_training(t)]
     return [(a["metric"], a["latency"], a["intensity"]) for a in trials]

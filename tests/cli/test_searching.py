@@ -37,6 +37,11 @@ def explodes(module, trial):
     if trial.number == 2:
         raise RuntimeError("out of memory")
     return train(module, trial)
+
+def stopped(module, trial):
+    if trial.number == 2:
+        raise KeyboardInterrupt
+    return train(module, trial)
 """
 
 
@@ -151,6 +156,13 @@ def test_a_training_that_raises_is_one_line_and_the_search_goes_on_from_there(ru
     assert run(*line(toy, trials="5"), "--json").json["trainings"] == 5
 
 
+def test_ctrl_c_says_what_stays(run, toy) -> None:
+    result = run(*line(toy, data=toy["--data"].replace(":train", ":stopped"), trials="5"))
+    assert (result.code, result.out) == (130, "")
+    assert "the trainings that were finished are in" in told(result)
+    assert run(*line(toy, trials="5"), "--json").json["trainings"] == 5
+
+
 def test_a_resume_with_another_model_is_refused(run, toy, tmp_path: Path) -> None:
     run(*line(toy, trials="2"))
     CostModel.analytic(Device.load("apple-m1")).save(tmp_path / "a.hwcost")
@@ -208,7 +220,9 @@ def test_a_target_that_nothing_meets_has_no_score(run, tmp_path: Path, budget: s
         ({"model": "nowhere.hwcost"}, "nowhere.hwcost"),
         ({"model": "nowhere.parquet"}, "nowhere.parquet"),
         ({"across": "best"}, "--across must be worst, or a weight above 0 for each of 1 models"),
+        ({"across": "nan"}, "across must be finite and above 0"),
         ({"form": "soft"}, "form must be one of constraint, pareto"),
+        ({"confidence": "1.5"}, "confidence must lie in .0, 1., but got 1.5"),
         ({"data": "mnist"}, "no data 'mnist'"),
     ],
 )
