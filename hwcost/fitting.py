@@ -213,7 +213,8 @@ def _fit_on(
     mean_log = np.bincount(kernel, certainty * np.log(latency), n)[known] / summed[known]
     share = np.bincount(kernel, latency / rows.total[rows.network[use]], n)[known]
     weight = np.sqrt(share / (_TREES_ERR**2 + 1.0 / summed[known]))
-    holds = np.bincount(np.unique(np.column_stack([kernel, rows.network[use]]), axis=0)[:, 0], minlength=n)
+    pairs = np.unique(kernel * len(rows.total) + rows.network[use])
+    holds = np.bincount(pairs // len(rows.total), minlength=n)
     residual = Residual(settings, prior).fit(
         _take(rows.data, known), np.exp(mean_log), weight / weight.mean(), holds[known].astype(float)
     )
