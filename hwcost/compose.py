@@ -146,7 +146,8 @@ def _kernels(
     modules = chain.from_iterable(_placed(prefix, part.modules) for prefix, part in parts)
     found = [known[row] for row in rows.tolist()]
     latency = fitted.overhead.kernels(np.array([k.latency for k in found]))
-    error = np.sqrt(fitted.common**2 + np.array([(fitted.alone * k.sigma) ** 2 + k.shared**2 for k in found]))
+    alone = [k.sigma * (fitted.alone if k.supported else 1.0) for k in found]  # what nobody measured errs as a whole
+    error = np.sqrt(fitted.common**2 + np.square(alone) + np.array([k.shared**2 for k in found]))
     numbers = zip(latency.tolist(), np.exp(fitted.z * error).tolist(), strict=True)
     return tuple([_kernel(k, module, *n) for k, module, n in zip(found, modules, numbers, strict=True)])
 

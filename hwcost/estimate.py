@@ -7,7 +7,8 @@ error of a sum of kernels with shares w_i has three parts,
     s^2 = s_common^2 + (sum_i w_i s_shared,i)^2 + sum_i w_i^2 s_i^2,       (1)
 
 where s_shared is what kernels that were never measured themselves err together, equal kernels share
-one error s_i, and the interval is t * exp(+-z s).
+one error s_i, and the interval is t * exp(+-z s). s_i is what a sum bears of a kernel's error; by itself a
+measured kind errs more (`hwcost.fitting.Errors.alone`), since clocks that charge one too much charge others too little.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class KernelEstimate:
     bound: Bound
     cost: Cost
     supported: bool  # inside the range that was measured
-    sigma: float  # standard error of log latency
+    sigma: float  # standard error of log latency, as a network bears it; the interval is that of a kernel by itself
     shared: float = 0.0  # error that it has together with all kernels that were not measured themselves
     key: str  # equal kernels have equal keys
 

@@ -58,6 +58,21 @@ def test_the_overhead_is_found(model: CostModel) -> None:
     assert (found.per_call + found.per_kernel) * 10 + found.fixed == pytest.approx(70e-6, rel=0.25)
 
 
+@pytest.mark.parametrize(("width", "measured"), [(64, True), (1 << 14, False)])
+def test_a_kernel_by_itself_errs_more_than_networks_bear_of_it(model: CostModel, width: int, measured: bool) -> None:
+    """Where it was measured at all: the error of what lies far outside is no clock's, and does not cancel."""
+    module, inputs = nn.Sequential(nn.Linear(width, width)), torch.empty(64, width, device="meta")
+    errors = model.fitted.errors
+    spreads = []
+    for alone in (1.0, 3.0):
+        fitted = replace(model.fitted, errors=replace(errors, alone=alone))
+        same = CostModel(model.target, model.runtime, fitted, model.measurements, model.settings)
+        (kernel,) = same.estimate(module.to("meta"), inputs).kernels
+        assert kernel.supported is measured
+        spreads.append(kernel.high / kernel.latency)
+    assert (spreads[1] > spreads[0]) is measured
+
+
 def test_the_parts_sum_to_the_whole(model: CostModel, unseen: Measurements) -> None:
     for network in _lowered(unseen)[:5]:
         estimate = model.estimate(network)
