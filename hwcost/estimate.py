@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from hwcost.cost import Cost
+from hwcost.cost import Cost, total
 from hwcost.graph import block_name
 
 Bound = Literal["compute", "memory"]
@@ -95,13 +95,12 @@ class Estimate:
     @cached_property
     def cost(self) -> Cost:
         """Work and traffic of all kernels."""
-        return sum((k.cost for k in self.kernels), Cost())
+        return total(k.cost for k in self.kernels)
 
-    @property
+    @cached_property
     def memory_share(self) -> float:
         """Share of the kernels' time that is spent memory-bound."""
-        total = sum(k.latency for k in self.kernels)
-        return sum(k.latency for k in self.kernels if k.bound == "memory") / total if total else 0.0
+        return self._share(k.latency for k in self.kernels if k.bound == "memory")
 
     @property
     def bound(self) -> Bound:
@@ -111,8 +110,11 @@ class Estimate:
     @property
     def support(self) -> float:
         """Share of the latency that comes from kernels inside the measured range."""
-        total = sum(k.latency for k in self.kernels)
-        return sum(k.latency for k in self.kernels if k.supported) / total if total else 0.0
+        return self._share(k.latency for k in self.kernels if k.supported)
+
+    def _share(self, latencies: Iterable[float]) -> float:
+        every = sum(k.latency for k in self.kernels)
+        return sum(latencies) / every if every else 0.0
 
     @property
     def blocks(self) -> dict[str, BlockEstimate]:
@@ -137,7 +139,7 @@ class Estimate:
             low=latency / spread,
             high=latency * spread,
             bound="memory" if 2 * memory >= sum(k.latency for k in members) else "compute",
-            cost=sum((k.cost for k in members), Cost()),
+            cost=total(k.cost for k in members),
             share=latency / self.latency if self.latency else 0.0,
         )
 
@@ -145,10 +147,10 @@ class Estimate:
 def relative_error(kernels: Iterable[KernelEstimate], common: float) -> float:
     """Standard error of the log of a sum of kernels, eq. (1)."""
     by_key: dict[str, float] = {}
-    total = shared = 0.0
+    latency = shared = 0.0
     for k in kernels:
         shared += k.latency * k.shared
         by_key[k.key] = by_key.get(k.key, 0.0) + k.latency * k.sigma
-        total += k.latency
-    own = (shared * shared + sum(x * x for x in by_key.values())) / (total * total) if total else 0.0
+        latency += k.latency
+    own = (shared * shared + sum(x * x for x in by_key.values())) / (latency * latency) if latency else 0.0
     return math.sqrt(common * common + own)
