@@ -48,6 +48,8 @@ bench: dev zoo ## speed and repeatability, each beside a peer or a limit; needs 
 	$(BIN)/python tests/bench/bench_table.py rows lookup sums cells
 	$(BIN)/python tests/bench/bench_clock.py throughput
 	$(BIN)/python tests/bench/bench_clock.py additivity
+	$(BIN)/python tests/bench/bench_model.py
+	$(BIN)/python tests/bench/bench_gate.py
 
 quickstart: venv ## the main job on this machine, start to finish
 	$(BIN)/hwcost quickstart

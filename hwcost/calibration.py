@@ -12,6 +12,9 @@ Caches    the same triad in a part of the cache. A call takes a microsecond by i
 
               B = (Q2 - Q1) / (t2 - t1).                                   (1)
 
+          Arrays of few elements are not shared out among threads: a cache of one core that is so small is measured
+          on one thread, and all threads are given that many times as much.
+
 Dispatch  a call on one element; fork-join: what a call on a few elements takes longer on all threads.
 
 All probes are visited in interleaved rounds, as networks are; a ceiling is the best of its probe's
@@ -60,6 +63,7 @@ _RUNS = 3  # a visit
 _BLOCK = 1e-3  # s; short calls are repeated to fill this
 _GEMM_SIZES = (512, 768, 1024, 1536)
 _LAST_LEVEL_TIMES = 4  # least size of a DRAM array
+_SHARED = 32768  # elements; longer elementwise calls of torch are shared out among threads (at::internal::GRAIN_SIZE)
 _NOISY = 0.05  # share of the time waited for a CPU, or spread, above which the machine was not quiet
 
 
@@ -175,6 +179,8 @@ def _cache_probes(threads: int) -> list[Probe]:
     probes, below = [], 0
     for cache in caches():
         sizes = cache_footprints(cache, below, threads)
+        if sizes is None and not cache.shared:
+            sizes = cache_footprints(cache, below, 1)
         if sizes:
             probes += [_triad(f"{cache.level} {i}", size) for i, size in enumerate(sizes)]
         below = cache.size
@@ -182,12 +188,15 @@ def _cache_probes(threads: int) -> list[Probe]:
 
 
 def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] | None:
-    """Bytes of three arrays together at two sizes; None where the levels lie too close.
+    """Bytes of three arrays together at two sizes; None where the levels lie too close, or the arrays are too short
+    to be shared out.
 
     A private cache serves one thread each, so `threads` of them hold that many times as much.
     """
     times = 1 if cache.shared else threads
     low, high = max(2 * below * threads, cache.size * times // 8), cache.size * times * 3 // 4
+    if threads > 1:
+        low = max(low, 3 * 4 * 2 * _SHARED)
     return (low, high) if high > 1.4 * low else None
 
 
@@ -197,10 +206,10 @@ def _triad(name: str, size: int) -> Probe:
 
 
 def _call_probes(threads: int) -> list[Probe]:
-    one, few = torch.ones(1), torch.ones(65536)  # elementwise calls are shared out from 32768 elements on
+    one, few = torch.ones(1), torch.ones(2 * _SHARED)
     probes = [Probe("dispatch", lambda: torch.relu(one))]
     if threads > 1:
-        parts = few[: 65536 // threads]
+        parts = few[: 2 * _SHARED // threads]
         alone = torch.empty_like(parts)
         shared = torch.empty_like(few)
         probes.append(Probe("shared", lambda: torch.add(few, few, out=shared)))
@@ -332,12 +341,14 @@ def _cache(probes: dict[str, Probe], cache: Cache, threads: int) -> MemoryCeilin
     if t2 <= t1:
         return None
     between = " and ".join(units.format(p.amount, "byte") for p in (small, large))
+    alone = threads > 1 and large.amount < 3 * 4 * 2 * _SHARED  # see `cache_footprints`
+    times = threads if alone else 1
     return MemoryCeiling(
         level=cache.level,
         threads=threads,
         size=float(cache.size),
-        measured=(large.amount - small.amount) / (t2 - t1),
-        measured_source=f"triad, slope between {between}",
+        measured=times * (large.amount - small.amount) / (t2 - t1),
+        measured_source=f"triad, slope between {between}" + (f" of one thread, times {times}" if alone else ""),
         spread=math.hypot(t1 * s1, t2 * s2) / (t2 - t1),
     )
 

@@ -14,7 +14,13 @@ from hwcost.measure.machine import Cache, allowed_cpus, caches
     [
         (Cache("L1", 32 << 10, shared=False), 0, 1, (4 << 10, 24 << 10)),
         (Cache("L2", 1 << 20, shared=False), 32 << 10, 1, (128 << 10, 768 << 10)),
-        (Cache("L2", 1 << 20, shared=False), 32 << 10, 2, (256 << 10, 1536 << 10)),  # two private caches
+        (
+            Cache("L2", 1 << 20, shared=False),
+            32 << 10,
+            2,
+            (768 << 10, 1536 << 10),
+        ),  # two private caches, arrays shared out
+        (Cache("L1", 32 << 10, shared=False), 0, 2, None),  # none of its arrays is long enough for that
         (Cache("L3", 4 << 20, shared=True), 2 << 20, 1, None),  # no room between the levels
     ],
 )
@@ -101,7 +107,7 @@ def timed_probe(name: str, amount: float, *seconds: float) -> Probe:
 
 
 def calibrated(
-    monkeypatch: pytest.MonkeyPatch, *, waited: float = 0.0, gemm: tuple[float, ...] = (1e-3,) * 12
+    monkeypatch: pytest.MonkeyPatch, *, waited: float = 0.0, gemm: tuple[float, ...] = (1e-3,) * 12, threads: int = 1
 ) -> Device:
     """A device from times that are written down: DRAM at 3 bytes a nanosecond, an L2 that noise ate, L1 and L3."""
     monkeypatch.setattr(calibration, "cpu_flags", lambda: set())
@@ -119,7 +125,7 @@ def calibrated(
         timed_probe("L2 0", 2e5, *(2e-6,) * 12),
         timed_probe("L2 1", 7e5, *(1e-6,) * 12),
     ]
-    return calibration._device({p.name: p for p in probes}, 1, pinned=True, waited=waited)
+    return calibration._device({p.name: p for p in probes}, threads, pinned=True, waited=waited)
 
 
 def test_ceilings_follow_from_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +136,12 @@ def test_ceilings_follow_from_times(monkeypatch: pytest.MonkeyPatch) -> None:
         "DRAM": pytest.approx(3e9),
     }
     assert device.host["left_out"] == "L2: noise, L3: too close to the level below"
+
+
+def test_a_private_cache_too_small_to_share_serves_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    [alone], [both] = ([m for m in calibrated(monkeypatch, threads=n).memory if m.level == "L1"] for n in (1, 2))
+    assert both.measured == 2 * alone.measured
+    assert both.measured_source.endswith("of one thread, times 2")
 
 
 def test_a_machine_that_was_not_quiet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

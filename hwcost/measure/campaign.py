@@ -25,7 +25,15 @@ from hwcost import units
 from hwcost.kernel import bucket
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
-from hwcost.measure.machine import check_threads, environment, free_memory, keep_freed_memory, pinning, worker_name
+from hwcost.measure.machine import (
+    check_device,
+    check_threads,
+    environment,
+    free_memory,
+    keep_freed_memory,
+    pinning,
+    worker_name,
+)
 from hwcost.measure.pace import pace_of
 from hwcost.measure.statistics import DRIFT
 from hwcost.measure.store import Store
@@ -106,6 +114,7 @@ def measure(
     budget: float = math.inf,
     insist: bool = True,
     skip_known: bool = False,
+    device: str = "cpu",
     progress: Progress | None = None,
     on_end: Callable[[Outcome], None] | None = None,
 ) -> Measurements:
@@ -121,10 +130,11 @@ def measure(
         threads: number of threads; they are bound to cores where the system allows it.
         store: open for writing.
         rounds: undisturbed rounds of each network, at least.
-        spread: go on, up to twice the rounds, until the spread is at most this, 0.01 or more.
+        spread: go on, up to twice the rounds, until the spread is at most this, 0.0125 or more.
         budget: wall time (s) after which no new round begins.
         insist: what is left of the budget goes to networks whose spread is above the one asked for.
         skip_known: pass over networks of a space whose kernels are all known in their contexts.
+        device: where the networks are put: "cpu", or "cuda" with torch-eager (untested on hardware).
         progress: told (rounds done, rounds planned, what it is at).
         on_end: told how the campaign went.
 
@@ -134,10 +144,11 @@ def measure(
     """
     plan = Plan(rounds=rounds, spread=spread, budget=budget, insist=insist)
     check_threads(threads)
+    check_device(device, runtime)
     chosen = get_runtime(runtime)
     keep_freed_memory()
     with pinning(threads) as pinned:
-        place = environment(chosen, threads, pinned=pinned)
+        place = environment(chosen, threads, pinned=pinned, device=device)
         campaign = Campaign(chosen, place, store, plan, progress, skip_known=skip_known)
         outcome = campaign.run(items)
     if on_end:
@@ -250,7 +261,7 @@ class Campaign:
         least, cost = free_memory() * (1 - _MEMORY_SHARE), 0.0
         for item, rounds in queue:
             try:
-                module, inputs = materialise(item.build)
+                module, inputs = materialise(item.build, self._place.versions.get("device", "cpu"))
                 self._check_memory(module, inputs)
                 session = self._runtime.prepare(module, inputs, threads=self._place.threads)
                 if self._known and not rounds and "space" in item.spec and self._known.holds(session.network):

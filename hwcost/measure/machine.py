@@ -134,8 +134,14 @@ def _kibibytes(text: str) -> int:
     return int(text.rstrip("KM")) * (1 << 20 if text.endswith("M") else 1 << 10)
 
 
-def environment(runtime: Runtime, threads: int, *, pinned: bool) -> Environment:
-    """The environment of measurements taken now, here."""
+# Raised when the clock comes to measure something else, so that measurements of then and now do not merge.
+CLOCK = 1
+
+
+def environment(runtime: Runtime, threads: int, *, pinned: bool, device: str = "cpu") -> Environment:
+    """The environment of measurements taken now, here; of the first clock and on the CPU, neither is named."""
+    unusual = {"clock": str(CLOCK)} if CLOCK > 1 else {}
+    unusual |= {"device": device} if device != "cpu" else {}
     return Environment(
         cpu=cpu_name(),
         cores=os.cpu_count() or 1,
@@ -148,6 +154,7 @@ def environment(runtime: Runtime, threads: int, *, pinned: bool) -> Environment:
             "system": f"{platform.system()} {platform.machine()}",
             "numpy": version("numpy"),
             **runtime.environment(),
+            **unusual,
         },
         host=platform.node(),
     )
@@ -170,6 +177,22 @@ def is_alive(worker: str) -> bool:
     except OSError:
         return True
     return True
+
+
+def check_device(device: str, runtime: str) -> None:
+    """Refuse a device that the runtime does not run on, or that is not here.
+
+    Raises:
+        MeasurementError: it says which devices there are.
+    """
+    import torch
+
+    if device == "cpu":
+        return
+    if device != "cuda" or runtime != "torch-eager":
+        raise MeasurementError(f"device must be 'cpu', or 'cuda' with torch-eager, but got {device!r} with {runtime}")
+    if not torch.cuda.is_available():
+        raise MeasurementError("device 'cuda' needs a GPU that torch can use, but it finds none; measure on 'cpu'")
 
 
 def check_threads(threads: int) -> None:

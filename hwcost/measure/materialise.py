@@ -25,8 +25,10 @@ _POOL = 1 << 20  # numbers
 _STEP = 7919  # numbers between the weights of one layer and the next
 
 
-def materialise(build: Callable[[], tuple[Any, tuple[Any, ...]]]) -> tuple[nn.Module, tuple[Any, ...]]:
-    """Build a network with weights and inputs on the CPU, in inference mode; meta tensors are filled."""
+def materialise(
+    build: Callable[[], tuple[Any, tuple[Any, ...]]], device: str = "cpu"
+) -> tuple[nn.Module, tuple[Any, ...]]:
+    """Build a network with weights and inputs on a device, in inference mode; meta tensors are filled."""
     with _without_random_init():
         module, inputs = build()
     was_meta = any(t.is_meta for t in (*module.parameters(), *module.buffers()))
@@ -38,8 +40,9 @@ def materialise(build: Callable[[], tuple[Any, tuple[Any, ...]]]) -> tuple[nn.Mo
             if was_meta and parameter.dim() < 2:
                 parameter.fill_(0.01 if name.endswith("bias") else 1.0)
             _fill(parameter, number)
-    module.eval().requires_grad_(requires_grad=False)
-    return module, tuple(_input(x) for x in inputs)
+    module.to(device).eval().requires_grad_(requires_grad=False)
+    filled = (_input(x) for x in inputs)
+    return module, tuple(x.to(device) if isinstance(x, torch.Tensor) else x for x in filled)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from itertools import accumulate
 from typing import Any, cast
 
 import numpy as np
@@ -139,7 +140,7 @@ class Captured:
     arguments: Sequence[Any] = ()  # of that graph
     compiled: Any = None  # torch._inductor.output_code.CompiledFxGraph
     views: set[str] = field(default_factory=set)  # nodes after decomposition that move no data
-    buffers: list[tuple[set[str], tuple[int, ...], str]] = field(default_factory=list)  # nodes, shape, dtype
+    buffers: list[tuple[set[str], tuple[int, ...], str, int]] = field(default_factory=list)  # see _note_buffers
     ticks: list[tuple[float, float]] = field(default_factory=list)  # wall and thread time (s), around each kernel
 
     @property
@@ -218,14 +219,14 @@ def _is_view(node: Any) -> bool:
 
 
 def _note_buffers(scheduled: Any, captured: Captured) -> Any:
-    """Remember the buffers that generated kernels write, with the nodes they come from."""
+    """Remember what generated kernels write: nodes it comes from, shape, dtype, and the library calls before it."""
+    calls = 0
     for fused in scheduled:
-        for node in fused.get_nodes():
-            buffer = node.node
-            if type(buffer).__name__ == "ComputedBuffer":
-                shape = tuple(int(n) for n in buffer.get_size())
-                dtype = str(buffer.get_dtype()).removeprefix("torch.")
-                captured.buffers.append(({n.name for n in buffer.get_origins()}, shape, dtype))
+        calls += fused.is_extern()
+        for buffer in (n.node for n in fused.get_nodes() if type(n.node).__name__ == "ComputedBuffer"):
+            shape = tuple(int(n) for n in buffer.get_size())
+            dtype = str(buffer.get_dtype()).removeprefix("torch.")
+            captured.buffers.append(({n.name for n in buffer.get_origins()}, shape, dtype, calls))
     return scheduled
 
 
@@ -287,17 +288,19 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
         elif graph.ops[number].state != "free":
             groups[home].ops.append(numbers[number][0])
     apart = {n for n, parts in enumerate(numbers) if len(parts) > 1}
-    for nodes, shape, dtype in captured.buffers:
-        home = next((i for i, k in enumerate(kernels) if k.generated and nodes <= k.nodes), -1)
+    before = list(accumulate(not k.generated for k in kernels))
+    for nodes, shape, dtype, calls in captured.buffers:
+        able = [(before[i] != calls, i) for i, k in enumerate(kernels) if k.generated and nodes <= k.nodes]
+        home = min(able, default=(False, -1))[1]
         work = {o for node in nodes - captured.views for o in ops(node)}
         called = {o for o in work if not kernels[homes[o]].generated} if home >= 0 else set()
         read_by = called or {o for node in nodes for o in ops(node)}
         if home >= 0 and read_by - apart and (called or not work & kernels[home].work):
             number = max(read_by - apart)
             groups[home].copies.append(_copy(numbers[number][0], shape, dtype, whole))
-    if not all(g.ops or g.copies for g in groups):
-        at = next(i for i, g in enumerate(groups) if not (g.ops or g.copies))
-        raise RuntimeError(f"every kernel must hold an op, but {list(captured.kernels)[at]} holds none")
+    for name, group in zip(captured.kernels, groups, strict=True):
+        if not (group.ops or group.copies):
+            raise RuntimeError(f"every kernel must hold an op, but {name} holds none")
     return groups, whole
 
 

@@ -1,6 +1,6 @@
 """How far the clock can be trusted, on the machine it runs on. Prints a table; asserts nothing.
 
-    python tests/bench/bench_clock.py repeatability --runtime onnxruntime --pause 600 [--threads 2] [--burn]
+    python tests/bench/bench_clock.py repeatability --of onnxruntime:1 torch-eager:1 [--pause 600] [--burn]
     python tests/bench/bench_clock.py additivity --runtime torch-eager
     python tests/bench/bench_clock.py throughput --runtime torch-eager
     python tests/bench/bench_clock.py processes --store postgresql://user@host/name --processes 4
@@ -88,18 +88,28 @@ def thirty() -> Iterator[Item]:
 
 
 def repeatability(options: argparse.Namespace) -> None:
-    """Two campaigns over the same networks, a pause apart, each in a process of its own as on different hours; with
-    --burn a third one, beside a process that takes its core for half of the time."""
-    first = _in_process(options)
-    print(f"pause of {options.pause} s", flush=True)
-    time.sleep(options.pause)
-    second = _in_process(options)
-    _compare(first, second, f"{options.runtime}, {options.threads} thread(s)")
-    if options.burn:
-        burner = _burner()
-        third = _in_process(options)
-        burner.terminate()
-        _compare(second, third, "the same beside a process that burns a core for half of the time")
+    """Two campaigns over the same networks for each target, at least a pause apart, each in a process of its own as on
+    different hours; with --burn a third one, beside a process that takes its core for half of the time."""
+    first = {}
+    for target in options.of:
+        first[target] = _of(options, target), time.monotonic()
+    for target, (before, ended) in first.items():
+        time.sleep(max(0.0, ended + options.pause - time.monotonic()))
+        waited = time.monotonic() - ended
+        second = _of(options, target)
+        _compare(before, second, f"{target}, {waited / 60:.0f} minutes apart")
+        if options.burn:
+            burner = _burner()
+            third = _of(options, target)
+            burner.terminate()
+            _compare(second, third, f"{target}, beside a process that burns a core for half of the time")
+
+
+def _of(options: argparse.Namespace, target: str) -> Measurements:
+    """The thirty networks on "runtime:threads"."""
+    runtime, _, threads = target.partition(":")
+    place = {"runtime": runtime, "threads": int(threads or 1)}
+    return _in_process(argparse.Namespace(**{**vars(options), **place}))
 
 
 def _compare(first: Measurements, second: Measurements, what: str) -> None:
@@ -230,6 +240,7 @@ def main() -> None:
     parser.add_argument("bench", choices=benches)
     parser.add_argument("--runtime", default="torch-eager")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--of", nargs="+", default=["torch-eager:1"], help="of repeatability: runtime:threads")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--spread", type=float, default=0.02)
     parser.add_argument("--pause", type=float, default=600.0)

@@ -11,8 +11,9 @@ import time
 
 import pytest
 
-from hwcost.measure import machine
+from hwcost.measure import MeasurementError, machine
 from hwcost.measure.machine import Watch, allowed_cpus, idlest, pinning
+from hwcost.runtimes import get_runtime
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux shows")
 
@@ -122,3 +123,32 @@ print(min(faults[1:]))
         pytest.skip("the C library is not glibc")
     kept = subprocess.run([sys.executable, "-c", program, "keep"], capture_output=True, text=True, check=True)
     assert int(kept.stdout) < 100
+
+
+# -- what tells environments apart --------------------------------------------------------------------------
+
+
+def test_measurements_of_another_clock_or_device_do_not_merge(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = get_runtime("torch-eager")
+    now = machine.environment(runtime, 1, pinned=False)
+    there = machine.environment(runtime, 1, pinned=False, device="cuda")
+    monkeypatch.setattr(machine, "CLOCK", 2)
+    later = machine.environment(runtime, 1, pinned=False)
+    assert now.differences(later) == {"versions.clock": (None, "2")}
+    assert now.differences(there) == {"versions.device": (None, "cuda")}
+
+
+@pytest.mark.parametrize(
+    ("device", "runtime", "message"),
+    [
+        ("cuda", "onnxruntime", "device must be 'cpu', or 'cuda' with torch-eager, but got 'cuda' with onnxruntime"),
+        ("mps", "torch-eager", "device must be 'cpu', or 'cuda' with torch-eager, but got 'mps' with torch-eager"),
+        ("cuda", "torch-eager", "device 'cuda' needs a GPU"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(
+    device: str, runtime: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(MeasurementError, match=message):
+        machine.check_device(device, runtime)

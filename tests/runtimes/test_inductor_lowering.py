@@ -37,6 +37,7 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             nn.Conv2d(16, 24, 3), nn.BatchNorm2d(24), nn.SiLU(inplace=True), nn.Conv2d(24, 8, 1), nn.ReLU(inplace=True),
             nn.Conv2d(8, 16, 1), nn.BatchNorm2d(16), nn.ReLU6(inplace=True)), MAP),
     "sum of branches": (lambda: nn.Sequential(Residual(nn.Conv2d(16, 16, 3, padding=1)), nn.ReLU()), MAP),
+    "a convolution's own result": (lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)), MAP),
     "depthwise": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Hardswish(), nn.Conv2d(16, 24, 1)), MAP),
     "pool and classifier": (
         lambda: nn.Sequential(nn.Conv2d(16, 24, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)), MAP),
