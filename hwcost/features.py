@@ -150,17 +150,18 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
     out = op.outputs[0] if op.outputs else op.inputs[0]
     first = op.inputs[0] if op.inputs else out
     tensors = [t for o in kernel.ops for t in o.inputs]
+    channels = _channels(op, first, out)
     return (
         float(len(kernel.ops)), float(len({o.kind for o in kernel.ops[1:]})),
-        *_extent(op, first, out), *_window_features(op, first, out), *_alignment(op, first, out),
+        *_extent(op, first, out, channels), *_window_features(op, channels), *_alignment(op, out, channels),
         float(sum(t.layout != "contiguous" for t in tensors)), _LAYOUTS.get(first.layout, 1.0),
         _LAYOUTS.get(out.layout, 1.0), *_permutation(op, first), float(ITEMSIZE[first.dtype]), float(len(tensors)),
         float(any(o.param("in_place") is True for o in kernel.ops)),
     )  # fmt: skip
 
 
-def _extent(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
-    channels_in, channels_out = _channels(op, first, out)
+def _extent(op: OpSpec, first: TensorSpec, out: TensorSpec, channels: tuple[int, int]) -> tuple[float, ...]:
+    channels_in, channels_out = channels
     height, width = (out.shape[-2], out.shape[-1]) if len(out.shape) >= 4 else (1, 1)
     depth = cost_of(op)[0].macs / max(out.numel, 1)
     sizes = (depth, channels_out, channels_in, out.numel // channels_out, height, width)
@@ -169,23 +170,22 @@ def _extent(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]
     return (*(math.log2(1 + v) for v in sizes), batch, float(len(out.shape)), *(math.log2(1 + v) for v in more))
 
 
-def _window_features(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
+def _window_features(op: OpSpec, channels: tuple[int, int]) -> tuple[float, ...]:
     filters = next((t.shape[2:] for t in op.inputs[1:2] if t.name == "weight" and len(t.shape) > 2), ())
     window = math.prod(filters) if filters else _window(op)
-    channels_in, channels_out = _channels(op, first, out)
     groups = _scalar(op.param("groups", 1))
     padding = op.param("padding", 0)
     before = float(max(filters, default=1) // 2) if padding == "same" else _scalar(padding, low=0.0)
     return (
         math.log2(1 + window), *(math.log2(_scalar(op.param(name, 1))) for name in ("stride", "dilation", "groups")),
         before, float(filters[-1] if filters else 1),
-        *(math.log2(max(c / groups, 1)) for c in (channels_in, channels_out)),
+        *(math.log2(max(c / groups, 1)) for c in channels),
     )  # fmt: skip
 
 
-def _alignment(op: OpSpec, first: TensorSpec, out: TensorSpec) -> tuple[float, ...]:
+def _alignment(op: OpSpec, out: TensorSpec, channels: tuple[int, int]) -> tuple[float, ...]:
     """How channels and rows fill the vectors and blocks of vectors that kernels work with."""
-    channels_in, channels_out = _channels(op, first, out)
+    channels_in, channels_out = channels
     groups = int(_scalar(op.param("groups", 1)))
     each_in, each_out, last = max(channels_in // groups, 1), max(channels_out // groups, 1), _last(out)
     return (

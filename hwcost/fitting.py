@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear, minimize
 
@@ -19,7 +20,7 @@ from hwcost.kernel import Kernel, bucket
 from hwcost.measure import Measurements
 from hwcost.measure.clock import quiet_interpreter
 from hwcost.measure.statistics import DRIFT
-from hwcost.residual import Residual, Settings, known_as
+from hwcost.residual import Residual, Settings, known_as, one_thread
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -150,14 +151,18 @@ def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings,
     predicted_row = np.zeros_like(rows.latency)
     predicted = np.zeros_like(rows.total)
     known = np.zeros(len(rows.latency), dtype=bool)
-    for fold in range(FOLDS):
+
+    def leave_out(fold: int) -> None:
         train = folds != fold
-        residual, overhead = _fit_on(rows, train, settings, prior)
-        found = residual.predict(rows.data)
+        with one_thread():  # each fold has one
+            residual, overhead = _fit_on(rows, train, settings, prior)
+            found = residual.predict(rows.data)
         times, test_rows = found.latency[rows.kernel], ~train[rows.network]
         known[test_rows] = found.known[rows.kernel][test_rows]
         predicted_row[test_rows] = overhead.kernels(times[test_rows])
         predicted[~train] = _compose(times, rows, overhead)[~train]
+
+    Parallel(n_jobs=-1, require="sharedmem")(delayed(leave_out)(fold) for fold in range(FOLDS))
     sigma = _errors_by_kind(rows, predicted_row, known)
     own = _own_error(rows, predicted_row, sigma, known)
     unknown = np.bincount(rows.network, predicted_row * ~known, len(predicted)) / np.maximum(
@@ -172,15 +177,17 @@ def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings,
 
 
 def _rows(measurements: Measurements, target: Target) -> _Rows:
-    distinct: dict[tuple[Kernel, int, int], int] = {}
+    distinct: dict[tuple[int, int, int], int] = {}
+    kernels = _Numbered()
     kernel, network, latency = [], [], []
     for number, n in enumerate(measurements.networks):
-        reach = reach_of(sum(m.kernel.cost.bytes for m in n.kernels), target.device)
-        for m in n.kernels:
-            kernel.append(distinct.setdefault((m.kernel, bucket(m.distance), reach), len(distinct)))
+        held = [kernels.number(m.kernel) for m in n.kernels]
+        reach = reach_of(sum(kernels.bytes[k] for k in held), target.device)
+        for k, m in zip(held, n.kernels, strict=True):
+            kernel.append(distinct.setdefault((k, bucket(m.distance), reach), len(distinct)))
             network.append(number)
             latency.append(m.timing.latency)
-    pairs = [(k, (1 << b) - 1 if b > 0 else b) for k, b, _ in distinct]
+    pairs = [(kernels.distinct[k], (1 << b) - 1 if b > 0 else b) for k, b, _ in distinct]
     return _Rows(
         columns(pairs, target, [reach for _, _, reach in distinct]),
         np.array(kernel, dtype=np.int64),
@@ -191,6 +198,27 @@ def _rows(measurements: Measurements, target: Target) -> _Rows:
         np.clip(np.nan_to_num([n.timing.spread for n in measurements.networks], nan=1.0), DRIFT, 1.0),
         np.array([n.is_lone for n in measurements.networks], dtype=bool),
     )
+
+
+class _Numbered:
+    """Kernels by value, and the bytes that each moves. A kernel that is the same object is not looked at again: two
+    are compared tensor by tensor, and measurements hold each hundreds of times."""
+
+    def __init__(self) -> None:
+        self.distinct: list[Kernel] = []
+        self.bytes: list[int] = []
+        self._by_value: dict[Kernel, int] = {}
+        self._by_id: dict[int, int] = {}
+
+    def number(self, kernel: Kernel) -> int:
+        """Of the kernel, counted from 0 as they come; whoever calls keeps the kernel alive."""
+        found = self._by_id.get(id(kernel))
+        if found is None:
+            found = self._by_id[id(kernel)] = self._by_value.setdefault(kernel, len(self.distinct))
+            if found == len(self.distinct):
+                self.distinct.append(kernel)
+                self.bytes.append(kernel.cost.bytes)
+        return found
 
 
 def _folds(n: int, seed: int) -> Ints:

@@ -29,11 +29,10 @@ The description is that of `hwcost.features`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +105,22 @@ def _edges(column: Array, weight: Array) -> Array:
     return np.unique(column[order][below.searchsorted(below[-1] * np.arange(1, _BINS) / _BINS)])
 
 
+class Left:
+    """What the trees leave of r of each kernel that was measured, found by its coded features."""
+
+    def __init__(self, coded: Array, left: Array) -> None:
+        # of kernels that look the same, the last one counts
+        self._known, last = np.unique(_identities(coded)[::-1], return_index=True)
+        self._left = left[::-1][last]
+
+    def __call__(self, coded: Array) -> tuple[NDArray[np.bool_], Array]:
+        """Which kernels were measured, and what is left of them: 0 of the others."""
+        wanted = _identities(coded)
+        place = np.minimum(self._known.searchsorted(wanted), max(len(self._known) - 1, 0))
+        known = self._known[place] == wanted if len(self._known) else np.zeros(len(wanted), dtype=bool)
+        return known, np.where(known, self._left[place], 0.0) if len(self._known) else np.zeros(len(wanted))
+
+
 class Residual:
     """Gradient boosting on log(t / t_kind), eq. (1)."""
 
@@ -122,7 +137,7 @@ class Residual:
         self._sigma_all = UNSEEN_SIGMA
         self._trees: HistGradientBoostingRegressor | None = None
         self._bins = Bins(np.zeros((0, 0)), np.zeros(0))
-        self._left: dict[bytes, float] = {}  # of kernels that were measured: what the trees leave of r
+        self._left = Left(np.zeros((0, 0)), np.zeros(0))
 
     def fit(self, data: Columns, latency: Array, weight: Array, networks: Array | None = None) -> Residual:
         """Fit on measured kernels; `latency` in seconds, `weight` their importance, `networks` how many hold each."""
@@ -154,7 +169,7 @@ class Residual:
             self._trees.fit(binned, target, sample_weight=weight)
             left = target - self._trees.predict(binned)
         held = np.ones(len(left)) if networks is None else networks
-        self._left = dict(zip(_identities(coded), (left * held / (held + _DOUBT)).tolist(), strict=True))
+        self._left = Left(coded, left * held / (held + _DOUBT))
         return self
 
     def _learn_terms(self, data: Columns, latency: Array, weight: Array) -> None:
@@ -182,7 +197,7 @@ class Residual:
         if self._trees is None or not n:
             none = np.zeros(n, dtype=bool)
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none)
-        known = np.array([identity in self._left for identity in _identities(self._coded(data))], dtype=bool)
+        known, _ = self._left(self._coded(data))
         own = self._outside(data)
         outside = own if self.prior is None else np.minimum(own, self.prior._outside(data))
         errors = dict(self._sigmas) | dict(sigma or {})
@@ -212,7 +227,7 @@ class Residual:
         coded = self._coded(akin)
         with _threads(len(data.kinds)):
             trees = self._trees.predict(self._bins(coded))
-        trees += np.array([self._left.get(identity, 0.0) for identity in _identities(coded)])
+        trees += self._left(coded)[1]
         fade = np.exp2(-np.maximum(outside - _FADE, 0.0))
         return np.asarray(fade * trees + (1 - fade) * median)
 
@@ -249,7 +264,13 @@ class Residual:
 def _threads(rows: int) -> AbstractContextManager[object]:
     """One thread for small data: waking the others costs more than they bring, most of all on a
     machine that is busy with something else."""
-    return _pools().limit(limits=1, user_api="openmp") if rows < _PARALLEL_FROM else nullcontext()
+    return one_thread() if rows < _PARALLEL_FROM else nullcontext()
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """No threads of the trees' own."""
+    limited: AbstractContextManager[object] = _pools().limit(limits=1, user_api="openmp")
+    return limited
 
 
 @lru_cache(maxsize=1)
@@ -268,9 +289,21 @@ def _terms(data: Columns) -> Array:
     return np.column_stack([data.compute_time, data.streams, np.full(len(data.kinds), 1e-6)])
 
 
-def _identities(coded: Array) -> Iterator[bytes]:
-    """What is equal for equal kernels in equal context."""
-    return (blake2b(row.tobytes(), digest_size=8).digest() for row in np.ascontiguousarray(coded))
+def _identities(coded: Array) -> NDArray[np.uint64]:
+    """Numbers that are equal for equal kernels in equal context, and for others once in 2^64; [n].
+
+    The bits of each column are mixed as in the finaliser of MurmurHash3 and of SplitMix64, since few of a short
+    number's bits are set, then weighted by odd numbers of their own and summed.
+    """
+    bits = np.ascontiguousarray(coded, dtype=np.float64).view(np.uint64)
+    odd = np.random.default_rng(0).integers(1 << 63, size=coded.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    return _mixed((_mixed(bits) * odd).sum(axis=1, dtype=np.uint64))
+
+
+def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        bits = (bits ^ (bits >> np.uint64(33))) * np.uint64(factor)
+    return bits ^ (bits >> np.uint64(33))
 
 
 def _least_squares(relative: Array, weight: Array, prior: tuple[Array, Array]) -> Array:

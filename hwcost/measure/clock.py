@@ -197,9 +197,10 @@ def timed(session: Runs) -> tuple[float, float]:
 
 @contextmanager
 def quiet_interpreter() -> Iterator[None]:
-    """No garbage collection inside."""
+    """No garbage collection inside, and one before: none where it is off already."""
     was = gc.isenabled()
-    gc.collect()
+    if was:
+        gc.collect()
     gc.disable()
     try:
         yield

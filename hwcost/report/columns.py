@@ -9,12 +9,15 @@ from statistics import median
 from hwcost import units
 
 
-def column(title: str, values: Sequence[float | None], dimension: units.Dimension) -> tuple[str, list[str]]:
+def column(
+    title: str, values: Sequence[float | None], dimension: units.Dimension, like: Sequence[float | None] = ()
+) -> tuple[str, list[str]]:
     """The head "title (unit)" and the aligned numbers of a column of SI values; None and NaN become "-".
 
-    The unit is the one of the median; what would round to nothing there is printed as "<0.01".
+    The unit is the one of the median, or of that of the column beside which it stands (`like`); what would round to
+    nothing there is printed as "<0.01".
     """
-    known = [v for v in values if v is not None and math.isfinite(v) and v > 0]
+    known = [v for v in (like or values) if v is not None and math.isfinite(v) and v > 0]
     symbol = units.format(median(known) if known else 0.0, dimension).split()[1]
     size = units.parse(f"1 {symbol}", dimension)
     middle = median(known) / size if known else 1.0

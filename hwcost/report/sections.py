@@ -81,13 +81,14 @@ def _verified(r: QuickstartResult) -> str:
 
 def _verification(winners: Sequence[Winner], best: int) -> str:
     rows = [w.comparison for w in winners]
+    predicted = [r.predicted for r in rows]
     columns: list[Column] = [
         ("architecture", [escape(w.name) for w in winners]),
         ("accuracy>", [percent(w.accuracy) for w in winners]),
-        _column("predicted", [r.predicted for r in rows], "second"),
-        _column("low", [r.low for r in rows], "second"),
-        _column("high", [r.high for r in rows], "second"),
-        _column("measured", [r.measured for r in rows], "second"),
+        _column("predicted", predicted, "second"),
+        _column("low", [r.low for r in rows], "second", predicted),
+        _column("high", [r.high for r in rows], "second", predicted),
+        _column("measured", [r.measured for r in rows], "second", predicted),
         ("clock>", [f"±{percent(r.spread)}" for r in rows]),
         ("error>", [f"{100 * r.error:+.1f} %" for r in rows]),
         ("inside", [_verdict(r.low <= r.measured <= r.high) for r in rows]),
@@ -97,8 +98,10 @@ def _verification(winners: Sequence[Winner], best: int) -> str:
     return table_html(columns, best=best)
 
 
-def _column(title: str, values: Sequence[float | None], dimension: units.Dimension) -> Column:
-    head, cells = column(title, values, dimension)
+def _column(
+    title: str, values: Sequence[float | None], dimension: units.Dimension, like: Sequence[float | None] = ()
+) -> Column:
+    head, cells = column(title, values, dimension, like)
     return f"{head}>", [escape(cell) for cell in cells]
 
 

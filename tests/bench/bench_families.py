@@ -101,6 +101,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200, help="of each space")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument(
+        "--spread", type=float, default=float("inf"), help="up to twice the rounds, until it is so small"
+    )
     parser.add_argument("--store", default="families.db")
     parser.add_argument("--part", type=int, nargs=2, metavar=("FIRST", "END"), help="measure only these, of all")
     parser.add_argument("--measured", action="store_true", help="only what the store has already")
@@ -112,7 +115,8 @@ def main() -> None:
     store = Store.open(options.store, create=True)
     if options.part:
         part = items[slice(*options.part)]
-        measure(part, runtime=options.runtime, threads=options.threads, store=store, rounds=options.rounds)
+        plan = {"rounds": options.rounds, "spread": options.spread}
+        measure(part, runtime=options.runtime, threads=options.threads, store=store, **plan)
         return
     if not options.measured:
         in_fresh_processes(len(items))

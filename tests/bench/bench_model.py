@@ -2,9 +2,9 @@
 
     python tests/bench/bench_model.py [--store designed.db --device here.toml] [--kernels 20000]
 
-Without a store the fit is of random networks of the simulated machine of tests/model/conftest.py. CPU seconds of
-one thread, the best of some runs; a busy machine shows in the wall time beside them. The fit and the cold
-load run once.
+Without a store the fit is of random networks of the simulated machine of tests/model/conftest.py. The ratio is of wall
+time, the best of some runs; CPU seconds stand beside it: more of them where threads share the work (a fit's folds, large
+trees), fewer where the machine was busy with something else. The fit and the cold load run once.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ if __name__ == "__main__":
             data = measured(arguments.store, arguments.device, arguments.kernels)
         else:
             data = simulated(arguments.kernels)
-        print(f"{'':52}{'CPU s':>10}{'wall s':>10}{'bar s':>9}{'CPU / bar':>11}")
+        print(f"{'':52}{'CPU s':>10}{'wall s':>10}{'bar s':>9}{'wall / bar':>11}")
         for what, bar, work, runs in lines(*data, Path(place)):
             cpu, wall = clocked(work, runs)
-            print(f"{what:52}{cpu:10.4f}{wall:10.4f}{bar:9.3f}{cpu / bar:11.2f}", flush=True)
+            print(f"{what:52}{cpu:10.4f}{wall:10.4f}{bar:9.3f}{wall / bar:11.2f}", flush=True)

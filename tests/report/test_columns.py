@@ -26,6 +26,12 @@ def test_column(values, head, cells):
     assert column("t", values, "second") == (head, cells)
 
 
+def test_columns_beside_each_other_have_one_unit():
+    predicted, low = [1.1e-3, 2.0e-3, 3.0e-3], [0.9e-3, 0.95e-3, 2.8e-3]
+    assert column("low", low, "second")[0] == "low (µs)"
+    assert column("low", low, "second", predicted) == ("low (ms)", ["0.90", "0.95", "2.80"])
+
+
 def test_column_of_another_dimension():
     assert column("macs", [16_800_000, 520], "mac")[0] in ("macs (MMAC)", "macs (kMAC)")
 
