@@ -3,8 +3,8 @@
     python tests/bench/bench_model.py [--store designed.db --device here.toml] [--kernels 20000]
 
 Without a store the fit is of random networks of the simulated machine of tests/model/conftest.py. The ratio is of wall
-time, the best of some runs; CPU seconds stand beside it: more of them where threads share the work (a fit's folds, large
-trees), fewer where the machine was busy with something else. The fit and the cold load run once.
+time, the best of some runs; CPU seconds stand beside it: more of them where threads share the work (a fit's folds,
+large trees), fewer where the machine was busy with something else. The fit and the cold load run once.
 """
 
 from __future__ import annotations
