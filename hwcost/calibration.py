@@ -194,10 +194,14 @@ def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] 
     A private cache serves one thread each, so `threads` of them hold that many times as much.
     """
     times = 1 if cache.shared else threads
-    low, high = max(2 * below * threads, cache.size * times // 8), cache.size * times * 3 // 4
-    if threads > 1:
-        low = max(low, 3 * 4 * 2 * _SHARED)
+    low = max(2 * below * threads, cache.size * times // 8, _shared_from(threads))
+    high = cache.size * times * 3 // 4
     return (low, high) if high > 1.4 * low else None
+
+
+def _shared_from(threads: int) -> int:
+    """Bytes of three arrays together from which each thread gets a part; 0 for one, which needs no sharing."""
+    return 3 * 4 * threads * _SHARED if threads > 1 else 0
 
 
 def _triad(name: str, size: int) -> Probe:
@@ -206,10 +210,10 @@ def _triad(name: str, size: int) -> Probe:
 
 
 def _call_probes(threads: int) -> list[Probe]:
-    one, few = torch.ones(1), torch.ones(2 * _SHARED)
+    one, few = torch.ones(1), torch.ones(threads * _SHARED)
     probes = [Probe("dispatch", lambda: torch.relu(one))]
     if threads > 1:
-        parts = few[: 2 * _SHARED // threads]
+        parts = few[:_SHARED]
         alone = torch.empty_like(parts)
         shared = torch.empty_like(few)
         probes.append(Probe("shared", lambda: torch.add(few, few, out=shared)))
@@ -341,7 +345,7 @@ def _cache(probes: dict[str, Probe], cache: Cache, threads: int) -> MemoryCeilin
     if t2 <= t1:
         return None
     between = " and ".join(units.format(p.amount, "byte") for p in (small, large))
-    alone = threads > 1 and large.amount < 3 * 4 * 2 * _SHARED  # see `cache_footprints`
+    alone = large.amount < _shared_from(threads)
     times = threads if alone else 1
     return MemoryCeiling(
         level=cache.level,

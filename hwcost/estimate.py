@@ -77,9 +77,8 @@ class Estimate:
         """An estimate that shares what `like` says besides `values`, and makes its kernels when they are
         first asked for: a search asks for the latency of thousands of networks and for the kernels of few."""
         new = object.__new__(cls)
-        new.__dict__.update(like.__dict__)
-        new.__dict__.pop("kernels", None)
-        new.__dict__.update(values, _make=kernels)
+        shared = {name: like.__dict__[name] for name in cls.__dataclass_fields__ if name != "kernels"}
+        new.__dict__.update(shared | values, _make=kernels)  # nothing that `like` has derived from its kernels
         return new
 
     def __getattr__(self, name: str) -> Any:

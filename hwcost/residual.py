@@ -116,9 +116,9 @@ class Left:
     def __call__(self, coded: Array) -> tuple[NDArray[np.bool_], Array]:
         """Which kernels were measured, and what is left of them: 0 of the others."""
         wanted = _identities(coded)
-        place = np.minimum(self._known.searchsorted(wanted), max(len(self._known) - 1, 0))
-        known = self._known[place] == wanted if len(self._known) else np.zeros(len(wanted), dtype=bool)
-        return known, np.where(known, self._left[place], 0.0) if len(self._known) else np.zeros(len(wanted))
+        place = np.minimum(self._known.searchsorted(wanted), len(self._known) - 1)
+        known = self._known[place] == wanted
+        return known, np.where(known, self._left[place], 0.0)
 
 
 class Residual:
@@ -292,8 +292,9 @@ def _terms(data: Columns) -> Array:
 def _identities(coded: Array) -> NDArray[np.uint64]:
     """Numbers that are equal for equal kernels in equal context, and for others once in 2^64; [n].
 
-    The bits of each column are mixed as in the finaliser of MurmurHash3 and of SplitMix64, since few of a short
-    number's bits are set, then weighted by odd numbers of their own and summed.
+    The bits of each column are mixed as in the finaliser of MurmurHash3, since few of a short number's bits are set,
+    then weighted by odd numbers of their own and summed. (pandas hashes rows too, but takes longer to begin than a
+    network takes to be estimated.)
     """
     bits = np.ascontiguousarray(coded, dtype=np.float64).view(np.uint64)
     odd = np.random.default_rng(0).integers(1 << 63, size=coded.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)

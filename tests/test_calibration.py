@@ -20,6 +20,7 @@ from hwcost.measure.machine import Cache, allowed_cpus, caches
             2,
             (768 << 10, 1536 << 10),
         ),  # two private caches, arrays shared out
+        (Cache("L2", 1 << 20, shared=False), 32 << 10, 8, (3 << 20, 6 << 20)),  # 32768 elements for each of eight
         (Cache("L1", 32 << 10, shared=False), 0, 2, None),  # none of its arrays is long enough for that
         (Cache("L3", 4 << 20, shared=True), 2 << 20, 1, None),  # no room between the levels
     ],

@@ -249,7 +249,7 @@ def test_a_spread_asked_for_is_waited_for_but_not_for_ever() -> None:
 
 
 def test_a_budget_of_time_is_spent_until_the_spread_asked_for_is_reached(store: Store, tmp_path: Path) -> None:
-    """Twice the rounds are what each gets at first; nothing measured repeats to the 1 % that is the least spread."""
+    """Twice the rounds are what each gets at first; nothing measured repeats to the 1.25 % that is the least spread."""
     start = time.monotonic()
     found = measure(list(networks.items(2)), store=store, rounds=2, spread=0.0125, budget=8.0)
     assert time.monotonic() - start < 60
