@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hwcost import CostModel, Device
+from hwcost.estimate import Estimate
 from hwcost.measure import Measurements
 from hwcost.model import ModelError
 
@@ -274,3 +275,11 @@ def test_a_prior_says_what_was_not_measured_here(
 def test_the_roofline_alone_is_no_prior(measurements: Measurements, device: Device) -> None:
     with pytest.raises(ModelError, match="a prior must be a fitted model"):
         CostModel.fit(measurements, device=device, prior=CostModel.analytic(device))
+
+
+def test_an_estimate_that_is_made_later_derives_its_own_work(model: CostModel, unseen: Measurements) -> None:
+    small, large = sorted((model.estimate(n) for n in _lowered(unseen)[:8]), key=lambda e: e.cost.flops)[::7]
+    assert small.memory_share >= 0  # known to it from now on, as its cost is
+    made = Estimate.later(lambda: large.kernels, small, latency=large.latency)
+    assert (made.cost, made.memory_share, made.latency) == (large.cost, large.memory_share, large.latency)
+    assert made.cost != small.cost

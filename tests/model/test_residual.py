@@ -11,7 +11,7 @@ import pytest
 from hwcost.device import Device
 from hwcost.features import NAMES, Columns, Target, columns
 from hwcost.measure import Measurements
-from hwcost.residual import Residual, Settings, known_as
+from hwcost.residual import Residual, Settings, _identities, known_as
 
 
 def _data(measurements: Measurements, device: Device):  # type: ignore[no-untyped-def]
@@ -108,3 +108,14 @@ def test_errors_of_measured_kernels_are_kept_apart(measurements: Measurements, d
         for rows in (np.arange(len(latency)), others)
     )
     assert (everything.sigma, less.sigma) == ([0.02], [0.3])
+
+
+def test_rows_of_small_numbers_have_one_identity_each_and_equal_rows_the_same() -> None:
+    """Few bits of such numbers are set, and columns that change places are another kernel."""
+    rows = np.unique(np.random.default_rng(0).integers(0, 4, (20_000, 8)).astype(float) / 2, axis=0)
+    found = _identities(rows)
+    assert len(np.unique(found)) == len(rows)
+    np.testing.assert_array_equal(_identities(rows[::-1].copy()), found[::-1])
+    assert len(np.intersect1d(_identities(rows[:, ::-1].copy()), found)) == len(
+        {tuple(r) for r in rows[:, ::-1].tolist()} & {tuple(r) for r in rows.tolist()}
+    )
