@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from hwcost.compose import Part, Whole
@@ -34,6 +35,17 @@ def like(site: Any) -> str:
     return getattr(site, "like", "")
 
 
+class _Reading:
+    """Numbers the values that some decisions have had together; sites that share the decisions read them once."""
+
+    def __init__(self, decisions: tuple[str, ...]) -> None:
+        self._values: Callable[[Mapping[str, Any]], Any] = itemgetter(*decisions) if decisions else lambda _: None
+        self._numbers: dict[Any, int] = {}
+
+    def __call__(self, full: Mapping[str, Any]) -> int:
+        return self._numbers.setdefault(self._values(full), len(self._numbers))
+
+
 class Assembler:
     """Remembers the blocks of one space. `lower` traces and lowers a module, `price` predicts parts of networks of
     some reach, `reach` tells it from a network's traffic (byte)."""
@@ -47,9 +59,12 @@ class Assembler:
     ) -> None:
         self.space = space
         self._lower, self._price, self._reach = lower, price, reach
-        self._placed: dict[str, dict[tuple[Any, ...], Placing | None]] = {site.name: {} for site in space.sites}
+        self._readings = {site.decisions: _Reading(site.decisions) for site in space.sites}
+        self._placed: dict[str, dict[int, Placing | None]] = {site.name: {} for site in space.sites}
         self._defaults = {d.name: d.choices[0] for d in space.decisions}
+        self._placings_met: dict[Placing, Placing] = {}
         self._parts: dict[tuple[str, int], Part] = {}  # by block and reach of the whole
+        self._standing: dict[int, dict[Placing, tuple[str, Part]]] = {}  # by reach: parts at their places
         self._networks: dict[str, Network] = {}  # blocks as kernels
         self._blocks: dict[str, Any] = {}  # met, not yet lowered
         self._modules: dict[Any, nn.Module] = {}
@@ -67,10 +82,14 @@ class Assembler:
         traffic = {key: network.traffic for key, network in self._networks.items()}
         reaches = [self._reach(sum([traffic[key] for _, key in placing])) for placing in placings]
         self._price_new((key, reach) for placing, reach in zip(placings, reaches, strict=True) for _, key in placing)
-        return [
-            Whole(tuple([(place, self._parts[key, reach]) for place, key in placing]))
-            for placing, reach in zip(placings, reaches, strict=True)
-        ]
+        return [self._whole(placing, reach) for placing, reach in zip(placings, reaches, strict=True)]
+
+    def _whole(self, placings: Sequence[Placing], reach: int) -> Whole:
+        standing = self._standing.setdefault(reach, {})
+        for placing in placings:
+            if placing not in standing:
+                standing[placing] = placing[0], self._parts[placing[1], reach]
+        return Whole(tuple([standing[placing] for placing in placings]))
 
     def _price_new(self, wanted: Iterable[tuple[str, int]]) -> None:
         waiting = list({one: None for one in wanted if one not in self._parts})
@@ -82,22 +101,34 @@ class Assembler:
     def _placings(self, params: Mapping[str, Any]) -> list[Placing]:
         self.space.validate(params)
         full = self._defaults | dict(params)
+        numbers = {decisions: reading(full) for decisions, reading in self._readings.items()}
         found = []
         for site in self.space.sites:
-            placed, values = self._placed[like(site) or site.name], tuple([full[name] for name in site.decisions])
-            if values not in placed:
-                placed[values] = self._meet(site.block(dict(zip(site.decisions, values, strict=True))))
-            placing = placed[values]
+            number, placed = numbers[site.decisions], self._placed[site.name]
+            if number not in placed:
+                placed[number] = self._stands(site, number, full)
+            placing = placed[number]
             if placing is not None:
-                found.append((site.name, placing[1]) if like(site) else placing)
+                found.append(placing)
         return found
+
+    def _stands(self, site: Any, number: int, full: Mapping[str, Any]) -> Placing | None:
+        """What stands at a site; the blocks of an earlier one, which comes first, are not made again."""
+        if first := like(site):
+            there = self._placed[first][number]
+            return None if there is None else self._once(site.name, there[1])
+        return self._meet(site.block({name: full[name] for name in site.decisions}))
 
     def _meet(self, block: Any) -> Placing | None:
         if block is None:
             return None
         if block.key not in self._networks:
             self._blocks.setdefault(block.key, block)
-        return block.name, block.key
+        return self._once(block.name, block.key)
+
+    def _once(self, place: str, key: str) -> Placing:
+        """The same object each time: a million of small ones would keep the collector of garbage busy."""
+        return self._placings_met.setdefault((place, key), (place, key))
 
     def _lowered(self, block: Any) -> Network:
         import torch

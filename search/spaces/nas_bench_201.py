@@ -96,12 +96,12 @@ class NasBench201(Space):
 
 def _alive(params: Mapping[str, Any]) -> frozenset[tuple[int, int]]:
     """Edges that some path uses."""
-    return _used(tuple([params.get(name, "none") != "none" for name in _NAMES]))
+    return _used(_ops(params))
 
 
-@lru_cache(maxsize=64)  # two to the six edges
-def _used(there: tuple[bool, ...]) -> frozenset[tuple[int, int]]:
-    edges = {edge for edge, is_there in zip(EDGES, there, strict=True) if is_there}
+@lru_cache(maxsize=1 << 14)  # all cells
+def _used(ops: tuple[str, ...]) -> frozenset[tuple[int, int]]:
+    edges = {edge for edge, op in zip(EDGES, ops, strict=True) if op != "none"}
     return frozenset(edge for path in _PATHS if edges.issuperset(path) for edge in path)
 
 
@@ -147,7 +147,7 @@ def _since(s: int, ops: tuple[str, ...]) -> tuple[dict[str, int], frozenset[str]
 
     A sum begins with its first two terms, and the later of them is the one that is still near.
     """
-    alive, moved, written, since = _alive(dict(zip(_NAMES, ops, strict=True))), 0, {0: 0}, dict[str, int]()
+    alive, moved, written, since = _used(ops), 0, {0: 0}, dict[str, int]()
     doubled = set()
     for node in (1, 2, 3):
         arrived = []
@@ -167,7 +167,7 @@ def _since(s: int, ops: tuple[str, ...]) -> tuple[dict[str, int], frozenset[str]
     return since, frozenset(doubled)
 
 
-def _ops(p: Params) -> tuple[str, ...]:
+def _ops(p: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple([p.get(edge, "none") for edge in _NAMES])
 
 
