@@ -117,7 +117,9 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     traffic = np.array([_traffic(kernel) for kernel, _ in kernels], dtype=float).reshape(-1, 5)
     distance = np.array([d for _, d in kernels], dtype=float)
     flops, macs, weights, read, written = traffic.T
-    peak = np.array([target.device.peak(kernel.dtype, target.threads) for kernel, _ in kernels])
+    dtypes = [kernel.dtype for kernel, _ in kernels]
+    peaks = {dtype: target.device.peak(dtype, target.threads) for dtype in set(dtypes)}
+    peak = np.array([peaks[dtype] for dtype in dtypes])
     compute = flops / peak
     memory = level_time(weights, read, written, distance, target.device, target.threads)
     streams = np.column_stack([weights, read, written]) / target.device.bandwidth("DRAM", target.threads)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hwcost.cost import Cost, total
 
@@ -77,6 +77,17 @@ class OpSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     params: tuple[tuple[str, Param], ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)  # descriptions are looked up far more often than made
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.kind, self.inputs, self.outputs, self.params)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[OpSpec], tuple[Any, ...]]:
+        # without the hash, since those of text differ from process to process
+        return OpSpec, (self.kind, self.inputs, self.outputs, self.params)
 
     def input(self, name: str) -> TensorSpec | None:
         """The input of that name, or None where the call left it out."""

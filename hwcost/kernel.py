@@ -34,17 +34,19 @@ class Kernel:
 
     ops: tuple[OpSpec, ...]
     _hash: int = field(init=False, repr=False, compare=False)  # kernels are looked up far more often than made
+    _digest: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.ops:
             raise KernelError("a kernel must hold at least one op, but got none")
         object.__setattr__(self, "_hash", hash(self.ops))
+        object.__setattr__(self, "_digest", "")
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[type[Kernel], tuple[tuple[OpSpec, ...]]]:
-        return Kernel, (self.ops,)  # without the hash, since those of text differ from process to process
+        return Kernel, (self.ops,)  # without the hash, as of its ops
 
     @property
     def name(self) -> str:
@@ -74,22 +76,30 @@ class Kernel:
 
     @property
     def digest(self) -> str:
-        """Identity of the description: equal kernels have equal digests on every machine."""
-        return _digest(self)
+        """Identity of the description: equal kernels have equal digests on every machine.
+
+        First 20 hex digits of the SHA-256 of the canonical JSON. Stores and tables keep it, so that form never changes.
+        """
+        if not self._digest:
+            object.__setattr__(self, "_digest", _digest(self.to_json()))
+        return self._digest
 
     def to_json(self) -> str:
         """Canonical JSON: the same kernel always gives the same text."""
         return json.dumps([_op_out(op) for op in self.ops], separators=(",", ":"), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Kernel:
-        """Read `to_json`'s text.
+    def from_json(cls, text: str, *, canonical: bool = False) -> Kernel:
+        """Read a description; of what `to_json` wrote itself, `canonical`, the digest is known with it.
 
         Raises:
             KernelError: the text is no kernel description; the message says where.
         """
         try:
-            return cls(tuple(_op_in(op) for op in json.loads(text)))
+            kernel = cls(tuple([_op_in(op) for op in json.loads(text)]))
+            if canonical:
+                object.__setattr__(kernel, "_digest", _digest(text))
+            return kernel
         except KernelError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -98,10 +108,8 @@ class Kernel:
             ) from error
 
 
-@lru_cache(maxsize=1 << 16)
-def _digest(kernel: Kernel) -> str:
-    """First 20 hex digits of the SHA-256 of the canonical JSON, remembered."""
-    return hashlib.sha256(kernel.to_json().encode()).hexdigest()[:20]
+def _digest(canonical: str) -> str:
+    return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 
 
 def _op_out(op: OpSpec) -> dict[str, Any]:
@@ -137,11 +145,17 @@ def _tensors(data: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 
 def _tensor_in(data: Mapping[str, Any]) -> TensorSpec:
-    spec = TensorSpec(**{**data, "shape": tuple(data["shape"])})
+    return _tensor(tuple({**data, "shape": tuple(data["shape"])}.items()))
+
+
+@lru_cache(maxsize=1 << 16)
+def _tensor(items: tuple[tuple[str, Any], ...]) -> TensorSpec:
+    """What one kernel writes another reads: most tensors are met several times, and checked once."""
+    spec = TensorSpec(**dict(items))
     if not all(type(n) is int and n >= 0 for n in (*spec.shape, spec.elements)):
-        raise KernelError(f"a shape must hold whole numbers from 0 on, but got {data['shape']!r} for {spec.name!r}")
+        raise KernelError(f"a shape must hold whole numbers from 0 on, but got {list(spec.shape)!r} for {spec.name!r}")
     if not all(type(flag) is bool for flag in (spec.weight, spec.internal, spec.repeat)):
-        raise KernelError(f"weight, internal and repeat must be true or false, but got {dict(data)!r}")
+        raise KernelError(f"weight, internal and repeat must be true or false, but got {dict(items)!r}")
     return spec
 
 

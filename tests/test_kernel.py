@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwcost.about import unpacked
 from hwcost.graph import ITEMSIZE, OpSpec, TensorSpec
 from hwcost.kernel import Kernel, KernelError
 from hwcost.rules import cost_of
+from hwcost.shipped import shipped
 
 
 def tensor(name: str, *shape: int, **flags: Any) -> TensorSpec:
@@ -175,3 +180,11 @@ def test_what_is_no_kernel(text: str) -> None:
 def test_a_kernel_holds_an_op() -> None:
     with pytest.raises(KernelError, match="at least one op"):
         Kernel(())
+
+
+def test_what_ships_is_in_canonical_form_so_that_its_text_tells_the_digest() -> None:
+    for path in sorted(Path(str(shipped("models"))).glob("*.hwcost")):
+        table = pq.read_table(io.BytesIO(unpacked(path.read_bytes())["kernels.parquet"]))
+        for text in table["description"].to_pylist()[::50]:
+            assert Kernel.from_json(text).to_json() == text
+            assert Kernel.from_json(text, canonical=True).digest == Kernel.from_json(text).digest

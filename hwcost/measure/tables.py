@@ -77,7 +77,7 @@ def from_tables(tables: Mapping[str, pa.Table]) -> Measurements:
     if b"environment" not in metadata:
         raise MeasurementError("measurements must say in which environment they were taken, but the metadata do not")
     try:
-        kernels = [Kernel.from_json(text) for text in tables["kernels"]["description"].to_pylist()]
+        kernels = [Kernel.from_json(text, canonical=True) for text in tables["kernels"]["description"].to_pylist()]
         environment = Environment.from_json(json.loads(metadata[b"environment"]))
         members: dict[int, list[Measurement]] = {}
         where = _columns(tables["times"], "network", "kernel", "module", "distance")
