@@ -53,6 +53,7 @@ from hwcost.measure.machine import (
     governor,
     physical_cores,
     pinning,
+    vector_lanes,
 )
 from hwcost.measure.statistics import latency_and_spread
 
@@ -243,6 +244,7 @@ def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, waited: flo
         description=f"{cpu_name()}, measured on {threads} thread{'s' if threads > 1 else ''}",
         source="/proc and /sys of the machine",
         cores=physical_cores(),
+        lanes=vector_lanes(cpu_flags()),
         compute=compute,
         memory=(*memory, dram),
         dispatch=probes["dispatch"].result()[0],
@@ -304,7 +306,7 @@ _TILES = {"bfloat16": ("amx_bf16", 1024), "int8": ("amx_int8", 2048)}  # flop pe
 def paper_peak(threads: int, dtype: str = "float32") -> tuple[float | None, str]:
     """Peak rate (flop/s) by the instruction set and the frequency shown, with its derivation."""
     flags, hertz = cpu_flags(), frequency()
-    lanes = 16 if "avx512f" in flags else 8 if "avx2" in flags else 4 if flags & {"sse2", "asimd", "neon"} else 0
+    lanes = vector_lanes(flags)
     if not lanes or not hertz:
         return None, ""
     shown = f"{units.format(hertz, 'hertz')}, the frequency the system shows"

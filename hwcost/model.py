@@ -284,7 +284,8 @@ class CostModel:
             from hwcost.tracing import trace
 
             network = trace(network, inputs, kwargs)
-        return self._runtime.lower(network.unstacked() if part else network, part=part)
+        graph = network.unstacked() if part else network
+        return self._runtime.lower(graph, part=part, lanes=self.device.lanes)
 
     def lower_measured(self, measurements: Measurements) -> list[Network]:
         """Measured networks as the kernels that were measured."""

@@ -121,7 +121,7 @@ class Pricer:
         return np.where(np.bincount(row, minlength=batch.rows) > 0, count, 0)
 
     def _add_graph(self, batch: _Batch, place: int, graph: Graph) -> None:
-        network = get_runtime(self.runtime).lower(graph, part=True)
+        network = get_runtime(self.runtime).lower(graph, part=True, lanes=self.target.device.lanes)
         found = [batch.number(p.kernel, int(_bucket(np.array([p.distance]))[0])) for p in network.kernels]
         batch.index.append(np.array(found, dtype=np.int64))
         batch.row.append(np.full(len(found), place, dtype=np.int64))

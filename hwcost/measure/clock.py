@@ -65,6 +65,16 @@ class Round:
         taken = self.disturbance.waited + self.disturbance.steal > _SHARE * self.seconds
         return taken or not self._calm()[0].any()
 
+    @property
+    def pace_of_whole(self) -> float:
+        """How much slower than it can be the machine was at the calmest whole run; 1 where one was calm."""
+        return _least(self.paces[: len(self.whole)], self._calm()[0])
+
+    @property
+    def pace_of_kernels(self) -> float:
+        """The same of the calmest profile."""
+        return _least(self.paces[len(self.whole) :], self._calm()[1])
+
     def calm_whole(self) -> NDArray[np.float64]:
         """Whole runs at the machine's pace, without their waits, [runs, 1]; all of them where none was."""
         return _chosen((self.whole - self.waits)[:, None], self._calm()[0])
@@ -82,6 +92,10 @@ class Round:
 
 def _chosen(values: NDArray[np.float32], calm: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.asarray(values[calm] if calm.any() else values, dtype=np.float64)
+
+
+def _least(paces: NDArray[np.float32], calm: NDArray[np.bool_]) -> float:
+    return 1.0 if calm.any() else float(paces.min())
 
 
 class Laps:
@@ -212,7 +226,8 @@ def quiet_interpreter() -> Iterator[None]:
 def whole_timing(rounds: Sequence[Round], *, target: float = np.inf) -> Timing:
     """Timing of the network; flagged "unstable" where its spread is above `target`."""
     walls = [r.whole[:, None].astype(float) for r in rounds]
-    return summarise([r.calm_whole() for r in rounds], [r.disturbed for r in rounds], met=walls, target=target)[0]
+    calm, disturbed = [r.calm_whole() for r in rounds], [r.disturbed for r in rounds]
+    return summarise(calm, disturbed, met=walls, paces=[r.pace_of_whole for r in rounds], target=target)[0]
 
 
 def kernel_timings(rounds: Sequence[Round], *, target: float = np.inf) -> list[Timing]:
@@ -225,6 +240,6 @@ def kernel_timings(rounds: Sequence[Round], *, target: float = np.inf) -> list[T
     every = [r.kernels.astype(float) for r in rounds]
     calm, disturbed = [r.calm_kernels() for r in rounds], [r.disturbed for r in rounds]
     together = summarise([r.sum(axis=1, keepdims=True) for r in calm], disturbed)[0].latency
-    timings = summarise(calm, disturbed, met=every, target=target)
+    timings = summarise(calm, disturbed, met=every, paces=[r.pace_of_kernels for r in rounds], target=target)
     single = sum(t.latency for t in timings)
     return [replace(t, latency=t.latency * together / single) for t in timings] if single > 0 else timings

@@ -19,10 +19,13 @@ one draw fewer than there are rounds because with few of them n draws vary too l
 The smallest h such that x_(k) (1 ± h) holds 90 % of that distribution is what the rounds of one
 campaign say. What they cannot say is how the machine drifts between campaigns, so the spread is
 
-    sqrt(h^2 + d^2),    d = 1.25 %,                                        (3)
+    sqrt(h^2 + d^2 + b^2),    d = 1.25 %,    b = 1 - 1 / p,                (3)
 
 d from ten pairs of campaigns over the 30 networks of tests/bench/bench_clock.py, whose latencies moved
-together: this d covers nine of ten disagreements of all pairs (1 % covers 84 %).
+together: this d covers nine of ten disagreements of all pairs (1 % covers 84 %). p is the pace
+(`hwcost.measure.pace`) of the round that x_(k) is from: 1 where a run of it was calm. Runs during which the
+CPU was p times slower than it can be took between 1 and p times as long as they need, so the latency lies
+between x_(k) / p and x_(k); on a machine that is never calm rounds agree, and are all too long.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def _binomial_tail(n: int, p: float, k: int) -> float:
 
 
 def latency_and_spread(values: Array) -> tuple[Array, Array]:
-    """Low quantile and relative half-width of its 90 % interval.
+    """Low quantile and relative half-width h of its 90 % interval, from the rounds alone.
 
     Args:
         values: round values (s), [rounds, ...].
@@ -89,6 +92,7 @@ def summarise(
     disturbed: Sequence[bool],
     *,
     met: Sequence[Array] | None = None,
+    paces: Sequence[float] | None = None,
     target: float = math.inf,
 ) -> list[Timing]:
     """Timings of things that are timed together: a network alone, or all kernels of one.
@@ -100,13 +104,16 @@ def summarise(
         rounds: for each round the times (s) of its runs, [runs, things].
         disturbed: for each round whether the machine was.
         met: the times that a user met, for median and 95th percentile, where they are others.
+        paces: for each round the least pace of its runs, 1 where some were calm; all were where None is given.
         target: spread above which a timing is flagged "unstable".
     """
-    quiet = [r for r, bad in zip(rounds, disturbed, strict=True) if not bad]
-    mostly = len(quiet) * 2 < len(rounds)
-    used = list(rounds) if mostly else quiet
-    low, spread = latency_and_spread(np.stack([r.min(axis=0) for r in used]))
-    spread = np.hypot(spread, DRIFT)  # eq. (3)
+    mostly = sum(disturbed) * 2 > len(rounds)
+    used = [i for i, bad in enumerate(disturbed) if mostly or not bad]
+    values = np.stack([rounds[i].min(axis=0) for i in used])
+    low, spread = latency_and_spread(values)
+    slowed = np.array([1.0 if paces is None else paces[i] for i in used])
+    source = np.argsort(values, axis=0, kind="stable")[low_rank(len(used)) - 1]
+    spread = np.sqrt(spread**2 + DRIFT**2 + (1 - 1 / slowed[source]) ** 2)  # eq. (3)
     every = np.concatenate(list(rounds if met is None else met))
     median, p95 = np.quantile(every, [0.5, 0.95], axis=0)
     common = ("disturbed",) if mostly else ()

@@ -65,6 +65,12 @@ def nothing() -> None:
     """What happens between two inferences that nobody watches."""
 
 
+def vanishing() -> bool:
+    """Whether numbers below the least normal float32 are zero on this thread (`measure.machine.vanishing_is_zero`)."""
+    small = np.full(1, 1e-20, np.float32)
+    return not (small * small).any()
+
+
 SWITCH = 50e-6  # s; a thread that waited less than this has not been switched away
 
 
@@ -94,8 +100,12 @@ class Runtime(Protocol):
 
     name: str
 
-    def lower(self, graph: Graph, *, part: bool = False) -> Network:
-        """Fold and fuse as the runtime does; a `part` of a network is lowered as it runs between the others."""
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
+        """Fold and fuse as the runtime does; a `part` of a network is lowered as it runs between the others.
+
+        `lanes` is how many float32 numbers a vector register of the target holds (`Device.lanes`), None for as many
+        as this machine's: some runtimes lay out data by it.
+        """
 
     def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> Session:
         """Make a network ready to run on `threads` threads."""

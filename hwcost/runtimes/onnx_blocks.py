@@ -22,11 +22,13 @@ INDIFFERENT = frozenset({"Gelu", "QuickGelu"})  # do not care for the layout
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)  # of a transposition: to channels last, and back
 
 
-@lru_cache(maxsize=1)
-def block_size() -> int:
-    """Channels of a block: 16 where this CPU has AVX-512, else 8, as with AVX2."""
-    cpu = Path("/proc/cpuinfo")
-    return 16 if cpu.exists() and "avx512f" in cpu.read_text(encoding="utf-8", errors="replace") else 8
+@lru_cache(maxsize=8)
+def block_size(lanes: int | None = None) -> int:
+    """Channels of a block: 16 with AVX-512, whose vectors hold as many floats, else 8; None: of this CPU."""
+    if lanes is None:
+        cpu = Path("/proc/cpuinfo")
+        lanes = 16 if cpu.exists() and "avx512f" in cpu.read_text(encoding="utf-8", errors="replace") else 8
+    return 16 if lanes >= 16 else 8
 
 
 @dataclass(slots=True)

@@ -32,13 +32,13 @@ VERSION = "1.32"
 _DESCRIBING = ("strides", "pads", "dilations", "group", "kernel_shape", "perm", "axis", "mode", "activation")
 
 
-def lower(graph: Graph, runtime: str, *, part: bool = False) -> Network:
+def lower(graph: Graph, runtime: str, *, part: bool = False, lanes: int | None = None) -> Network:
     """Kernels of a traced graph, in the order they run; maps go into a part of a network and out of it in blocks."""
     sketch = Export(graph).sketch
     fuse(sketch)
     if not part:
         take_apart(sketch, only_outputs=True)
-    Blocks(sketch, block_size(), part=part).run()
+    Blocks(sketch, block_size(lanes), part=part).run()
     add_into_plain_conv(sketch)
     take_apart(sketch)
     sketch.clean()

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.graph import Graph, TensorSpec
-from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, nothing
+from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, nothing, vanishing
 from hwcost.runtimes.onnx_nodes import Node, dtype_of, kernel_of
 
 try:
@@ -41,11 +41,11 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def lower(self, graph: Graph, *, part: bool = False) -> Network:
-        """Fold and fuse as ONNX Runtime does on a CPU of this kind."""
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
+        """Fold and fuse as ONNX Runtime does on an x86 CPU, whose blocks of channels are as its vectors."""
         from hwcost.runtimes.onnx_lowering import lower
 
-        return lower(graph, self.name, part=part)
+        return lower(graph, self.name, part=part, lanes=lanes)
 
     def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> OnnxSession:
         """Export and optimise."""
@@ -115,6 +115,7 @@ class OnnxSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         options.log_severity_level = 3
+        options.add_session_config_entry("session.set_denormal_as_zero", str(int(vanishing())))  # of threads it starts
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         return options
 

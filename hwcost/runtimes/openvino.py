@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from hwcost.graph import Graph, Op, TensorSpec
 from hwcost.rules import cost_of
-from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, nothing
+from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, nothing, vanishing
 from hwcost.runtimes.fusion import Copy, Flow, Group, network_of
 
 try:
@@ -49,7 +49,7 @@ class OpenVino:
 
     name = "openvino"
 
-    def lower(self, graph: Graph, *, part: bool = False) -> Network:
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """Fold and fuse as OpenVINO does on a CPU; a part as if it were the whole."""
         whole = folded(graph)
         return network_of(groups_of(whole), whole, self.name)
@@ -80,7 +80,7 @@ class OpenVinoSession:
 
         settings = {
             "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
-            "ENABLE_CPU_PINNING": False,
+            "ENABLE_CPU_PINNING": False, "CPU_DENORMALS_OPTIMIZATION": vanishing(),
         }  # fmt: skip
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")

@@ -51,7 +51,7 @@ class TorchCompile:
 
     name = "torch-compile"
 
-    def lower(self, graph: Graph, *, part: bool = False) -> Network:
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """Group ops as inductor does on a CPU; a part as if it were the whole."""
         whole, _ = expanded(graph)
         return network_of(groups_of(whole), whole, self.name)

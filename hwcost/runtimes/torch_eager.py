@@ -31,7 +31,7 @@ class TorchEager:
 
     name = "torch-eager"
 
-    def lower(self, graph: Graph, *, part: bool = False) -> Network:
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """One kernel for every op that is not free, whatever stands beside it."""
         distances = reuse_distances(graph)
         placed = tuple(

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from hwcost.measure import MeasurementError, machine
 from hwcost.measure.machine import Watch, allowed_cpus, idlest, pinning
@@ -125,6 +126,21 @@ print(min(faults[1:]))
     assert int(kept.stdout) < 100
 
 
+# -- numbers that random weights let vanish -----------------------------------------------------------------
+
+
+def test_numbers_below_the_least_normal_one_are_zero_for_a_while() -> None:
+    small = torch.full((4,), 1e-20)
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this CPU cannot take such numbers for zero")
+    with machine.vanishing_is_zero():
+        assert not (small * 1e-20).any()
+        with machine.vanishing_is_zero():
+            pass
+        assert not (small * 1e-20).any()
+    assert (small * 1e-20).all()
+
+
 # -- what tells environments apart --------------------------------------------------------------------------
 
 
@@ -132,9 +148,9 @@ def test_measurements_of_another_clock_or_device_do_not_merge(monkeypatch: pytes
     runtime = get_runtime("torch-eager")
     now = machine.environment(runtime, 1, pinned=False)
     there = machine.environment(runtime, 1, pinned=False, device="cuda")
-    monkeypatch.setattr(machine, "CLOCK", 2)
+    monkeypatch.setattr(machine, "CLOCK", machine.CLOCK + 1)
     later = machine.environment(runtime, 1, pinned=False)
-    assert now.differences(later) == {"versions.clock": (None, "2")}
+    assert now.differences(later) == {"versions.clock": (str(machine.CLOCK - 1), str(machine.CLOCK))}
     assert now.differences(there) == {"versions.device": (None, "cuda")}
 
 

@@ -76,6 +76,23 @@ def test_where_most_rounds_are_disturbed_all_are_used_and_it_says_so() -> None:
     assert timing.flags == ("disturbed", "unstable")
 
 
+def test_a_machine_that_is_never_calm_cannot_tell_how_much_too_long_its_runs_are() -> None:
+    # Rounds that agree, each at 1.6 times the pace: unloaded, the runs take between 10 / 1.6 = 6.25 and 10.
+    agreeing = [np.array([[10.0]])] * 8
+    slowed = summarise(agreeing, [True] * 8, paces=[1.6] * 8)[0]
+    assert slowed.latency == 10.0
+    assert slowed.latency * (1 - slowed.spread) < 6.25
+    assert slowed.spread == pytest.approx(math.hypot(0.375, 0.0125))
+
+
+def test_one_calm_round_among_slowed_ones_tells() -> None:
+    rounds, disturbed = [np.array([[7.0]])] + [np.array([[10.0]])] * 3, [False, True, True, True]
+    told = summarise(rounds, disturbed, paces=[1.0, 1.6, 1.6, 1.6])[0]
+    unknown = summarise(rounds, disturbed, paces=[1.3, 1.6, 1.6, 1.6])[0]
+    assert told.latency == unknown.latency == 7.0  # the least of four rounds
+    assert unknown.spread == pytest.approx(math.hypot(told.spread, 1 - 1 / 1.3))
+
+
 @pytest.mark.parametrize("noise", ["exponential", "lognormal"])
 @pytest.mark.parametrize("rounds", [5, 6, 8, 12, 20])
 def test_two_campaigns_disagree_by_less_than_their_spreads_say_nine_times_of_ten(noise: str, rounds: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from hwcost import trace
+from hwcost import CostModel, Device, trace
 from hwcost.measure.designed import DesignedSpace
 from hwcost.measure.designed_attention import Attention
 from hwcost.measure.designed_modules import Arithmetic, Concatenated, Residual
@@ -149,3 +149,14 @@ def test_a_block_is_as_wide_as_a_register() -> None:
     assert blocked_form((24, 16, 3, 3), 1, 8).weight == (24, 16, 3, 3)
     assert blocked_form((24, 16, 3, 3), 1, 16).weight == (32, 16, 3, 3)
     assert blocked_form((6, 3, 3, 3), 1, 8).reorders is False  # too few channels: read as they are
+
+
+def test_blocks_are_those_of_the_target_wherever_it_is_asked_for() -> None:
+    device = Device.load("intel-i9-10980xe")  # AVX-512
+    graph = trace(nn.Conv2d(16, 24, 3), (torch.empty(1, 16, 8, 8),))
+
+    def filters(lanes: int) -> int:
+        model = CostModel.analytic(device.model_copy(update={"lanes": lanes}), runtime="onnxruntime", threads=1)
+        return max(t.shape[0] for p in model.lower(graph).kernels for t in p.kernel.main.inputs if t.weight)
+
+    assert (filters(16), filters(8)) == (32, 24)  # 24 channels are one and a half blocks of 16, and three of 8
