@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hwcost
+from hwcost.shipped import kept
 
 if TYPE_CHECKING:
     from hwcost.about import About
@@ -29,13 +30,6 @@ class Known:
 
     fitted: Fitted
     about: About
-
-
-def folder() -> Path:
-    """Where fits are kept: $HWCOST_CACHE, or hwcost in the user's cache folder."""
-    if os.environ.get("HWCOST_CACHE"):
-        return Path(os.environ["HWCOST_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwcost"
 
 
 def key(content: bytes) -> str:
@@ -57,7 +51,7 @@ def sources() -> list[Path]:
 
 def recall(content: bytes) -> Known | None:
     """The fit of a model file's bytes, if this user has made it before."""
-    path = folder() / f"{key(content)}.pickle"
+    path = kept() / f"{key(content)}.pickle"
     try:
         if path.stat().st_uid != _user():
             return None
@@ -69,9 +63,9 @@ def recall(content: bytes) -> Known | None:
 
 def remember(content: bytes, known: Known) -> None:
     """Keep a fit; where the folder cannot be written it is not kept."""
-    path = folder() / f"{key(content)}.pickle"
+    path = kept() / f"{key(content)}.pickle"
     try:
-        folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept().mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_bytes(pickle.dumps(known, pickle.HIGHEST_PROTOCOL))
         partial.replace(path)

@@ -1,7 +1,8 @@
-"""Where the data that comes with the package lies: device files, measurements, models."""
+"""Where data lies: what comes with the package, device files, measurements, models; and what runs keep for later."""
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -16,3 +17,10 @@ def shipped(*parts: str) -> Traversable:
     installed = files("hwcost") / "datasets"
     root = installed if installed.is_dir() else Path(__file__).parents[1] / "datasets"
     return root.joinpath(*parts)
+
+
+def kept() -> Path:
+    """Where this user's runs keep what later ones may use and never need: $HWCOST_CACHE, or in the user's cache."""
+    if os.environ.get("HWCOST_CACHE"):
+        return Path(os.environ["HWCOST_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwcost"

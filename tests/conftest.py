@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,14 @@ ROOT = Path(__file__).parents[1]
 # No test asserts a time, hypothesis included; under CI every run draws the same examples.
 settings.register_profile("hwcost", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("hwcost")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither use nor change what the user's runs keep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWCOST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

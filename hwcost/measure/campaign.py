@@ -35,7 +35,7 @@ from hwcost.measure.machine import (
     vanishing_is_zero,
     worker_name,
 )
-from hwcost.measure.pace import pace_of
+from hwcost.measure.pace import pace_of, remember
 from hwcost.measure.statistics import DRIFT
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
@@ -213,6 +213,8 @@ class Campaign:
                 self._waves(self._waiting(again), start)
         finally:
             self._store.release(self._environment, self._worker)
+            if self._place.threads == 1:
+                remember(self._pace)
             self.outcome.wall = time.monotonic() - start
         return self.outcome
 

@@ -8,6 +8,8 @@ arithmetic that stays in the first cache does: its time has one sharp lowest val
 
 1 for a machine that is left alone. A run counts as calm if the pace right before and right after it
 is at most 1.05; the lowest time is the tenth lowest ever seen, so that one lucky reading does not rule.
+A process that begins while the machine is slowed would take that for its pace, and others would never
+know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
 
 This is for one thread. CPUs that are shared slow down independently of one another, and moments in which
 all of several are calm are too rare to wait for. With several threads the piece is a cycle of the fastest of
@@ -17,12 +19,17 @@ their CPUs, where the system shows the present frequency: a lower clock is seen,
 from __future__ import annotations
 
 import bisect
+import json
+import math
+import os
+import platform
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-from hwcost.measure.machine import frequency_now
+from hwcost.measure.machine import cpu_name, frequency_now
+from hwcost.shipped import kept
 
 CALM = 1.05  # pace up to which a run counts
 
@@ -30,15 +37,19 @@ _SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear a
 _REPEATS = 8  # products in a piece, about 30 us together
 _LOWEST = 10
 _LEARN = 0.5  # s
+_FORGET = 14 * 86400.0  # s; a machine that was not so fast for so long has become another one
+_AGAIN = 1.02  # a lowest time that is reached up to this factor is reached again
 
+_FILE = "pace.json"
 Piece = Callable[[], float]
 
 
 class Pace:
     """Reads the pace, eq. (1), of the CPU that this thread runs on."""
 
-    def __init__(self, piece: Piece | None = None, *, learn: float = _LEARN) -> None:
+    def __init__(self, piece: Piece | None = None, *, learn: float = _LEARN, known: float = math.inf) -> None:
         self._piece = piece or _multiply()
+        self._known = known  # s, a lowest time of before
         self._lowest: list[float] = []
         end = time.perf_counter() + learn
         while len(self._lowest) < _LOWEST or time.perf_counter() < end:
@@ -50,7 +61,12 @@ class Pace:
         if len(self._lowest) < _LOWEST or seconds < self._lowest[-1]:
             bisect.insort(self._lowest, seconds)
             del self._lowest[_LOWEST:]
-        return seconds / self._lowest[-1]
+        return seconds / min(self._lowest[-1], self._known)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest time of the piece (s) that was seen since it began."""
+        return self._lowest[-1]
 
     def wait(self, limit: float) -> bool:
         """Wait until the machine is calm, `limit` seconds at most; tells whether it is."""
@@ -71,9 +87,45 @@ class NoPace(Pace):
 def pace_of(threads: int) -> Pace:
     """The pace for a campaign on so many threads."""
     if threads == 1:
-        return Pace()
+        return Pace(known=recall())
     first = frequency_now()
     return Pace(lambda: 1.0 / (frequency_now() or first), learn=0.0) if first else NoPace()
+
+
+def remember(pace: Pace) -> None:
+    """Keep the lowest time for later processes; where nothing can be written they learn by themselves."""
+    known, times = recall(), _read()
+    if pace.lowest > known * _AGAIN or isinstance(pace, NoPace):
+        return
+    times[_here()] = [min(pace.lowest, known), time.time()]
+    path = kept() / _FILE
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        begun = path.with_suffix(f".{os.getpid()}")
+        begun.write_text(json.dumps(times, indent=1), encoding="utf-8")
+        begun.replace(path)
+    except OSError:
+        return
+
+
+def recall() -> float:
+    """The lowest time (s) that this machine reached of late, infinite where nobody knows."""
+    seconds, when = _read().get(_here(), (math.inf, 0.0))
+    return seconds if time.time() - when < _FORGET else math.inf
+
+
+def _read() -> dict[str, list[float]]:
+    """Lowest times and when they were reached last, by machine; nothing of a file that is not whole."""
+    try:
+        found = json.loads((kept() / _FILE).read_text(encoding="utf-8"))
+        return {str(name): [float(seconds), float(when)] for name, (seconds, when) in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _here() -> str:
+    """What must be the same for times of the piece to be."""
+    return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}"
 
 
 def _multiply() -> Piece:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from hwcost.measure import machine
 from hwcost.measure.clock import Laps, Round, kernel_timings, take_round, whole_timing
 from hwcost.measure.machine import Disturbance
-from hwcost.measure.pace import CALM, NoPace, Pace, pace_of
+from hwcost.measure.pace import CALM, NoPace, Pace, pace_of, recall, remember
 from hwcost.runtimes.base import nothing
 
 
@@ -73,6 +74,36 @@ def test_several_threads_go_at_the_pace_of_their_clock_where_it_is_shown(monkeyp
     shown.clear()
     assert paces.read() == pytest.approx(1.0)  # the system shows it no more
     assert isinstance(pace_of(2), NoPace)
+
+
+def test_a_process_that_begins_on_a_slowed_machine_knows_how_fast_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "cache"))
+    remember(learnt())  # nothing is known yet: its 1 s is the best
+    slowed = Pace(piece(1.5), learn=0.0, known=recall())
+    assert slowed.read() == 1.5
+    remember(slowed)
+    assert recall() == 1.0  # it taught nothing
+    remember(Pace(piece(0.9), learn=0.0))
+    assert recall() == 0.9
+
+
+def test_what_a_machine_reached_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path))
+    remember(learnt())
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 15 * 86400)
+    assert recall() == np.inf
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"a": ["x", 2]}'])
+def test_a_damaged_file_of_paces_is_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str) -> None:
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path))
+    (tmp_path / "pace.json").write_text(content)
+    assert recall() == np.inf
+    remember(learnt())
+    assert recall() == 1.0
 
 
 # -- runs between readings ------------------------------------------------------------------------
