@@ -192,3 +192,14 @@ def test_a_visit_without_a_calm_run_is_disturbed_and_one_of_an_older_clock_is_no
     assert not visit([1.0], [0.5], [1.0, 1.2]).disturbed  # its profile counts as far as it goes
     assert not visit([1.0], [0.5], [1.0, 1.0]).disturbed
     assert not visit([1.0], [0.5], []).disturbed
+
+
+def test_what_was_never_calm_may_take_as_much_less_as_the_calmest_run_was_slowed() -> None:
+    # Two visits whose calmest run was at 1.6 and 1.25 times the pace; the second gave the latency, 4 s.
+    rounds = [visit([5.0, 6.0], [2.5], [1.6, 1.7, 1.6]), visit([4.0, 4.5], [2.0], [1.25, 1.4, 1.0])]
+    whole, (kernel,) = whole_timing(rounds), kernel_timings(rounds)
+    assert (whole.latency, whole.flags) == (4.0, ("disturbed",))
+    assert whole.latency * (1 - whole.spread) < 4.0 / 1.25
+    calm = whole_timing([visit([5.0, 6.0], [2.5], []), visit([4.0, 4.5], [2.0], [])])
+    assert whole.spread == pytest.approx(np.hypot(calm.spread, 0.2))
+    assert kernel.spread < whole.spread  # a profile was calm
