@@ -17,9 +17,10 @@ Caches    the same triad in a part of the cache. A call takes a microsecond by i
 
 Dispatch  a call on one element; fork-join: what a call on a few elements takes longer on all threads.
 
-All probes are visited in interleaved rounds, as networks are; a ceiling is the best of its probe's
-low quantiles, with its spread. The paper value of compute is lanes x units x 2 x frequency, where the
-system shows them; a CPU with dot-product instructions does as many more per lane as fit in 32 bits.
+All probes are visited in interleaved rounds, as networks are, once the CPU is at its pace or after a moment's
+wait; a ceiling is the best of its probe's low quantiles, with its spread. The paper value of compute is lanes x
+units x 2 x frequency, where the system shows them; a CPU with dot-product instructions does as many more per
+lane as fit in 32 bits.
 The system does not show what memory reaches on paper.
 """
 
@@ -55,6 +56,7 @@ from hwcost.measure.machine import (
     pinning,
     vector_lanes,
 )
+from hwcost.measure.pace import pace_of
 from hwcost.measure.statistics import latency_and_spread
 
 Progress = Callable[[float, float, str], None]
@@ -65,6 +67,7 @@ _BLOCK = 1e-3  # s; short calls are repeated to fill this
 _GEMM_SIZES = (512, 768, 1024, 1536)
 _LAST_LEVEL_TIMES = 4  # least size of a DRAM array
 _SHARED = 32768  # elements; longer elementwise calls of torch are shared out among threads (at::internal::GRAIN_SIZE)
+_WAIT = 0.05  # s at most for the CPU to find its pace, before each visit
 _NOISY = 0.05  # share of the time waited for a CPU, or spread, above which the machine was not quiet
 
 
@@ -113,9 +116,11 @@ def calibrate(threads: int = 1, *, progress: Progress | None = None) -> Device:
         try:
             probes = [*_compute_probes(), *_memory_probes(), *_cache_probes(threads), *_call_probes(threads)]
             _shorten(probes)
+            pace = pace_of(threads)
             watch, start = Watch(all_threads=threads > 1), time.monotonic()
             for number in range(ROUNDS):
                 for probe in probes:
+                    pace.wait(_WAIT)
                     probe.visit(threads)
                 if progress:
                     progress(number + 1, ROUNDS, "measuring ceilings")

@@ -196,10 +196,18 @@ def calibration(options: argparse.Namespace) -> None:
     first = calibrate(options.threads)
     print(f"{options.threads} thread(s): {time.monotonic() - start:.1f} s")
     second = calibrate(options.threads)
-    for a, b in zip((*first.compute, *first.memory), (*second.compute, *second.memory), strict=True):
-        name = getattr(a, "dtype", None) or getattr(a, "level", "")
+    again = {_named(c): c for c in (*second.compute, *second.memory)}
+    for a in (*first.compute, *first.memory):
+        name, b = _named(a), again.get(_named(a))
+        if b is None:
+            print(f"{name:8} {a.value:.4g}, left out of the second: {second.host.get('left_out')}")
+            continue
         print(f"{name:8} {a.value:.4g} {b.value:.4g}  apart {abs(a.value / b.value - 1):.1%}, stated {a.spread:.1%}")
     print(json.dumps({"quiet": [first.host["quiet"], second.host["quiet"]]}))
+
+
+def _named(ceiling: Any) -> str:
+    return str(getattr(ceiling, "dtype", None) or ceiling.level)
 
 
 def _in_process(options: argparse.Namespace) -> Measurements:
