@@ -180,7 +180,7 @@ class Device(_Frozen):
     cores: int = Field(default=1, ge=1, description="physical cores; multiprocessors of a GPU")
     compute: tuple[ComputeCeiling, ...] = Field(min_length=1)
     memory: tuple[MemoryCeiling, ...] = Field(min_length=1)
-    lanes: int | None = Field(default=None, ge=1, description="float32s in a vector register; None: as here")
+    lanes: int | None = Field(default=None, ge=1, description="float32s in a vector register; None: this machine's")
     dispatch: Seconds | None = Field(default=None, description="time that each call of an op takes besides")
     energy: Energy | None = Field(default=None, description="weights of work and traffic, where they are known")
     host: Mapping[str, str] = Field(default_factory=dict, description="CPU, versions, date of a measurement")

@@ -145,18 +145,18 @@ def _tensors(data: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 
 def _tensor_in(data: Mapping[str, Any]) -> TensorSpec:
-    return _tensor(tuple({**data, "shape": tuple(data["shape"])}.items()))
+    shape = tuple(data["shape"])  # checked before it is looked up, since 1, 1.0 and True are equal
+    if not all(type(n) is int and n >= 0 for n in shape) or type(data.get("elements", 0)) is not int:
+        raise KernelError(f"a shape must hold whole numbers from 0 on, but got {dict(data)!r}")
+    if not all(type(data.get(flag, False)) is bool for flag in ("weight", "internal", "repeat")):
+        raise KernelError(f"weight, internal and repeat must be true or false, but got {dict(data)!r}")
+    return _tensor(tuple({**data, "shape": shape}.items()))
 
 
 @lru_cache(maxsize=1 << 16)
 def _tensor(items: tuple[tuple[str, Any], ...]) -> TensorSpec:
-    """What one kernel writes another reads: most tensors are met several times, and checked once."""
-    spec = TensorSpec(**dict(items))
-    if not all(type(n) is int and n >= 0 for n in (*spec.shape, spec.elements)):
-        raise KernelError(f"a shape must hold whole numbers from 0 on, but got {list(spec.shape)!r} for {spec.name!r}")
-    if not all(type(flag) is bool for flag in (spec.weight, spec.internal, spec.repeat)):
-        raise KernelError(f"weight, internal and repeat must be true or false, but got {dict(items)!r}")
-    return spec
+    """What one kernel writes another reads: most tensors are met several times."""
+    return TensorSpec(**dict(items))
 
 
 def _param_out(value: Param) -> Any:

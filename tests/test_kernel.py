@@ -188,3 +188,12 @@ def test_what_ships_is_in_canonical_form_so_that_its_text_tells_the_digest() -> 
         for text in table["description"].to_pylist()[::50]:
             assert Kernel.from_json(text).to_json() == text
             assert Kernel.from_json(text, canonical=True).digest == Kernel.from_json(text).digest
+
+
+@pytest.mark.parametrize("field", ['"shape":[2.0]', '"shape":[2],"weight":1', '"shape":[2],"elements":2.0'])
+def test_what_merely_equals_a_tensor_that_was_read_before_is_refused(field: str) -> None:
+    text = '[{{"kind":"relu","in":[{{"name":"x",{}}}],"out":[]}}]'
+    for right in ('"shape":[2]', '"shape":[2],"weight":true', '"shape":[2],"elements":2'):
+        Kernel.from_json(text.format(right))
+    with pytest.raises(KernelError):
+        Kernel.from_json(text.format(field))

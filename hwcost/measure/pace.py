@@ -93,9 +93,9 @@ def pace_of(threads: int) -> Pace:
 
 
 def remember(pace: Pace) -> None:
-    """Keep the lowest time for later processes; where nothing can be written they learn by themselves."""
+    """Keep the lowest time of one thread for later processes; where nothing can be written they learn by themselves."""
     known, times = recall(), _read()
-    if pace.lowest > known * _AGAIN or isinstance(pace, NoPace):
+    if pace.lowest > known * _AGAIN:
         return
     times[_here()] = [min(pace.lowest, known), time.time()]
     path = kept() / _FILE
