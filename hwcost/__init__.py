@@ -23,7 +23,7 @@ _PLACES = {
     "Cost": "cost",
     "CostModel": "model",
     "Device": "device",
-    "DeviceError": "device",
+    "DeviceError": "ceiling",
     "Estimate": "model",
     "Graph": "graph",
     "Kernel": "kernel",
@@ -42,9 +42,9 @@ __all__ = ["__version__", *_PLACES]
 
 if TYPE_CHECKING:
     from hwcost.calibration import calibrate as calibrate
+    from hwcost.ceiling import DeviceError as DeviceError
     from hwcost.cost import Cost as Cost
     from hwcost.device import Device as Device
-    from hwcost.device import DeviceError as DeviceError
     from hwcost.graph import Graph as Graph
     from hwcost.kernel import Kernel as Kernel
     from hwcost.measure import Measurement as Measurement

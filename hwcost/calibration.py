@@ -16,6 +16,7 @@ Caches    the same triad in a part of the cache. A call takes a microsecond by i
           on one thread, and all threads are given that many times as much.
 
 Dispatch  a call on one element; fork-join: what a call on a few elements takes longer on all threads.
+Kinds     what kernels of one kind compute at best in one runtime (`hwcost.kinds`).
 
 All probes are visited in interleaved rounds, as networks are, once the CPU is at its pace or after a moment's
 wait; a ceiling is the best of its probe's low quantiles, with its spread. The paper value of compute is lanes x
@@ -40,7 +41,9 @@ import numpy as np
 import torch
 
 from hwcost import __version__, units
-from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.ceiling import ComputeCeiling, MemoryCeiling
+from hwcost.device import Device
+from hwcost.kinds import kind_ceilings, kind_probes
 from hwcost.measure.clock import quiet_interpreter, timed
 from hwcost.measure.machine import (
     Cache,
@@ -99,15 +102,17 @@ class Probe:
         return float(low[0]), float(spread[0])
 
 
-def calibrate(threads: int = 1, *, progress: Progress | None = None) -> Device:
-    """Measure this machine's ceilings on `threads` threads; takes about 15 s.
+def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progress | None = None) -> Device:
+    """Measure this machine's ceilings on `threads` threads; takes about 20 s.
 
     Args:
         threads: at most the CPUs that this process may use.
+        runtime: whose kinds of kernel are measured besides.
         progress: told (rounds done, rounds planned, what it is at).
 
     Raises:
         MeasurementError: a bad number of threads.
+        RuntimeUnavailable: the runtime's package is not installed.
     """
     check_threads(threads)
     before = torch.get_num_threads()
@@ -116,19 +121,25 @@ def calibrate(threads: int = 1, *, progress: Progress | None = None) -> Device:
         try:
             probes = [*_compute_probes(), *_memory_probes(), *_cache_probes(threads), *_call_probes(threads)]
             _shorten(probes)
+            pairs = kind_probes(runtime, threads)
             pace = pace_of(threads)
             watch, start = Watch(all_threads=threads > 1), time.monotonic()
             for number in range(ROUNDS):
                 for probe in probes:
                     pace.wait(_WAIT)
                     probe.visit(threads)
+                for small, large in pairs:  # visited together, so that both meet the same machine
+                    pace.wait(_WAIT)
+                    small.visit()
+                    large.visit()
                 if progress:
                     progress(number + 1, ROUNDS, "measuring ceilings")
             lost = watch.stop()
             waited = (lost.waited + lost.steal) / (time.monotonic() - start)
         finally:
             torch.set_num_threads(before)
-    return _device({p.name: p for p in probes}, threads, pinned=pinned, waited=waited)
+    device = _device({p.name: p for p in probes}, threads, pinned=pinned, waited=waited)
+    return device.model_copy(update={"kinds": kind_ceilings(pairs, device, runtime, threads)})
 
 
 # -- probes -----------------------------------------------------------------------------------------
@@ -271,17 +282,20 @@ def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, waited: flo
 
 
 def joined(new: Device, old: Device) -> Device:
-    """A calibration with the ceilings that an older one of the same CPU has of other thread counts, and its date."""
+    """A calibration with the ceilings that an older one of the same CPU has of other thread counts, and its date;
+    and with those that it has of kinds in other runtimes."""
     if old.host.get("cpu") != new.host["cpu"]:
         return new
     counts = {c.threads for c in new.compute}
     before = {f"{old.host.get('threads')} threads": f"{old.host.get('date')}, quiet: {old.host.get('quiet')}"}
     before |= {key: said for key, said in old.host.items() if key.endswith(" threads")}
+    of_kinds = {(k.runtime, k.threads) for k in new.kinds}
     kept = {key: said for key, said in before.items() if key not in {f"{n} threads" for n in counts}}
     return new.model_copy(
         update={
             "compute": (*(c for c in old.compute if c.threads not in counts), *new.compute),
             "memory": (*(m for m in old.memory if m.threads not in counts), *new.memory),
+            "kinds": (*(k for k in old.kinds if (k.runtime, k.threads) not in of_kinds), *new.kinds),
             "host": {**new.host, **kept},
         }
     )

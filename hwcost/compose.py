@@ -84,7 +84,7 @@ class Catalogue:
     def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, shared: float = 0.0) -> None:
         """Take in predictions, in the order of `keys`; `shared` is the error of unmeasured kernels together."""
         together = np.where(predicted.known, 0.0, shared)
-        compute_bound, roofline = data.compute_time > data.memory_time, data.roofline
+        compute_bound, roofline = data.compute_bound, data.roofline
         for i, one in enumerate(keys):
             kernel, *_ = one
             self._rows[one] = len(self.known)

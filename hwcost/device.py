@@ -19,6 +19,13 @@ one or both; where both are given the measured one is used.
     paper = "96 GB/s"
     paper_source = "..."
 
+    [[kinds]]               # optional: what a kind of kernel reaches at best in a runtime, less than the peak
+    kind = "conv2d/depthwise"
+    runtime = "torch-eager"
+    threads = 1
+    measured = "9 GFLOP/s"
+    measured_source = "..."
+
     [energy]                # optional: what a flop and a byte of traffic cost, for energy budgets
     per_flop = "2.3 pJ"
     per_byte = "160 pJ"
@@ -32,7 +39,9 @@ Which ceiling answers a question is decided here alone, and `Device.assumptions`
 3. else, of memory: the next higher number of threads, or else the highest, not scaled, since cores
    share the bus;
 4. a dtype without a ceiling computes at float32's;
-5. threads beyond the number of cores add nothing, and mean nothing to what is no CPU.
+5. kernels of a kind compute at its own ceiling where one is stated for that very runtime, dtype and number
+   of threads;
+6. threads beyond the number of cores add nothing, and mean nothing to what is no CPU.
 """
 
 from __future__ import annotations
@@ -43,134 +52,28 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import tomli_w
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from hwcost import units
-from hwcost.graph import ITEMSIZE
+from hwcost.ceiling import (
+    FILE,
+    Ceiling,
+    ComputeCeiling,
+    DeviceError,
+    Energy,
+    Frozen,
+    KindCeiling,
+    MemoryCeiling,
+    Seconds,
+    known_dtype,
+)
 from hwcost.shipped import shipped
 
-Level = Literal["L1", "L2", "L3", "DRAM"]
-_FILE = "file"  # validation context of what was read from a file
 
-
-class DeviceError(ValueError):
-    """A device that is missing, a device file that breaks a rule, or a ceiling that nobody stated."""
-
-
-def _reads(what: str, dimension: units.Dimension, low: float, high: float, usual: str) -> BeforeValidator:
-    """Reader of a quantity in [low, high]: text with a unit or, in Python only, an SI number."""
-
-    def read(value: Any, info: ValidationInfo) -> float:
-        if info.context == _FILE and not isinstance(value, str):
-            raise ValueError(f'{what} must be text with a unit, but got {value!r}; did you mean "{value} {usual}"?')
-        number = units.parse(value, dimension)
-        if not low <= number <= high:
-            meant = "" if isinstance(value, str) else f'; did you mean "{value:g} {usual}"?'
-            raise ValueError(f"{what} must lie in [{low:g}, {high:g}] {dimension}, but got {value!r}{meant}")
-        return number
-
-    return BeforeValidator(read)
-
-
-def _writes(dimension: units.Dimension) -> PlainSerializer:
-    """Writer whose text is read back as the same float."""
-    return PlainSerializer(lambda value: units.exact(value, dimension), return_type=str, when_used="json-unless-none")
-
-
-# The ranges are wider than any hardware: what lies outside is a slip of the unit.
-FlopRate = Annotated[float, _reads("a compute ceiling", "flop/s", 1e7, 1e17, "TFLOP/s"), _writes("flop/s")]
-ByteRate = Annotated[float, _reads("a bandwidth", "byte/s", 1e7, 1e15, "GB/s"), _writes("byte/s")]
-Bytes = Annotated[float, _reads("a size", "byte", 1e3, 1e14, "MiB"), _writes("byte")]
-Joules = Annotated[float, _reads("an energy", "joule", 1e-16, 1e-6, "pJ"), _writes("joule")]
-Seconds = Annotated[float, _reads("a dispatch time", "second", 1e-9, 1.0, "µs"), _writes("second")]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Ceiling(_Frozen):
-    """A value with its source; subclasses give it a unit."""
-
-    threads: int | None = Field(default=None, ge=1, description="None: the whole device")
-    paper: float | None = None
-    paper_source: str = ""
-    measured: float | None = None
-    measured_source: str = ""
-    spread: float | None = Field(default=None, ge=0, description="repeatability, relative half-width")
-
-    @model_validator(mode="after")
-    def _has_value_and_source(self) -> Self:
-        if self.paper is None and self.measured is None:
-            raise ValueError("a ceiling must have a paper or a measured value")
-        if self.paper is not None and not self.paper_source:
-            raise ValueError("a paper value must have a paper_source")
-        if self.measured is not None and not self.measured_source:
-            raise ValueError("a measured value must have a measured_source")
-        return self
-
-    @property
-    def value(self) -> float:
-        """The measured value, or the paper one where nothing was measured (SI)."""
-        value = self.paper if self.measured is None else self.measured
-        assert value is not None, "the validator lets no ceiling without a value through"
-        return value
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether `value` was measured."""
-        return self.measured is not None
-
-
-class ComputeCeiling(_Ceiling):
-    """Peak arithmetic of one dtype (flop/s)."""
-
-    dtype: str = "float32"
-    paper: FlopRate | None = None
-    measured: FlopRate | None = None
-
-    @field_validator("dtype")
-    @classmethod
-    def _known(cls, dtype: str) -> str:
-        return _known_dtype(dtype)
-
-
-class MemoryCeiling(_Ceiling):
-    """Bandwidth of one memory level (byte/s), and its size (byte)."""
-
-    level: Level = "DRAM"
-    size: Bytes | None = None
-    paper: ByteRate | None = None
-    measured: ByteRate | None = None
-
-
-class Energy(_Frozen):
-    """What work and traffic cost (J)."""
-
-    per_flop: Joules
-    per_byte: Joules
-    source: str = Field(min_length=1)
-
-    def of(self, flops: float, traffic: float) -> float:
-        """Energy (J) of `flops` flop and `traffic` byte; for comparing, since caches and idle power are left out."""
-        return flops * self.per_flop + traffic * self.per_byte
-
-
-class Device(_Frozen):
+class Device(Frozen):
     """Hardware with its ceilings; see the module's docstring for how they are chosen."""
 
     name: str = Field(min_length=1)
@@ -180,6 +83,7 @@ class Device(_Frozen):
     cores: int = Field(default=1, ge=1, description="physical cores; multiprocessors of a GPU")
     compute: tuple[ComputeCeiling, ...] = Field(min_length=1)
     memory: tuple[MemoryCeiling, ...] = Field(min_length=1)
+    kinds: tuple[KindCeiling, ...] = Field(default=(), description="what kinds of kernel reach, where it was measured")
     lanes: int | None = Field(default=None, ge=1, description="float32s in a vector register; None: this machine's")
     dispatch: Seconds | None = Field(default=None, description="time that each call of an op takes besides")
     energy: Energy | None = Field(default=None, description="weights of work and traffic, where they are known")
@@ -189,6 +93,7 @@ class Device(_Frozen):
     def _each_once(self) -> Self:
         keys = [(c.dtype, c.threads or self.cores) for c in self.compute]
         keys += [(m.level, m.threads or self.cores) for m in self.memory]
+        keys += [(f"{k.kind} in {k.runtime}, {k.dtype},", k.threads or self.cores) for k in self.kinds]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice:
             raise ValueError(f"a ceiling must be stated once, but {twice[0]} has two for {twice[1]} threads")
@@ -203,6 +108,17 @@ class Device(_Frozen):
             DeviceError: no such dtype or number of threads, or neither it nor float32 has a ceiling.
         """
         return self._peak(dtype, threads)[0]
+
+    def kind_peak(self, kind: str, runtime: str, dtype: str = "float32", threads: int | None = None) -> float:
+        """Peak arithmetic (flop/s) of the kernels of one kind in a runtime: `peak`, unless a ceiling of that very kind,
+        runtime, dtype and number of threads is stated.
+
+        Raises:
+            DeviceError: as `peak`.
+        """
+        wanted = (kind, runtime, known_dtype(dtype), self._threads(threads))
+        stated = (k.value for k in self.kinds if (k.kind, k.runtime, k.dtype, k.threads or self.cores) == wanted)
+        return next(stated, None) or self.peak(dtype, threads)
 
     def bandwidth(self, level: str = "DRAM", threads: int | None = None) -> float:
         """Bandwidth (byte/s) of a memory level to `threads` threads (None: the whole device).
@@ -231,7 +147,7 @@ class Device(_Frozen):
     def _peak(self, dtype: str, threads: int | None) -> tuple[float, list[str]]:
         """Value and assumptions."""
         notes = []
-        known = [c for c in self.compute if c.dtype == _known_dtype(dtype)]
+        known = [c for c in self.compute if c.dtype == known_dtype(dtype)]
         if not known:
             notes.append(f"{self.name} has no compute ceiling for {dtype}: float32's is used.")
             known = [c for c in self.compute if c.dtype == "float32"]
@@ -333,7 +249,7 @@ class Device(_Frozen):
             DeviceError: the text is no TOML, or breaks a rule.
         """
         try:
-            return cls.model_validate(tomllib.loads(text), context=_FILE)
+            return cls.model_validate(tomllib.loads(text), context=FILE)
         except tomllib.TOMLDecodeError as error:
             raise DeviceError(f"{source} is no TOML: {error}") from error
         except ValidationError as error:
@@ -352,16 +268,8 @@ def _count(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def _unmeasured(what: str, ceiling: _Ceiling) -> list[str]:
+def _unmeasured(what: str, ceiling: Ceiling) -> list[str]:
     return [] if ceiling.is_measured else [f"{what} is a paper value; programs reach less."]
-
-
-def _known_dtype(dtype: str) -> str:
-    if dtype not in ITEMSIZE:
-        near = get_close_matches(dtype, ITEMSIZE, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise DeviceError(f"dtype must be one of {', '.join(ITEMSIZE)}, but got {dtype!r}{meant}")
-    return dtype
 
 
 def _load(file: Traversable) -> Device:
@@ -375,9 +283,9 @@ def _load(file: Traversable) -> Device:
 
 
 def _without_empty(value: Any) -> Any:
-    """Leave out what says nothing: empty text and empty tables."""
+    """Leave out what says nothing: empty text, lists and tables."""
     if isinstance(value, dict):
-        return {k: _without_empty(v) for k, v in value.items() if v not in ("", {})}
+        return {k: _without_empty(v) for k, v in value.items() if v not in ("", {}, [])}
     return [_without_empty(v) for v in value] if isinstance(value, list) else value
 
 

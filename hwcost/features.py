@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hwcost.device import Device
 from hwcost.graph import ITEMSIZE, OpSpec, Param, TensorSpec
-from hwcost.kernel import Kernel
+from hwcost.kernel import Kernel, label
 from hwcost.roofline import level_time
 from hwcost.rules import cost_of
 
@@ -74,6 +74,7 @@ class Target:
     device: Device
     threads: int
     dtype: str = "float32"
+    runtime: str = "torch-eager"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class Columns:
     """Distinct kernels as arrays, all of length n."""
 
     flops: Array
-    compute_time: Array  # s
+    compute_time: Array  # s, W / P
+    at_best: Array  # s, W over the ceiling of the kind; W / P where none is stated
     memory_time: Array  # s, each part of the traffic at the level it fits in
     streams: Array  # s, [n, 3]: weights, activations read, activations written, all of it from DRAM
     features: Array  # [n, len(NAMES)]; the kind's column is filled by the residual
@@ -89,8 +91,13 @@ class Columns:
 
     @property
     def roofline(self) -> Array:
-        """max(W / P, Q / B) (s)."""
-        return np.maximum(self.compute_time, self.memory_time)
+        """max(W / P, Q / B) (s), P that of the kind."""
+        return np.maximum(self.at_best, self.memory_time)
+
+    @property
+    def compute_bound(self) -> NDArray[np.bool_]:
+        """True where W / P > Q / B."""
+        return self.at_best > self.memory_time
 
 
 def reach_of(traffic: float, device: Device) -> int:
@@ -121,6 +128,8 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     peaks = {dtype: target.device.peak(dtype, target.threads) for dtype in set(dtypes)}
     peak = np.array([peaks[dtype] for dtype in dtypes])
     compute = flops / peak
+    names = tuple(label(kernel) for kernel, _ in kernels)
+    best = flops / _kind_peaks(names, dtypes, target) if target.device.kinds else compute
     memory = level_time(weights, read, written, distance, target.device, target.threads)
     streams = np.column_stack([weights, read, written]) / target.device.bandwidth("DRAM", target.threads)
     timed = np.column_stack([
@@ -131,7 +140,15 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     parallel = np.full((len(kernels), 1), math.log2(target.threads))
     features = np.hstack([np.zeros((len(kernels), 1)), shapes[:, :2], timed, shapes[:, 2:], parallel])
     assert features.shape[1] == len(NAMES), (features.shape, len(NAMES))
-    return Columns(flops, compute, memory, streams, features, tuple(_label(kernel) for kernel, _ in kernels))
+    return Columns(flops, compute, best, memory, streams, features, names)
+
+
+def _kind_peaks(names: Sequence[str], dtypes: Sequence[str], target: Target) -> Array:
+    """Ceiling (flop/s) of each kernel's kind."""
+    device, peaks = target.device, dict[tuple[str, str], float]()
+    for name, dtype in set(zip(names, dtypes, strict=True)):
+        peaks[name, dtype] = device.kind_peak(name, target.runtime, dtype, target.threads)
+    return np.array([peaks[pair] for pair in zip(names, dtypes, strict=True)])
 
 
 def _log(x: Array) -> Array:
@@ -244,18 +261,6 @@ def _mapped(t: TensorSpec) -> int:
 
 def _last(t: TensorSpec) -> int:
     return max(t.shape[-1], 1) if t.shape else 1
-
-
-@lru_cache(maxsize=1 << 16)
-def _label(kernel: Kernel) -> str:
-    """The kind, told apart by what changes how an op is computed: groups, and one channel in and out of each."""
-    op = kernel.main
-    groups = _scalar(op.param("groups", 1))
-    if groups <= 1:
-        return op.kind
-    ends = (op.inputs[0].shape, op.outputs[0].shape)
-    alone = all(len(shape) > 1 and groups == shape[1] for shape in ends)
-    return op.kind + ("/depthwise" if alone else "/grouped")
 
 
 def _window(op: OpSpec) -> float:

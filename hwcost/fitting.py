@@ -278,6 +278,7 @@ def _take(data: Columns, index: Ints) -> Columns:
         data,
         flops=data.flops[index],
         compute_time=data.compute_time[index],
+        at_best=data.at_best[index],
         memory_time=data.memory_time[index],
         streams=data.streams[index],
         features=data.features[index],

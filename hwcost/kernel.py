@@ -108,6 +108,18 @@ class Kernel:
             ) from error
 
 
+@lru_cache(maxsize=1 << 16)
+def label(kernel: Kernel) -> str:
+    """The kind, told apart by what changes how an op is computed: groups, and one channel in and out of each."""
+    op = kernel.main
+    groups = op.param("groups", 1)
+    if not isinstance(groups, (int, float)) or groups <= 1:
+        return op.kind
+    ends = (op.inputs[0].shape, op.outputs[0].shape)
+    alone = all(len(shape) > 1 and groups == shape[1] for shape in ends)
+    return op.kind + ("/depthwise" if alone else "/grouped")
+
+
 def _digest(canonical: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 

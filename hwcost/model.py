@@ -85,7 +85,7 @@ class CostModel:
         cls, device: Device | str | Path, runtime: str = "torch-eager", threads: int = 1, dtype: str = "float32"
     ) -> CostModel:
         """The roofline alone: a lower bound for every kernel, for a device nobody measured."""
-        target = Target(_device(device), threads, dtype)
+        target = Target(_device(device), threads, dtype, runtime)
         fitted = Fitted(Residual(), Overhead(), Errors({}, 0.0, 0.0, 0.0, None))
         return cls(target, runtime, fitted)
 
@@ -128,7 +128,7 @@ class CostModel:
                 f"a fit needs at least 10 measured networks, but got {len(measurements)}; "
                 "measure more with `hwcost measure`"
             )
-        target = Target(_device(device), environment.threads, environment.dtype)
+        target = Target(_device(device), environment.threads, environment.dtype, environment.runtime)
         chosen = settings or Settings()
         if prior is not None and not prior.is_fitted:
             raise ModelError("a prior must be a fitted model, but got the roofline alone; leave the prior out")

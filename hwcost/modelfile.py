@@ -21,7 +21,8 @@ import hwcost
 from hwcost import fitcache
 from hwcost.about import HEAD, PRIOR, About, identity_of, unpacked
 from hwcost.accuracy import Accuracy, Comparison
-from hwcost.device import Device, DeviceError
+from hwcost.ceiling import DeviceError
+from hwcost.device import Device
 from hwcost.features import Target
 from hwcost.fitting import Errors, fit
 from hwcost.measure import MeasurementError, Measurements
@@ -124,7 +125,8 @@ def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostMod
         if not head["fitted"]:
             return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
         prior = from_bytes(held[PRIOR], path) if PRIOR in held else None
-        target, settings = Target(device, head["threads"], head["dtype"]), Settings(**head["settings"])
+        target = Target(device, head["threads"], head["dtype"], head["runtime"])
+        settings = Settings(**head["settings"])
         later = partial(_measurements, {name: held[f"{name}.parquet"] for name in SCHEMAS})
         make = partial(
             CostModel, target, head["runtime"], settings=settings, prior=prior, date=str(head.get("date", ""))

@@ -162,7 +162,7 @@ class Pricer:
         sigma = _error(row, index, time * sigmas[index], kernels, n) / total if self.is_fitted else np.zeros(n)
         shared = np.bincount(row, time * unknown[index], n) / total * self.fitted.shared
         spread = np.exp(self.fitted.z * np.sqrt(self.fitted.common**2 + shared**2 + sigma**2))
-        memory = np.bincount(row, time * (data.compute_time <= data.memory_time)[index], n) / total
+        memory = np.bincount(row, time * ~data.compute_bound[index], n) / total
         known = predicted[0].supported & self.is_fitted
         support = np.bincount(row, time * known[index], n) / total
         inside = np.bincount(row, ~known[index], n) == 0

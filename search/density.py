@@ -17,7 +17,8 @@ from statistics import median
 from typing import Any
 
 from hwcost import units
-from hwcost.device import Device, Energy
+from hwcost.ceiling import Energy
+from hwcost.device import Device
 from hwcost.features import Target
 
 

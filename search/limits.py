@@ -26,7 +26,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from hwcost import units
-from hwcost.device import Energy
+from hwcost.ceiling import Energy
 
 if TYPE_CHECKING:
     from hwcost.graph import Graph

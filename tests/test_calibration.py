@@ -4,7 +4,8 @@ import pytest
 
 from hwcost import calibration, units
 from hwcost.calibration import Probe, cache_footprints, calibrate, dram_array_bytes, joined, paper_peak
-from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.ceiling import ComputeCeiling, MemoryCeiling
+from hwcost.device import Device
 from hwcost.measure import MeasurementError
 from hwcost.measure.machine import Cache, allowed_cpus, caches
 

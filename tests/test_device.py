@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hwcost.device import ComputeCeiling, Device, DeviceError, Energy, MemoryCeiling
+from hwcost.ceiling import ComputeCeiling, DeviceError, Energy, MemoryCeiling
+from hwcost.device import Device
 
 
 def compute(value: float, *, threads: int | None = None, dtype: str = "float32", paper: bool = False) -> ComputeCeiling:

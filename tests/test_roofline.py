@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.ceiling import ComputeCeiling, MemoryCeiling
+from hwcost.device import Device
 from hwcost.roofline import (
     compute_time,
     is_compute_bound,

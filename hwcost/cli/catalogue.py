@@ -93,6 +93,7 @@ def _ceilings(device: Device) -> dict[str, Any]:
     return {
         "compute": [c.model_dump() for c in device.compute],
         "memory": [m.model_dump() for m in device.memory],
+        "kinds": [k.model_dump() for k in device.kinds],
         "host": dict(device.host),
     }
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command(epilog=examples("hwcost calibrate", "hwcost calibrate --threads 2 -o here.toml"))(calibrate)
+    app.command(epilog=examples("hwcost calibrate", "hwcost calibrate --runtime onnxruntime -o here.toml"))(calibrate)
     app.command(
         epilog=examples(
             "hwcost measure nets.py:small nets.py:large --input 1x3x224x224 --store here.db",
@@ -60,13 +60,15 @@ def calibrate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The device file to write.")] = Path(
         "device.toml"
     ),
+    runtime: RuntimeOption = "torch-eager",
     threads: ThreadsOption = 1,
     plot: PlotOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure this machine's ceilings, compute and memory, and write a device file.
 
-    A device file of this machine that is there already keeps the ceilings that it has of other thread counts.
+    What kinds of kernel compute at best, such as depthwise convolutions, is measured in one runtime. A device file of
+    this machine that is there already keeps the ceilings that it has of other thread counts and runtimes.
     """
     writable(output)
     if plot is not None:
@@ -77,7 +79,7 @@ def calibrate(
 
     older = Device.load(output) if output.exists() else None  # refused, if it is no device, before anything is measured
     with progress("calibrating") as bar:
-        device = run(threads, progress=bar)
+        device = run(threads, runtime=runtime, progress=bar)
     device = joined(device, older) if older else device
     device.save(output)
     save_ceilings(device, plot)
@@ -88,10 +90,10 @@ def calibrate(
         say(f"caches without a ceiling: {device.host['left_out']}")
     if as_json:
         return print_json(device.model_dump() | {"path": str(output)})
-    _show_device(device, threads, output)
+    _show_device(device, runtime, threads, output)
 
 
-def _show_device(device: Device, threads: int, output: Path) -> None:
+def _show_device(device: Device, runtime: str, threads: int, output: Path) -> None:
     from hwcost import units
     from hwcost.report.ceilings import reached
 
@@ -102,9 +104,20 @@ def _show_device(device: Device, threads: int, output: Path) -> None:
     for m in device.memory:
         out.print(f"  {m.level:10} {reached(m)}  ± {m.spread or 0.0:.1%}")
     out.print(f"  [dim]DRAM: {device.memory[-1].measured_source}[/dim]")
+    _show_kinds(device, runtime, threads)
     dispatch = units.format(device.dispatch, "second") if device.dispatch else "unknown"
     joined = f", fork-join {device.host['fork_join']}" if "fork_join" in device.host else ""
     out.print(f"  ridge point {units.format(device.ridge(threads=threads), 'flop/byte')}, dispatch {dispatch}{joined}")
+
+
+def _show_kinds(device: Device, runtime: str, threads: int) -> None:
+    """Share of the peak that each kind reaches, the least first."""
+    from hwcost.report.columns import percent
+
+    kinds = sorted((k for k in device.kinds if (k.runtime, k.threads) == (runtime, threads)), key=lambda k: k.value)
+    shares = [f"{k.kind} {percent(k.value / device.peak(k.dtype, threads))}" for k in kinds]
+    if shares:
+        console().print(f"  {runtime} computes at best, of that: {', '.join(shares)}")
 
 
 # -- measure --------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.ceiling import ComputeCeiling, MemoryCeiling
+from hwcost.device import Device
 from hwcost.estimate import Estimate, KernelEstimate
 from hwcost.report.axes import log_axis
 from hwcost.report.columns import percent
@@ -52,7 +53,7 @@ def roofline_figure(
     room = min(intensities) / 3  # for the key, above the ceilings
     x = log_axis([room, *intensities], "flop/byte", "arithmetic intensity", margin=1.5)
     left, right = (10**e for e in x["range"])
-    lines = _ceilings(device, dtype, threads)
+    lines = [*_ceilings(device, dtype, threads), *_of_kinds(shown, device.peak(dtype, threads))]
     fig = figure(height=540)
     for line in lines:
         fig.add_trace(_roof(line, left, right, lines))
@@ -157,6 +158,17 @@ def _ceilings(device: Device, dtype: str, threads: int) -> list[Line]:
         lines.append(Line(f"{level} {quantity(value, 'byte/s')}", value, False, any(m.is_measured for m in here)))
         lines += _paper(here, value, threads, device, level)
     return lines
+
+
+def _of_kinds(points: Sequence[Point], peak: float) -> list[Line]:
+    """Ceilings of kinds of kernel that bind one of the points."""
+    bound = (p.kernel for p in points if p.kernel.bound == "compute")
+    rates = {(k.kind, float(f"{k.cost.flops / k.roofline:.4g}")) for k in bound}
+    return [
+        Line(f"{kind} {quantity(rate, 'flop/s')}", rate, compute=True, measured=True)
+        for kind, rate in sorted(rates)
+        if abs(rate / peak - 1) > 1e-3
+    ]
 
 
 def _paper(

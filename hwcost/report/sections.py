@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hwcost import units
 from hwcost.accuracy import Accuracy
-from hwcost.device import ComputeCeiling, MemoryCeiling
+from hwcost.ceiling import ComputeCeiling, MemoryCeiling
 from hwcost.estimate import BlockEstimate
 from hwcost.report.columns import column, percent
 from hwcost.report.findings import findings

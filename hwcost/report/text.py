@@ -12,7 +12,8 @@ from rich.text import Text
 
 from hwcost import units
 from hwcost.accuracy import Accuracy, Comparison
-from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.ceiling import ComputeCeiling, MemoryCeiling
+from hwcost.device import Device
 from hwcost.estimate import Estimate
 from hwcost.report.columns import column, percent
 
@@ -39,6 +40,8 @@ def ceiling_table(device: Device) -> Table:
     table = _table("ceiling", "threads>", "measured>", "paper>", "ratio>", "source")
     for c in device.compute:
         _add_ceiling(table, f"compute {c.dtype}", c, "flop/s")
+    for k in device.kinds:
+        _add_ceiling(table, f"{k.kind} in {k.runtime}", k, "flop/s")
     for m in device.memory:
         size = f" ({units.format(m.size, 'byte')})" if m.size else ""
         _add_ceiling(table, f"memory {m.level}{size}", m, "byte/s")

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from hwcost.accuracy import Accuracy, Comparison
+from hwcost.ceiling import ComputeCeiling, MemoryCeiling
 from hwcost.cost import Cost
-from hwcost.device import ComputeCeiling, Device, MemoryCeiling
+from hwcost.device import Device
 from hwcost.estimate import Estimate, KernelEstimate
 from hwcost.report.page import Candidate, QuickstartResult, Winner
 

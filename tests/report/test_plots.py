@@ -6,8 +6,13 @@ import dataclasses
 import math
 
 import pytest
+import torch
+from torch import nn
 
+from hwcost import CostModel
+from hwcost.ceiling import ComputeCeiling, KindCeiling, MemoryCeiling
 from hwcost.cost import Cost
+from hwcost.device import Device
 from hwcost.report.plots import error_figure, front_figure, kinds_figure, predicted_figure
 from hwcost.report.rooflines import placed, roofline_figure, without_arithmetic
 
@@ -155,3 +160,19 @@ def test_a_network_without_any_arithmetic_still_has_a_roofline(result):
     only = dataclasses.replace(result.best.estimate, kernels=(copy,))
     figure = roofline_figure(result.device, {"a": only}, threads=1)
     assert not [t for t in figure.data if t.mode == "markers"]
+
+
+def test_the_ceiling_of_a_kind_is_drawn_where_it_binds_a_kernel():
+    said = {"threads": 1, "measured_source": "a run"}
+    eager = said | {"runtime": "torch-eager"}
+    device = Device(
+        name="toy", compute=(ComputeCeiling(measured=1e11, **said),), memory=(MemoryCeiling(measured=1e10, **said),),
+        kinds=tuple(KindCeiling(kind=kind, measured=1e9, **eager) for kind in ("conv2d/depthwise", "gelu")),
+    )  # fmt: skip
+    estimate = CostModel.analytic(device).estimate(nn.Conv2d(64, 64, 3, groups=64), (torch.empty(1, 64, 20, 20),))
+    figure = roofline_figure(device, {"net": estimate}, threads=1)
+    [key] = figure.layout.annotations
+    assert "conv2d 1 GFLOP/s" in key.text
+    assert "gelu" not in key.text
+    [point] = [t for t in figure.data if t.mode == "markers"]
+    assert list(point.y) == [pytest.approx(1e9)]  # it stands on that line

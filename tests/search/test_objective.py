@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from hwcost import CostModel, Device, units
-from hwcost.device import Energy
+from hwcost.ceiling import Energy
 from hwcost.search import LatencyObjective, ObjectiveError, penalties
 from hwcost.search.limits import BudgetError, blocks_at
 from hwcost.search.memory import attribute_of
