@@ -7,8 +7,9 @@ four times the work; what a call takes by itself cancels,
     P_kind = (W2 - W1) / (t2 - t1),                                        (1)
 
 with t the low quantile of the kernel's time inside its runtime, over the rounds of the calibration. Of
-several shapes of a kind the fastest counts, so that it is a ceiling: no better one was found. A kind
-whose extra time is less than twice what its extra traffic takes has none, since memory may bind it.
+several shapes of a kind the fastest counts, so that it is a ceiling: no better one was found. A kind whose
+extra time is less than twice what its extra traffic takes has none, since memory may bind it; nor has one
+whose ceiling is that of the dtype within the error of both.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def shapes() -> Iterator[tuple[str, nn.Module, tuple[tuple[int, ...], ...]]]:
     maps, rows, heads = (64, *_MAP), (128, 256), (4, 128, 64)
     for window in (1, 3):
         yield f"{window}x{window}, 64 channels", _convolution(64, window), (maps,)
+    yield "3x3, 256 channels", _convolution(256, 3), ((256, 10, 10),)
     for window in (3, 5, 7):
         yield f"{window}x{window}", _convolution(64, window, groups=64), (maps,)
     for groups in (2, 8):
@@ -123,14 +125,22 @@ def kind_ceilings(pairs: Sequence[Pair], device: Device, runtime: str, threads: 
     for small, large in pairs:
         of_large = _by_label(large)
         for name, before in _by_label(small).items():
-            if name not in of_large or (rate := _rate(before, of_large[name], device, threads)) is None:
+            rate = _rate(before, of_large[name], device, threads) if name in of_large else None
+            if rate is None:
                 continue
             found = KindCeiling(
                 kind=name, runtime=runtime, threads=threads, dtype=before[0].dtype, measured=rate[0], spread=rate[1],
                 measured_source=f"{small.said}; slope from a batch of {small.batch} to {large.batch}",
             )  # fmt: skip
             best[name] = max(found, best.get(name, found), key=lambda c: c.value)
-    return tuple(best[name] for name in sorted(best))
+    return tuple(best[name] for name in sorted(best) if _apart(best[name], device))
+
+
+def _apart(found: KindCeiling, device: Device) -> bool:
+    """Whether the ceiling is another one than that of the dtype, by more than their errors."""
+    general = [c.spread or 0.0 for c in device.compute if (c.dtype, c.threads) == (found.dtype, found.threads)]
+    error = math.hypot(found.spread or 0.0, *general)
+    return abs(math.log(found.value / device.peak(found.dtype, found.threads))) > error
 
 
 def _by_label(probe: KindProbe) -> Mapping[str, Timed]:

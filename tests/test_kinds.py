@@ -90,6 +90,16 @@ def test_noise_that_eats_the_slope_leaves_no_ceiling() -> None:
     assert kind_ceilings([(small, large)], device(), "torch-eager", 1) == ()
 
 
+@pytest.mark.parametrize(
+    ("rate", "known"), [(PEAK, False), (1.5 * PEAK, True), (0.8 * PEAK, True), (0.97 * PEAK, False)]
+)
+def test_a_kind_that_reaches_the_peak_has_no_ceiling_of_its_own(rate: float, known: bool) -> None:
+    compute = device().compute[0].model_copy(update={"spread": 0.05})
+    where = device().model_copy(update={"compute": (compute,)})
+    pair = simulated(nn.Conv2d(64, 64, 3, padding=1), 64, rate=rate)
+    assert bool(kind_ceilings([pair], where, "torch-eager", 1)) is known
+
+
 # -- what a ceiling of a kind does -----------------------------------------------------------------------------
 
 
