@@ -105,20 +105,21 @@ def _edges(column: Array, weight: Array) -> Array:
     return np.unique(column[order][below.searchsorted(below[-1] * np.arange(1, _BINS) / _BINS)])
 
 
-class Left:
-    """What the trees leave of r of each kernel that was measured, found by its coded features."""
+class Answers:
+    """r of each kernel that was measured, the trees' and what is believed of what they leave, found by its coded
+    features."""
 
-    def __init__(self, coded: Array, left: Array) -> None:
+    def __init__(self, coded: Array, answers: Array) -> None:
         # of kernels that look the same, the last one counts
         self._known, last = np.unique(_identities(coded)[::-1], return_index=True)
-        self._left = left[::-1][last]
+        self._answers = answers[::-1][last]
 
     def __call__(self, coded: Array) -> tuple[NDArray[np.bool_], Array]:
-        """Which kernels were measured, and what is left of them: 0 of the others."""
+        """Which kernels were measured, and r of them: 0 of the others."""
         wanted = _identities(coded)
         place = np.minimum(self._known.searchsorted(wanted), len(self._known) - 1)
         known = self._known[place] == wanted
-        return known, np.where(known, self._left[place], 0.0)
+        return known, np.where(known, self._answers[place], 0.0)
 
 
 class Residual:
@@ -137,7 +138,7 @@ class Residual:
         self._sigma_all = UNSEEN_SIGMA
         self._trees: HistGradientBoostingRegressor | None = None
         self._bins = Bins(np.zeros((0, 0)), np.zeros(0))
-        self._left = Left(np.zeros((0, 0)), np.zeros(0))
+        self._answers = Answers(np.zeros((0, 0)), np.zeros(0))
 
     def fit(self, data: Columns, latency: Array, weight: Array, networks: Array | None = None) -> Residual:
         """Fit on measured kernels; `latency` in seconds, `weight` their importance, `networks` how many hold each."""
@@ -167,9 +168,9 @@ class Residual:
         binned = self._bins(coded)
         with _threads(len(target)):
             self._trees.fit(binned, target, sample_weight=weight)
-            left = target - self._trees.predict(binned)
-        held = np.ones(len(left)) if networks is None else networks
-        self._left = Left(coded, left * held / (held + _DOUBT))
+            grown = self._trees.predict(binned)
+        held = np.ones(len(grown)) if networks is None else networks
+        self._answers = Answers(coded, grown + (target - grown) * held / (held + _DOUBT))
         return self
 
     def _learn_terms(self, data: Columns, latency: Array, weight: Array) -> None:
@@ -197,7 +198,7 @@ class Residual:
         if self._trees is None or not n:
             none = np.zeros(n, dtype=bool)
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none)
-        known, _ = self._left(self._coded(data))
+        known, _ = self._answers(self._coded(data))
         own = self._outside(data)
         outside = own if self.prior is None else np.minimum(own, self.prior._outside(data))
         errors = dict(self._sigmas) | dict(sigma or {})
@@ -225,11 +226,12 @@ class Residual:
             outside = self._outside(akin)
         median = np.array([self._medians[k] for k in akin.kinds])
         coded = self._coded(akin)
-        with _threads(len(data.kinds)):
-            trees = self._trees.predict(self._bins(coded))
-        trees += self._left(coded)[1]
+        known, found = self._answers(coded)
+        if not known.all():
+            with _threads(int(np.count_nonzero(~known))):
+                found[~known] = self._trees.predict(self._bins(coded[~known]))
         fade = np.exp2(-np.maximum(outside - _FADE, 0.0))
-        return np.asarray(fade * trees + (1 - fade) * median)
+        return np.asarray(fade * found + (1 - fade) * median)
 
     def _akin(self, data: Columns) -> Columns:
         """The same kernels, those of a kind that was not measured by the name of the nearest one that was."""
