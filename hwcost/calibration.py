@@ -12,6 +12,8 @@ Caches    the same triad in a part of the cache. A call takes a microsecond by i
 
               B = (Q2 - Q1) / (t2 - t1).                                   (1)
 
+          Reading and writing alone stand beside it. A level whose slope is mostly noise has no ceiling.
+
           Arrays of few elements are not shared out among threads: a cache of one core that is so small is measured
           on one thread, and all threads are given that many times as much.
 
@@ -31,20 +33,17 @@ import math
 import platform
 import re
 import time
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any
 
-import numpy as np
 import torch
 
 from hwcost import __version__, units
 from hwcost.ceiling import ComputeCeiling, MemoryCeiling
 from hwcost.device import Device
 from hwcost.kinds import kind_ceilings, kind_probes
-from hwcost.measure.clock import quiet_interpreter, timed
+from hwcost.measure.clock import quiet_interpreter
 from hwcost.measure.machine import (
     Cache,
     Watch,
@@ -52,58 +51,39 @@ from hwcost.measure.machine import (
     check_threads,
     cpu_flags,
     cpu_name,
-    free_memory,
-    frequency,
     governor,
     physical_cores,
     pinning,
     vector_lanes,
 )
 from hwcost.measure.pace import pace_of
-from hwcost.measure.statistics import latency_and_spread
+from hwcost.paper import paper_peak
+from hwcost.probes import (
+    GEMM_SIZES,
+    Probe,
+    cache_probes,
+    call_probes,
+    compute_probes,
+    dtypes,
+    memory_probes,
+    name_of,
+    shared_from,
+    shorten,
+)
 
 Progress = Callable[[float, float, str], None]
 
 ROUNDS = 12
-_RUNS = 3  # a visit
-_BLOCK = 1e-3  # s; short calls are repeated to fill this
-_GEMM_SIZES = (512, 768, 1024, 1536)
-_LAST_LEVEL_TIMES = 4  # least size of a DRAM array
-_SHARED = 32768  # elements; longer elementwise calls of torch are shared out among threads (at::internal::GRAIN_SIZE)
 _WAIT = 0.05  # s at most for the CPU to find its pace, before each visit
 _NOISY = 0.05  # share of the time waited for a CPU, or spread, above which the machine was not quiet
-
-
-@dataclass(slots=True)
-class Probe:
-    """One thing to time: a call, and how much one call does."""
-
-    name: str
-    call: Callable[[], Any]
-    amount: float = 0.0  # flop or byte of a call
-    repeat: int = 1
-    rounds: list[float] = field(default_factory=list)  # s of one call, per round
-
-    def run(self) -> None:
-        """The call, `repeat` times."""
-        for _ in range(self.repeat):
-            self.call()
-
-    def visit(self, threads: int) -> None:
-        """A round: the least of a few runs."""
-        self.run()
-        times = [timed(self) for _ in range(_RUNS)]
-        least = min(wall - (wait if threads == 1 else 0.0) for wall, wait in times)
-        self.rounds.append(least / self.repeat)
-
-    def result(self) -> tuple[float, float]:
-        """Time of one call (s) and its spread."""
-        low, spread = latency_and_spread(np.array(self.rounds)[:, None])
-        return float(low[0]), float(spread[0])
+_SLOWED = 0.5  # share of the visits that a slowed CPU was met in, above which it was not
+_UNKNOWN = 0.5  # spread above which a cache's bandwidth is not told
+_BUDGET = 35.0  # s of rounds, after the first six
+_LEAST_ROUNDS = 6
 
 
 def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progress | None = None) -> Device:
-    """Measure this machine's ceilings on `threads` threads; takes about 20 s.
+    """Measure this machine's ceilings on `threads` threads; takes up to a minute, longer with a runtime that compiles.
 
     Args:
         threads: at most the CPUs that this process may use.
@@ -119,142 +99,57 @@ def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progr
     with pinning(threads) as pinned, torch.inference_mode(), quiet_interpreter():
         torch.set_num_threads(threads)
         try:
-            probes = [*_compute_probes(), *_memory_probes(), *_cache_probes(threads), *_call_probes(threads)]
-            _shorten(probes)
+            probes = [*compute_probes(), *memory_probes(), *cache_probes(threads), *call_probes(threads)]
+            shorten(probes)
             pairs = kind_probes(runtime, threads)
             pace = pace_of(threads)
             watch, start = Watch(all_threads=threads > 1), time.monotonic()
+            calm: list[bool] = []
             for number in range(ROUNDS):
                 for probe in probes:
-                    pace.wait(_WAIT)
+                    calm.append(pace.wait(_WAIT))
                     probe.visit(threads)
                 for small, large in pairs:  # visited together, so that both meet the same machine
-                    pace.wait(_WAIT)
+                    calm.append(pace.wait(_WAIT))
                     small.visit()
                     large.visit()
+                late = number + 1 >= _LEAST_ROUNDS and time.monotonic() - start > _BUDGET
                 if progress:
-                    progress(number + 1, ROUNDS, "measuring ceilings")
+                    progress(ROUNDS if late else number + 1, ROUNDS, "measuring ceilings")
+                if late:
+                    break
             lost = watch.stop()
-            waited = (lost.waited + lost.steal) / (time.monotonic() - start)
+            waited = (lost.waited + lost.steal) / (time.monotonic() - start) / threads
         finally:
             torch.set_num_threads(before)
-    device = _device({p.name: p for p in probes}, threads, pinned=pinned, waited=waited)
+    noise = Noise(waited, 1 - sum(calm) / len(calm))
+    device = _device({p.name: p for p in probes}, threads, pinned=pinned, noise=noise)
     return device.model_copy(update={"kinds": kind_ceilings(pairs, device, runtime, threads)})
-
-
-# -- probes -----------------------------------------------------------------------------------------
-
-
-def _compute_probes() -> list[Probe]:
-    probes = []
-    for dtype in _dtypes():
-        for n in _GEMM_SIZES:
-            a, b = (_matrix(n, dtype) for _ in range(2))
-            multiply = torch._int_mm if dtype is torch.int8 else torch.mm
-            probes.append(Probe(f"gemm {_name(dtype)} {n}", partial(multiply, a, b), 2.0 * n**3))
-    return probes
-
-
-def _dtypes() -> list[torch.dtype]:
-    """float32, and those for which the CPU has matrix instructions of their own."""
-    flags = cpu_flags()
-    dtypes = [torch.float32]
-    if flags & {"avx512_bf16", "amx_bf16", "bf16"}:
-        dtypes.append(torch.bfloat16)
-    if flags & {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}:
-        dtypes.append(torch.int8)
-    return dtypes
-
-
-def _matrix(n: int, dtype: torch.dtype) -> torch.Tensor:
-    return torch.randint(-8, 8, (n, n), dtype=dtype) if dtype is torch.int8 else torch.rand(n, n).to(dtype)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def dram_array_bytes() -> int:
-    """Size of one array of the DRAM probes: four times the last-level cache, less where memory is short."""
-    last = max((c.size for c in caches()), default=32 << 20)
-    return int(min(max(_LAST_LEVEL_TIMES * last, 64 << 20), free_memory() / 8))
-
-
-def _memory_probes() -> list[Probe]:
-    size = dram_array_bytes()
-    a, b, c = (torch.ones(size // 4) for _ in range(3))
-    return [
-        Probe("dram triad", lambda: torch.add(b, c, alpha=3.0, out=a), 3.0 * size),
-        Probe("dram copy", lambda: a.copy_(b), 2.0 * size),
-        Probe("dram read", lambda: b.sum(), 1.0 * size),
-        Probe("dram write", lambda: a.fill_(1.0), 1.0 * size),
-    ]
-
-
-def _cache_probes(threads: int) -> list[Probe]:
-    """Two sizes for each cache level that lie well inside it and outside the level below."""
-    probes, below = [], 0
-    for cache in caches():
-        sizes = cache_footprints(cache, below, threads)
-        if sizes is None and not cache.shared:
-            sizes = cache_footprints(cache, below, 1)
-        if sizes:
-            probes += [_triad(f"{cache.level} {i}", size) for i, size in enumerate(sizes)]
-        below = cache.size
-    return probes
-
-
-def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] | None:
-    """Bytes of three arrays together at two sizes; None where the levels lie too close, or the arrays are too short
-    to be shared out.
-
-    A private cache serves one thread each, so `threads` of them hold that many times as much.
-    """
-    times = 1 if cache.shared else threads
-    low = max(2 * below * threads, cache.size * times // 8, _shared_from(threads))
-    high = cache.size * times * 3 // 4
-    return (low, high) if high > 1.4 * low else None
-
-
-def _shared_from(threads: int) -> int:
-    """Bytes of three arrays together from which each thread gets a part; 0 for one, which needs no sharing."""
-    return 3 * 4 * threads * _SHARED if threads > 1 else 0
-
-
-def _triad(name: str, size: int) -> Probe:
-    a, b, c = (torch.ones(size // 12) for _ in range(3))
-    return Probe(name, lambda: torch.add(b, c, alpha=3.0, out=a), float(size // 12 * 12))
-
-
-def _call_probes(threads: int) -> list[Probe]:
-    one, few = torch.ones(1), torch.ones(threads * _SHARED)
-    probes = [Probe("dispatch", lambda: torch.relu(one))]
-    if threads > 1:
-        parts = few[:_SHARED]
-        alone = torch.empty_like(parts)
-        shared = torch.empty_like(few)
-        probes.append(Probe("shared", lambda: torch.add(few, few, out=shared)))
-        probes.append(Probe("part", lambda: torch.add(parts, parts, out=alone)))
-    return probes
-
-
-def _shorten(probes: Sequence[Probe]) -> None:
-    """Warm up, and repeat short calls to fill a block."""
-    for probe in probes:
-        probe.run()
-        seconds, _ = min(timed(probe) for _ in range(3))
-        probe.repeat = max(1, math.ceil(_BLOCK / max(seconds, 1e-7)))
 
 
 # -- the device -------------------------------------------------------------------------------------
 
 
-def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, waited: float) -> Device:
-    compute = tuple(_compute(probes, _name(dtype), threads) for dtype in _dtypes())
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What others took of a machine during a calibration, as shares."""
+
+    waited: float  # of the time, for a CPU
+    slowed: float  # of the visits, in which the CPU was not at its pace
+
+    def said(self, spread: float) -> str:
+        """ "yes" for a quiet machine, or why it was none; `spread` is the largest of the ceilings'."""
+        if self.waited <= _NOISY and self.slowed <= _SLOWED and spread <= _NOISY:
+            return "yes"
+        why = f"waited {self.waited:.0%} of the time, slowed in {self.slowed:.0%} of visits"
+        return f"no: {why}, largest spread {spread:.0%}"
+
+
+def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, noise: Noise) -> Device:
+    compute = tuple(_compute(probes, name_of(dtype), threads) for dtype in dtypes())
     memory = tuple(m for cache in caches() if (m := _cache(probes, cache, threads)))
     dram = _dram(probes, threads)
     spreads = [c.spread or 0.0 for c in (*compute, dram)]
-    quiet = waited <= _NOISY and max(spreads) <= _NOISY
     return Device(
         name=re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-") or "this-machine",
         description=f"{cpu_name()}, measured on {threads} thread{'s' if threads > 1 else ''}",
@@ -274,7 +169,8 @@ def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, waited: flo
             "python": platform.python_version(),
             "torch": torch.__version__,
             "hwcost": __version__,
-            "quiet": "yes" if quiet else f"no: waited {waited:.0%} of the time, largest spread {max(spreads):.0%}",
+            "rounds": str(len(probes["dispatch"].rounds)),
+            "quiet": noise.said(max(spreads)),
         }
         | _fork_join(probes)
         | _left_out(probes, {m.level for m in memory}),
@@ -306,7 +202,7 @@ def _compute(probes: dict[str, Probe], dtype: str, threads: int) -> ComputeCeili
     best = max(found, key=lambda p: p.amount / p.result()[0])
     seconds, spread = best.result()
     paper, paper_source = paper_peak(threads, dtype)
-    sizes = ", ".join(map(str, _GEMM_SIZES))
+    sizes = ", ".join(map(str, GEMM_SIZES))
     return ComputeCeiling(
         dtype=dtype,
         threads=threads,
@@ -316,26 +212,6 @@ def _compute(probes: dict[str, Probe], dtype: str, threads: int) -> ComputeCeili
         paper=paper,
         paper_source=paper_source,
     )
-
-
-_PER_LANE = {"float32": 1, "bfloat16": 2, "int8": 4}  # products of 32 bits' worth of numbers (VNNI, AVX512-BF16)
-_TILES = {"bfloat16": ("amx_bf16", 1024), "int8": ("amx_int8", 2048)}  # flop per cycle of a core's matrix unit (AMX)
-
-
-def paper_peak(threads: int, dtype: str = "float32") -> tuple[float | None, str]:
-    """Peak rate (flop/s) by the instruction set and the frequency shown, with its derivation."""
-    flags, hertz = cpu_flags(), frequency()
-    lanes = vector_lanes(flags)
-    if not lanes or not hertz:
-        return None, ""
-    shown = f"{units.format(hertz, 'hertz')}, the frequency the system shows"
-    flag, per_cycle = _TILES.get(dtype, ("", 0))
-    if flag in flags:
-        return threads * per_cycle * hertz, f"{threads} x {per_cycle} flop of the matrix unit x {shown}"
-    products = _PER_LANE[dtype]
-    flop = lanes * products * 2 * 2  # two units, a multiply-add is two flop
-    each = f" x {products} products" if products > 1 else ""
-    return threads * flop * hertz, f"{threads} x {lanes} lanes{each} x 2 units x 2 flop x {shown}"
 
 
 def _dram(probes: dict[str, Probe], threads: int) -> MemoryCeiling:
@@ -359,23 +235,34 @@ def _dram(probes: dict[str, Probe], threads: int) -> MemoryCeiling:
 
 def _cache(probes: dict[str, Probe], cache: Cache, threads: int) -> MemoryCeiling | None:
     """Eq. (1); None where the level was not measured, or noise ate the slope."""
-    if f"{cache.level} 0" not in probes:
+    found = _slope(probes, cache.level)
+    if found is None:
         return None
-    small, large = probes[f"{cache.level} 0"], probes[f"{cache.level} 1"]
-    (t1, s1), (t2, s2) = small.result(), large.result()
-    if t2 <= t1:
-        return None
+    small, large = (probes[f"{cache.level} {i}"] for i in (0, 1))
     between = " and ".join(units.format(p.amount, "byte") for p in (small, large))
-    alone = large.amount < _shared_from(threads)
+    alone = large.amount < shared_from(threads)
     times = threads if alone else 1
+    others = [(what, _slope(probes, f"{cache.level} {what}")) for what in ("read", "write")]
+    told = "".join(f"; {what} {units.format(times * rate[0], 'byte/s')}" for what, rate in others if rate)
     return MemoryCeiling(
         level=cache.level,
         threads=threads,
         size=float(cache.size),
-        measured=times * (large.amount - small.amount) / (t2 - t1),
-        measured_source=f"triad, slope between {between}" + (f" of one thread, times {times}" if alone else ""),
-        spread=math.hypot(t1 * s1, t2 * s2) / (t2 - t1),
+        measured=times * found[0],
+        measured_source=f"triad, slope between {between}" + (f" of one thread, times {times}" if alone else "") + told,
+        spread=found[1],
     )
+
+
+def _slope(probes: dict[str, Probe], name: str) -> tuple[float, float] | None:
+    """Eq. (1) (byte/s) with its spread; None where noise is most of it."""
+    if f"{name} 0" not in probes:
+        return None
+    small, large = probes[f"{name} 0"], probes[f"{name} 1"]
+    (t1, s1), (t2, s2) = small.result(), large.result()
+    if t2 <= t1 or (spread := math.hypot(t1 * s1, t2 * s2) / (t2 - t1)) > _UNKNOWN:
+        return None
+    return (large.amount - small.amount) / (t2 - t1), spread
 
 
 def _left_out(probes: dict[str, Probe], levels: Container[str]) -> dict[str, str]:

@@ -36,6 +36,7 @@ from hwcost.runtimes.base import Session
 _BATCHES = (1, 4)
 _RUNS = 3  # a visit
 _CLEAR = 2.0  # times the time that the traffic takes: a kernel that takes no longer may be bound by memory
+_UNKNOWN = 0.25  # spread above which a slope is not told: the best of several would be the noisiest
 _MAP = (20, 20)  # of feature maps: 64 channels in float32 and four of them fill 400 kB
 
 
@@ -152,9 +153,10 @@ def _rate(small: Timed, large: Timed, device: Device, threads: int) -> tuple[flo
     """Eq. (1) (flop/s) with its spread; None where memory binds, or noise ate the slope."""
     (kernel, t1, s1), (bigger, t2, s2) = small, large
     traffic = _traffic_time(bigger, device, threads) - _traffic_time(kernel, device, threads)
-    if t2 - t1 <= _CLEAR * max(traffic, 0.0):
+    spread = math.hypot(t1 * s1, t2 * s2) / max(t2 - t1, 1e-12)
+    if spread > _UNKNOWN or t2 - t1 <= _CLEAR * max(traffic, 0.0):
         return None
-    return (bigger.cost.flops - kernel.cost.flops) / (t2 - t1), math.hypot(t1 * s1, t2 * s2) / (t2 - t1)
+    return (bigger.cost.flops - kernel.cost.flops) / (t2 - t1), spread
 
 
 def _traffic_time(kernel: Kernel, device: Device, threads: int) -> float:

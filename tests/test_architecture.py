@@ -22,7 +22,7 @@ LAYERS = (
     ("tracing", "roofline"),
     ("runtimes",),
     ("measure",),
-    ("calibration+kinds",),
+    ("calibration+kinds+paper+probes",),
     ("estimate", "templates"),
     ("accuracy",),
     ("features",),

@@ -2,12 +2,14 @@
 
 import pytest
 
-from hwcost import calibration, units
-from hwcost.calibration import Probe, cache_footprints, calibrate, dram_array_bytes, joined, paper_peak
+from hwcost import calibration, paper, probes, units
+from hwcost.calibration import Noise, calibrate, joined
 from hwcost.ceiling import ComputeCeiling, MemoryCeiling
 from hwcost.device import Device
 from hwcost.measure import MeasurementError
 from hwcost.measure.machine import Cache, allowed_cpus, caches
+from hwcost.paper import paper_peak
+from hwcost.probes import Probe, cache_footprints, dram_array_bytes
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_footprints_lie_inside_their_level_and_outside_the_one_below(
 
 def test_dram_arrays_are_four_times_the_last_level() -> None:
     last = max((c.size for c in caches()), default=0)
-    if calibration.free_memory() < 32 * last:
+    if probes.free_memory() < 32 * last:
         pytest.skip("too little memory for arrays of that size")
     assert dram_array_bytes() >= 4 * last
 
@@ -51,8 +53,8 @@ def test_dram_arrays_are_four_times_the_last_level() -> None:
 def test_paper_peak(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], hertz: float, threads: int, peak: float | None
 ) -> None:
-    monkeypatch.setattr(calibration, "cpu_flags", lambda: flags)
-    monkeypatch.setattr(calibration, "frequency", lambda: hertz)
+    monkeypatch.setattr(paper, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(paper, "frequency", lambda: hertz)
     assert paper_peak(threads)[0] == (pytest.approx(peak) if peak else None)
 
 
@@ -69,8 +71,8 @@ def test_paper_peak(
 def test_paper_peak_of_narrow_numbers(
     monkeypatch: pytest.MonkeyPatch, dtype: str, flags: set[str], flop_per_cycle: int
 ) -> None:
-    monkeypatch.setattr(calibration, "cpu_flags", lambda: flags)
-    monkeypatch.setattr(calibration, "frequency", lambda: 1e9)
+    monkeypatch.setattr(paper, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(paper, "frequency", lambda: 1e9)
     assert paper_peak(2, dtype)[0] == 2 * flop_per_cycle * 1e9
 
 
@@ -79,7 +81,7 @@ def test_a_probe_gives_the_time_of_one_call() -> None:
     probe = Probe("count", lambda: calls.append(1), repeat=5)
     probe.visit(1)
     probe.visit(1)
-    assert len(calls) == 2 * (1 + calibration._RUNS) * 5
+    assert len(calls) == 2 * (1 + probes._RUNS) * 5
     assert len(probe.rounds) == 2
     assert probe.result()[0] == min(probe.rounds)
 
@@ -96,12 +98,12 @@ def test_each_dtype_that_the_cpu_multiplies_is_multiplied(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], dtypes: list[str]
 ) -> None:
     """The product itself, on whatever this machine has: the operator exists, and takes such matrices."""
-    monkeypatch.setattr(calibration, "cpu_flags", lambda: flags)
-    monkeypatch.setattr(calibration, "_GEMM_SIZES", (64,))
-    probes = calibration._compute_probes()
-    assert [p.name for p in probes] == [f"gemm {d} 64" for d in dtypes]
-    assert {p.amount for p in probes} == {2 * 64**3}
-    assert [tuple(p.call().shape) for p in probes] == [(64, 64)] * len(probes)
+    monkeypatch.setattr(probes, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(probes, "GEMM_SIZES", (64,))
+    found = probes.compute_probes()
+    assert [p.name for p in found] == [f"gemm {d} 64" for d in dtypes]
+    assert {p.amount for p in found} == {2 * 64**3}
+    assert [tuple(p.call().shape) for p in found] == [(64, 64)] * len(found)
 
 
 def timed_probe(name: str, amount: float, *seconds: float) -> Probe:
@@ -109,25 +111,34 @@ def timed_probe(name: str, amount: float, *seconds: float) -> Probe:
 
 
 def calibrated(
-    monkeypatch: pytest.MonkeyPatch, *, waited: float = 0.0, gemm: tuple[float, ...] = (1e-3,) * 12, threads: int = 1
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    waited: float = 0.0,
+    slowed: float = 0.0,
+    gemm: tuple[float, ...] = (1e-3,) * 12,
+    threads: int = 1,
 ) -> Device:
     """A device from times that are written down: DRAM at 3 bytes a nanosecond, an L2 that noise ate, L1 and L3."""
-    monkeypatch.setattr(calibration, "cpu_flags", lambda: set())
+    for module in (calibration, probes, paper):
+        monkeypatch.setattr(module, "cpu_flags", lambda: set())
     monkeypatch.setattr(
         calibration,
         "caches",
         lambda: tuple(Cache(n, s, False) for n, s in (("L1", 1 << 15), ("L2", 1 << 20), ("L3", 1 << 21))),
     )
-    probes = [
+    timed = [
         timed_probe("gemm float32 512", 2.0 * 512**3, *gemm),
         timed_probe("dispatch", 0.0, *(1e-6,) * 12),
         *(timed_probe(f"dram {n}", 3e6, *(1e-3,) * 12) for n in ("triad", "copy", "read", "write")),
         timed_probe("L1 0", 4e3, *(1e-7,) * 12),
         timed_probe("L1 1", 24e3, *(2e-7,) * 12),
+        *(timed_probe(f"L1 {what} 0", 4e3, *(1e-7,) * 12) for what in ("read", "write")),
+        timed_probe("L1 read 1", 24e3, *(1.5e-7,) * 12),
+        timed_probe("L1 write 1", 24e3, *(1e-7 * (1 + i) for i in range(12))),
         timed_probe("L2 0", 2e5, *(2e-6,) * 12),
         timed_probe("L2 1", 7e5, *(1e-6,) * 12),
     ]
-    return calibration._device({p.name: p for p in probes}, threads, pinned=True, waited=waited)
+    return calibration._device({p.name: p for p in timed}, threads, pinned=True, noise=Noise(waited, slowed))
 
 
 def test_ceilings_follow_from_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,21 +148,27 @@ def test_ceilings_follow_from_times(monkeypatch: pytest.MonkeyPatch) -> None:
         "L1": pytest.approx((24e3 - 4e3) / 1e-7),
         "DRAM": pytest.approx(3e9),
     }
+    # 20 kB in 50 ns; what writing takes is mostly noise, from 0.1 to 1.2 us
+    assert next(m for m in device.memory if m.level == "L1").measured_source.endswith(
+        "between 4 kB and 24 kB; read 400 GB/s"
+    )
     assert device.host["left_out"] == "L2: noise, L3: too close to the level below"
 
 
 def test_a_private_cache_too_small_to_share_serves_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     [alone], [both] = ([m for m in calibrated(monkeypatch, threads=n).memory if m.level == "L1"] for n in (1, 2))
     assert both.measured == 2 * alone.measured
-    assert both.measured_source.endswith("of one thread, times 2")
+    assert "of one thread, times 2; read 800 GB/s" in both.measured_source
 
 
 def test_a_machine_that_was_not_quiet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calibrated(monkeypatch).host["quiet"] == "yes"
     assert calibrated(monkeypatch, waited=0.2).host["quiet"].startswith("no: waited 20% of the time")
+    steady = calibrated(monkeypatch, slowed=0.9)  # a neighbour that never pauses: all rounds agree, and are too long
+    assert steady.host["quiet"].startswith("no: waited 0% of the time, slowed in 90% of visits")
     noisy = calibrated(monkeypatch, gemm=tuple(1e-3 * (1 + 0.2 * i) for i in range(12)))
     # 1.0 ms, 1.2 ... 3.2: the latency is the second, 1.2; eleven draws lie within the fourth, 1.6, 92 times of 100
-    assert noisy.host["quiet"] == "no: waited 0% of the time, largest spread 33%"
+    assert noisy.host["quiet"] == "no: waited 0% of the time, slowed in 0% of visits, largest spread 33%"
 
 
 def of_threads(threads: int, flops: float, *, cpu: str = "A") -> Device:

@@ -86,7 +86,9 @@ def test_what_memory_may_bind_has_no_ceiling(slower: float, known: bool) -> None
 
 def test_noise_that_eats_the_slope_leaves_no_ceiling() -> None:
     small, large = simulated(depthwise(3), 64, rate=3e9)
-    small.rounds, large.rounds = large.rounds, small.rounds
+    assert kind_ceilings([(small, large)], device(), "torch-eager", 1)
+    assert kind_ceilings([(large, small)], device(), "torch-eager", 1) == ()
+    large.rounds = [times * (1 + i) for i, times in enumerate(large.rounds)]  # each round slower than the one before
     assert kind_ceilings([(small, large)], device(), "torch-eager", 1) == ()
 
 

@@ -240,6 +240,10 @@ ThreadsOfModelOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="Must be the model's; chooses a shipped one.")
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", min=1, help="Threads the network runs on.")]
+EnvironmentOption = Annotated[
+    str,
+    typer.Option("--environment", metavar="DIGITS", help="Which one, where several of the store fit."),
+]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="Dtype whose compute ceiling counts.")]
 QuantileOption = Annotated[
     str,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hwcost.cli.common import (
+    EnvironmentOption,
     JsonFlag,
     RuntimeOption,
     StoreOption,
@@ -35,6 +36,7 @@ def export(
     store: StoreOption = "measurements.db",
     runtime: RuntimeOption = "torch-eager",
     threads: ThreadsOption = 1,
+    environment: EnvironmentOption = "",
     made_by: Annotated[
         str, typer.Option("--made-by", metavar="COMMAND", help="The command that made them, for the card.")
     ] = "",
@@ -46,7 +48,8 @@ def export(
 
     opened = Store.open(store)
     try:
-        found, period = opened.measurements(runtime, threads), opened.period(runtime, threads)
+        found = opened.measurements(runtime, threads, environment=environment)
+        period = opened.period(runtime, threads, environment)
     finally:
         opened.close()
     folder = run(found, output, command=made_by, period=period)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time as clock
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,7 @@ from hwcost.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from hwcost.device import Device
     from hwcost.measure import Item, Measurements, NetworkMeasurement
@@ -152,15 +153,19 @@ def measure(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure networks and their kernels on this machine; goes on where it stopped."""
+    from hwcost.measure.machine import end_with_parent
     from hwcost.measure.quantiles import named
 
     named(quantile)  # refused before anything is measured
+    if _PART in os.environ:
+        end_with_parent()
     items = _items(targets or [], input or [], kwargs, space, samples, seed, limited=bool(time))
     visits = disturbed = 0
     if space and runtime in _AGEING and _PART not in os.environ:
         options = {"space": space, "seed": seed, "runtime": runtime, "threads": threads, "store": store}
         options |= {"rounds": rounds} | ({"spread": spread} if spread else {})
-        time, visits, disturbed = _first_parts(options, samples, time)
+        with _kept(store):
+            time, visits, disturbed = _first_parts(options, samples, time)
     found, outcome = _campaign(
         items, time=time, runtime=runtime, threads=threads, store=store, rounds=rounds, spread=spread,
         skip_known=bool(space),
@@ -217,6 +222,10 @@ def _items(
 ) -> Iterable[Item]:
     if bool(targets) == bool(space):
         raise UsageError("measure takes either TARGETs with --input, or --space")
+    if targets and samples:
+        raise UsageError("--samples is for a --space; a TARGET is measured once")
+    if space and (inputs or kwargs):
+        raise UsageError("--input and --kwargs are for TARGETs; a --space has its own inputs")
     if targets:
         from hwcost.cli.targets import target_item
 
@@ -262,7 +271,7 @@ def _campaign(
     budget = units.parse(time, "second") if time else math.inf
     opened, ends = Store.open(store, create=True), list[Outcome]()
     try:
-        with progress("measuring") as bar:
+        with _kept(store), progress("measuring") as bar:
             found = run(
                 items,
                 runtime=runtime,
@@ -276,24 +285,33 @@ def _campaign(
                 progress=_of_all(bar, rounds, budget) if _PART in os.environ else bar,
                 on_end=ends.append,
             )
-    except KeyboardInterrupt:
-        say(f"interrupted: every round that was finished is in {store}; the same command goes on from there")
-        raise typer.Exit(130) from None
     finally:
         opened.close()
     return found, ends[0]
 
 
+@contextmanager
+def _kept(store: str) -> Iterator[None]:
+    """Say what an interrupted campaign has."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if _PART not in os.environ:  # whoever started this process says it
+            say(f"interrupted: every round that was finished is in {store}; the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
 def _of_all(bar: Progress, rounds: int, budget: float) -> Progress:
     """A part's progress as that of all parts: of the rounds wanted in all, or of the time that is left to them."""
-    wanted, begun, first = int(os.environ[_PART]) * rounds, clock.monotonic(), -1.0
+    wanted, begun, first = int(os.environ[_PART]) * rounds or math.inf, clock.monotonic(), -1.0
 
     def told(done: float, total: float, note: str = "") -> None:
         nonlocal first
         first = done if first < 0 else first
         share = (clock.monotonic() - begun) / budget  # 0 of an endless one
-        expected = first + (done - first) / share if share > 0 else total
-        bar(done, max(total, wanted or expected), note)
+        expected = first + (done - first) / share if share > 0 else math.inf
+        least = min(wanted, expected)
+        bar(done, max(done, least if math.isfinite(least) else total), note)
 
     return told
 
@@ -306,7 +324,8 @@ def _tell(outcome: Outcome) -> None:
         console().print(f"{known} drawn networks were passed over: each of their kernels is in three networks there")
     if outcome.disturbed:
         share = outcome.disturbed / outcome.visits
-        console().print(f"{share:.0%} of {outcome.visits} visits found the machine slowed by others, and were repeated")
+        told = f"{share:.0%} of {outcome.visits} visits found the machine slowed by others"
+        console().print(f"{told}; such visits are made again, up to twice the rounds")
 
 
 def _row(network: NetworkMeasurement, quantile: str) -> dict[str, Any]:

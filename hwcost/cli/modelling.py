@@ -12,6 +12,7 @@ import typer
 
 from hwcost.cli.common import (
     DeviceOption,
+    EnvironmentOption,
     JsonFlag,
     KwargsOption,
     RuntimeOfModelOption,
@@ -30,6 +31,7 @@ from hwcost.cli.common import (
 
 if TYPE_CHECKING:
     from hwcost.accuracy import Accuracy
+    from hwcost.device import Device
     from hwcost.measure import Item, Measurements
     from hwcost.model import CostModel
     from hwcost.runtimes import Network
@@ -59,9 +61,12 @@ def fit(
     device: DeviceOption,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model file to write.")],
     runtime: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the measurements; default: the newest.")
+        str | None, typer.Option(metavar="NAME", help="Of the measurements; not needed where there is one.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the measurements; default: the newest.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the measurements; not needed where there is one.")
+    ] = None,
+    environment: EnvironmentOption = "",
     prior: Annotated[str, typer.Option(metavar="MODEL", help="A model on top of whose data to fit.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
@@ -71,7 +76,8 @@ def fit(
 
     here = load_device(device)
     writable(output)
-    measurements = Store.open(store).measurements(runtime, threads)
+    measurements = Store.open(store).measurements(runtime, threads, environment=environment)
+    _check_cpu(here, measurements)
     earlier = _prior(prior, measurements) if prior else None
     start = time.monotonic()
     with progress(f"fitting on {len(measurements)} networks") as bar:
@@ -82,6 +88,13 @@ def fit(
     if as_json:
         return print_json(_fitted(model, measurements, output, seconds))
     _show_fit(model, measurements, output)
+
+
+def _check_cpu(device: Device, measurements: Measurements) -> None:
+    """Ceilings of another machine still normalise kernels, but whoever gives them should know."""
+    stated, measured = device.host.get("cpu", ""), measurements.environment.cpu
+    if stated and stated != measured:
+        say(f"the measurements were taken on {measured}, but the ceilings are those of {stated}")
 
 
 def _prior(name: str, measurements: Measurements) -> CostModel:
@@ -144,6 +157,7 @@ def evaluate(
     ] = None,
     kwargs: KwargsOption = "",
     store: Annotated[str, typer.Option(metavar="URL", help="Networks that were measured before.")] = "",
+    environment: EnvironmentOption = "",
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also six simple predictors, fitted on the model's measurements.")
     ] = False,
@@ -165,10 +179,10 @@ def evaluate(
             )
         from hwcost.cli.tabling import table_accuracy
 
-        accuracy = table_accuracy(model, store)
+        accuracy = table_accuracy(model, store, environment)
     elif store:
         loaded = load_model(model, runtime=runtime, threads=threads)
-        networks, accuracy = _of_store(loaded, store)
+        networks, accuracy = _of_store(loaded, store, environment)
     else:
         loaded = load_model(model, runtime=runtime, threads=threads)
         networks, accuracy = _of_targets(loaded, targets or [], input or [], kwargs)
@@ -192,10 +206,10 @@ def _show_evaluation(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> None
         out.print(baseline_table({"this model": accuracy} | dict(others)))
 
 
-def _of_store(model: CostModel, url: str) -> tuple[list[Network], Accuracy]:
+def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Network], Accuracy]:
     from hwcost.measure.store import Store
 
-    measurements = Store.open(url).measurements(model.runtime, model.threads)
+    measurements = Store.open(url).measurements(model.runtime, model.threads, environment=environment)
     if model.measurements is not None:
         known = {n.name for n in model.measurements.networks}
         seen = sum(n.name in known for n in measurements.networks)

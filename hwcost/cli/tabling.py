@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwcost.cli.common import (
+    EnvironmentOption,
     JsonFlag,
     RuntimeOfModelOption,
     ThreadsOfModelOption,
@@ -55,6 +56,7 @@ def table(
     store: Annotated[
         str, typer.Option(metavar="URL", help="Without a model: the blocks that were measured, as measured.")
     ] = "",
+    environment: EnvironmentOption = "",
     widths: Annotated[
         str, typer.Option(metavar="LIST", help="Width multipliers, 0.5,1 or start:stop:step; mbconv only.")
     ] = "",
@@ -80,7 +82,7 @@ def table(
         raise UsageError("table takes either --model or, for a table of what was measured, --store")
     start = time.monotonic()
     if store:
-        rows = _measured(chosen, store, output, runtime, threads)
+        rows = _measured(chosen, store, output, runtime, threads, environment)
     else:
         with _workers(dask):
             rows = _priced(chosen, model, output, runtime, threads, None if dask else jobs or _jobs(chosen))
@@ -101,11 +103,13 @@ def _priced(space: Space, model: str, output: Path, runtime: str | None, threads
         return LatencyTable.write(space, loaded, output, jobs=jobs, progress=bar)
 
 
-def _measured(space: Space, store: str, output: Path, runtime: str | None, threads: int | None) -> int:
+def _measured(
+    space: Space, store: str, output: Path, runtime: str | None, threads: int | None, environment: str
+) -> int:
     from hwcost.measure.store import Store
     from hwcost.table import LatencyTable
 
-    made = LatencyTable.measured(space, Store.open(store).measurements(runtime, threads))
+    made = LatencyTable.measured(space, Store.open(store).measurements(runtime, threads, environment=environment))
     made.save(output)
     return len(made)
 
@@ -117,13 +121,14 @@ def _jobs(space: Space) -> int:
     return len(os.sched_getaffinity(0)) if Walk(space).total >= _WORTH_PROCESSES else 1
 
 
-def table_accuracy(path: str, store: str) -> Accuracy:
+def table_accuracy(path: str, store: str, environment: str = "") -> Accuracy:
     """A table's sums against the networks of its space that a store holds."""
     from hwcost.measure.store import Store
     from hwcost.table import LatencyTable
 
     loaded = LatencyTable.load(path)
-    return loaded.evaluate(Store.open(store).measurements(loaded.runtime, loaded.threads))
+    measured = Store.open(store).measurements(loaded.runtime, loaded.threads, environment=environment)
+    return loaded.evaluate(measured)
 
 
 @contextmanager

@@ -139,19 +139,17 @@ class Environment:
         except TypeError as error:
             raise MeasurementError(f"an environment that cannot be read: {error}") from error
 
+    def flat(self) -> dict[str, Any]:
+        """Every field that tells environments apart, of `versions` each by itself."""
+        identity = self._identity()
+        versions = identity.pop("versions")
+        return identity | {f"versions.{name}": version for name, version in versions.items()}
+
     def differences(self, other: Environment) -> dict[str, tuple[Any, Any]]:
         """Keys that tell two environments apart, each with (mine, theirs)."""
-        mine, theirs = _flat(self._identity()), _flat(other._identity())
+        mine, theirs = self.flat(), other.flat()
         keys = sorted(mine.keys() | theirs.keys())
         return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}
-
-
-def _flat(data: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {k: v for k, v in data.items() if not isinstance(v, Mapping)}
-    for key, inner in data.items():
-        if isinstance(inner, Mapping):
-            flat |= {f"{key}.{k}": v for k, v in inner.items()}
-    return flat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

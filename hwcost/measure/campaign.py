@@ -16,15 +16,14 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hwcost import units
-from hwcost.kernel import bucket
 from hwcost.measure import Environment, Item, MeasurementError, Measurements
-from hwcost.measure.clock import Round, quiet_interpreter, take_round, warm_up, whole_timing
+from hwcost.measure.clock import WAIT, Round, quiet_interpreter, take_round, warm_up, whole_timing
+from hwcost.measure.known import Known
 from hwcost.measure.machine import (
     check_device,
     check_threads,
@@ -39,7 +38,7 @@ from hwcost.measure.pace import pace_of, remember
 from hwcost.measure.statistics import DRIFT
 from hwcost.measure.store import Store
 from hwcost.runtimes import Runtime, get_runtime
-from hwcost.runtimes.base import Network, Session
+from hwcost.runtimes.base import Session
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +50,7 @@ _MOST_MEMORY = 0.5  # of the memory that is free, that a network may take: expor
 _WAVE = 300.0  # s that a wave should take at most, so that other processes find networks to take
 _CLAIM = 600.0  # s without a sign of life after which a claim lapses
 _RENEWAL = 60.0  # s between signs of life
-_KNOWN = 3  # complete networks that hold a kernel in context before it counts as known
+_FORGETS = 0.1  # weight of the last visit in what a visit is known to wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,11 +192,12 @@ class Campaign:
         self._worker = worker_name()
         self._pace = pace_of(place.threads)
         self._told = progress or (lambda done, total, note: None)
-        self._known = _Known(store, self._environment, plan.rounds) if skip_known else None
+        self._known = Known(store, self._environment, plan.rounds) if skip_known else None
         self._held: set[str] = set()  # names claimed and not done
         self._wide: list[Item] = []  # done without reaching the spread asked for
         self._endless = False
         self._begun = self._renewed = time.monotonic()
+        self._waited = 0.0  # s that a visit takes longer than it should, of late
         self._planned = 0
         self._taken = 0
         self.outcome = Outcome()
@@ -205,6 +205,8 @@ class Campaign:
     def run(self, items: Iterable[Item]) -> Outcome:
         """Measure wave after wave until the items or the budget end; with patience, where the plan insists."""
         start = self._begun = time.monotonic()
+        self._pace.wait(WAIT)
+        self._waited = time.monotonic() - start
         try:
             self._waves(self._waiting(items), start)
             while self._wide and time.monotonic() - start < self._plan.budget:
@@ -235,9 +237,9 @@ class Campaign:
 
     def _waiting(self, items: Iterable[Item]) -> Iterator[tuple[Item, list[Round]]]:
         """Items that are neither complete nor held by another process, with the rounds they have."""
-        total = len(items) if isinstance(items, Sequence) else 0
+        total = len({item.name for item in items}) if isinstance(items, Sequence) else 0
         self._planned, self._endless = self._planned + total * self._plan.rounds, not total
-        for batch in _batches(items, 16):
+        for batch in _batches(_once(items), 16):
             names = [item.name for item in batch]
             free = self._claim(names)
             self._held |= free
@@ -264,8 +266,7 @@ class Campaign:
         least, cost = free_memory() * (1 - _MEMORY_SHARE), 0.0
         for item, rounds in queue:
             try:
-                module, inputs = materialise(item.build, self._place.versions.get("device", "cpu"))
-                self._check_memory(module, inputs)
+                module, inputs = materialise(item.build, self._place.versions.get("device", "cpu"), self._check_memory)
                 session = self._runtime.prepare(module, inputs, threads=self._place.threads)
                 if self._known and not rounds and "space" in item.spec and self._known.holds(session.network):
                     self._pass_over(item)
@@ -276,7 +277,7 @@ class Campaign:
                 self._planned -= self._plan.rounds
                 continue
             self._tell(f"loading {item.name}")
-            cost += self._plan.rounds * max(6 * wave[-1].expected, 0.06)
+            cost += self._plan.rounds * (_expected(wave[-1]) + self._waited)
             if free_memory() < least or cost > _WAVE or time.monotonic() - start + cost > self._plan.budget:
                 break
         return wave
@@ -334,7 +335,9 @@ class Campaign:
     def _round(self, visited: _Visited) -> None:
         begun = time.monotonic()
         taken = take_round(visited.session, visited.expected, threads=self._place.threads, pace=self._pace)
-        self.outcome.timed += time.monotonic() - begun
+        took = time.monotonic() - begun
+        self.outcome.timed += took
+        self._waited += _FORGETS * (max(took - _expected(visited), 0.0) - self._waited)
         self.outcome.running += float(taken.whole.sum() + taken.kernels.sum()) + visited.expected
         self.outcome.visits += 1
         self.outcome.disturbed += taken.disturbed
@@ -356,28 +359,18 @@ class Campaign:
         self._told(self._taken, max(planned, self._taken), note)
 
 
-class _Known:
-    """Kernels in context, and how many complete networks hold each."""
-
-    def __init__(self, store: Store, environment_id: int, rounds: int) -> None:
-        self._count = Counter(
-            context
-            for network in store.contexts(environment_id, rounds)
-            for context in {(digest, bucket(distance)) for digest, distance in network}
-        )
-
-    def add(self, networks: Iterable[Network]) -> None:
-        """Networks that are complete now."""
-        for network in networks:
-            self._count.update(_contexts(network))
-
-    def holds(self, network: Network) -> bool:
-        """Whether every kernel is known where it stands."""
-        return all(self._count[context] >= _KNOWN for context in _contexts(network))
+def _expected(visited: _Visited) -> float:
+    """Seconds of a visit on a calm machine."""
+    return max(6 * visited.expected, 0.06)
 
 
-def _contexts(network: Network) -> set[tuple[str, int]]:
-    return {(p.kernel.digest, bucket(p.distance)) for p in network.kernels}
+def _once(items: Iterable[Item]) -> Iterator[Item]:
+    """Each network once, however often it is named."""
+    seen: set[str] = set()
+    for item in items:
+        if item.name not in seen:
+            seen.add(item.name)
+            yield item
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

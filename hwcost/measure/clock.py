@@ -38,7 +38,7 @@ _VISIT = 0.025  # s of whole runs that a visit aims at
 _RUNS = (2, 12)  # whole runs a visit, least and most
 _PROFILES = (1, 4)
 _TRIES = 3  # times the runs wanted, at most
-_WAIT = 0.3  # s for the CPU to find its pace
+WAIT = 0.3  # s for the CPU to find its pace
 _SHARE = 0.05  # of a visit that may be stolen or waited before it counts as disturbed
 _STABLE = 0.05  # relative change between runs that ends the warm-up
 _WARM_RUNS = (3, 20)
@@ -157,7 +157,7 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     runs = int(np.clip(_VISIT / expected, *_RUNS))
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
     works = threads == 1 and not session.sleeps  # so that a thread that has no CPU waits for one
-    pace.wait(_WAIT)
+    pace.wait(WAIT)
     session.run()
     watch, in_runs, start = Watch(), Watch(all_threads=threads > 1), time.perf_counter()
     laps = _runs(session, runs, Laps(pace))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from hwcost.runtimes import Runtime
 from hwcost.runtimes.base import vanishing
 
 _LEVELS: Mapping[str, Literal["L1", "L2", "L3"]] = {"1": "L1", "2": "L2", "3": "L3"}
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # parameters of mallopt(3), values in byte
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of mallopt(3)
+_PDEATHSIG = 1  # of prctl(2)
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 0.01  # s
 _SLICE = 3e-3  # s that a thread is taken to wait once it was switched away: Linux's base slice on 8 CPUs
 
@@ -112,9 +114,16 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc":
         return
-    library = ctypes.CDLL(None)
-    for parameter, value in ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20)):
+    library, most = ctypes.CDLL(None), 2**31 - 1
+    # no threshold may lie above 32 MiB, but none of its own mapping leaves larger blocks to the heap too
+    for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, most), (_TOP_PAD, 64 << 20)):
         library.mallopt(parameter, value)
+
+
+def end_with_parent() -> None:
+    """Have the system interrupt this process, as Ctrl-C does, when the one that started it is gone; Linux only."""
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGINT)
 
 
 @contextmanager
@@ -161,7 +170,7 @@ def _kibibytes(text: str) -> int:
 
 
 # Raised when the clock comes to measure something else, so that measurements of then and now do not merge.
-# 2: numbers too small for float32 are zero.
+# 2: numbers too small for float32 are zero; freed memory is kept whatever its size.
 CLOCK = 2
 
 
@@ -188,14 +197,19 @@ def environment(runtime: Runtime, threads: int, *, pinned: bool, device: str = "
 
 
 def worker_name() -> str:
-    """This process, as "host:process"."""
-    return f"{platform.node()}:{os.getpid()}"
+    """This process, as "host/boot:process": hosts that were cloned from one another have one name, and two boots."""
+    return f"{_host()}:{os.getpid()}"
+
+
+def _host() -> str:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{platform.node()[:60]}/{boot.read_text()[:8]}" if boot.exists() else platform.node()[:60]
 
 
 def is_alive(worker: str) -> bool:
     """Whether a worker may still run: false only for a process of this host that is gone."""
     host, _, process = worker.rpartition(":")
-    if host != platform.node() or not process.isdigit():
+    if host != _host() or not process.isdigit():
         return True
     try:
         os.kill(int(process), 0)

@@ -26,11 +26,18 @@ _STEP = 7919  # numbers between the weights of one layer and the next
 
 
 def materialise(
-    build: Callable[[], tuple[Any, tuple[Any, ...]]], device: str = "cpu"
+    build: Callable[[], tuple[Any, tuple[Any, ...]]],
+    device: str = "cpu",
+    check: Callable[[nn.Module, tuple[Any, ...]], None] | None = None,
 ) -> tuple[nn.Module, tuple[Any, ...]]:
-    """Build a network with weights and inputs on a device, in inference mode; meta tensors are filled."""
+    """Build a network with weights and inputs on a device, in inference mode; meta tensors are filled.
+
+    `check` is shown what was built before anything is filled, and may raise.
+    """
     with _without_random_init():
         module, inputs = build()
+    if check:
+        check(module, inputs)
     was_meta = any(t.is_meta for t in (*module.parameters(), *module.buffers()))
     if was_meta:
         module = module.to_empty(device="cpu")

@@ -10,17 +10,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, delete, func, select
 
 from hwcost.kernel import Kernel
-from hwcost.measure import Environment, Item, Measurement, Measurements, NetworkMeasurement, Timing
+from hwcost.measure import Environment, Item, Measurements, NetworkMeasurement
 from hwcost.measure import schema as s
 from hwcost.measure.clock import Round, kernel_timings, whole_timing
 from hwcost.measure.database import (
@@ -33,7 +32,9 @@ from hwcost.measure.database import (
     parts,
     prepare,
 )
-from hwcost.measure.machine import Disturbance, is_alive
+from hwcost.measure.machine import is_alive
+from hwcost.measure.rows import network as network_of
+from hwcost.measure.rows import network_row, numbers, round_of
 from hwcost.measure.summaries import pack, rounded, unpack
 from hwcost.runtimes.base import Network
 
@@ -118,7 +119,7 @@ class Store:
             ids = self._kernels(connection, [p.kernel for p in network.kernels])
             distances, modules = [p.distance for p in network.kernels], [p.module for p in network.kernels]
             head = {"name": item.name, "family": item.family, "calls": network.calls}
-            row = _network_row(environment_id, head, item.spec, ids, distances, modules)
+            row = network_row(environment_id, head, item.spec, ids, distances, modules)
             connection.execute(insert_new(connection, s.network), [row])
             query = select(s.network.c.id, s.network.c.kernels).where(
                 s.network.c.environment_id == environment_id, s.network.c.name == item.name
@@ -184,7 +185,7 @@ class Store:
             ids = [self._kernel_ids[m.kernel.digest] for m in n.kernels]
             distances, modules = [m.distance for m in n.kernels], [m.module for m in n.kernels]
             head = {"name": n.name, "family": n.family, "calls": n.calls}
-            rows.append(_network_row(place, head, n.spec, ids, distances, modules) | {"created": taken})
+            rows.append(network_row(place, head, n.spec, ids, distances, modules) | {"created": taken})
         connection.execute(s.network.insert(), rows)
         query = select(s.network.c.name, s.network.c.id).where(
             s.network.c.environment_id == place, s.network.c.name.in_([n.name for n in networks])
@@ -239,7 +240,7 @@ class Store:
         rounds: dict[str, list[Round]] = {}
         for part in [None] if names is None else parts(list(names)):
             for row in self._read(query if part is None else query.where(s.network.c.name.in_(part))):
-                rounds.setdefault(row.name, []).append(_round(row))
+                rounds.setdefault(row.name, []).append(round_of(row))
         return rounds
 
     def measurements(
@@ -247,20 +248,27 @@ class Store:
         runtime: str | None = None,
         threads: int | None = None,
         *,
-        environment: Environment | None = None,
+        environment: Environment | str | None = None,
         spread: float = math.inf,
     ) -> Measurements:
-        """Everything measured in one environment, the one given or the newest that fits; "unstable" above `spread`.
+        """Everything measured in one environment, the only one that fits; "unstable" above `spread`.
+
+        Args:
+            runtime, threads: those of the environment, where given.
+            environment: it, or the first digits of its digest.
+            spread: the repeatability that was asked for.
 
         Raises:
-            StoreError: nothing fits; says what the store has.
+            StoreError: nothing fits, or several do; says what the store has.
         """
         row, place = self._place(runtime, threads, environment)
         return Measurements(environment=place, networks=tuple(self._networks(row, spread)))
 
-    def period(self, runtime: str | None = None, threads: int | None = None) -> tuple[float, float]:
+    def period(
+        self, runtime: str | None = None, threads: int | None = None, environment: Environment | str | None = None
+    ) -> tuple[float, float]:
         """When `measurements` of the same arguments were taken: first and last moment (s since 1970)."""
-        row, _ = self._place(runtime, threads, None)
+        row, _ = self._place(runtime, threads, environment)
         mine = s.network.c.environment_id == row
         taken = select(func.min(s.round_.c.taken), func.max(s.round_.c.taken)).join(s.network).where(mine)
         written = select(func.min(s.network.c.created), func.max(s.network.c.created)).join(s.summary).where(mine)
@@ -278,33 +286,27 @@ class Store:
         )
         digests = {row.id: row.digest for row in self._read(select(s.kernel.c.id, s.kernel.c.digest))}
         return [
-            [(digests[k], d) for k, d in zip(*_contexts(row.kernels, row.distances), strict=True)]
+            [(digests[k], d) for k, d in zip(*numbers(row.kernels, row.distances), strict=True)]
             for row in self._read(query)
         ]
 
     def _place(
-        self, runtime: str | None, threads: int | None, environment: Environment | None
+        self, runtime: str | None, threads: int | None, environment: Environment | str | None
     ) -> tuple[int, Environment]:
+        wanted = environment.digest if isinstance(environment, Environment) else environment or ""
+        places = [(row, e) for row, e, networks in self._places() if networks]
         fits = [
             (row, e)
-            for row, e, networks in self._places()
-            if networks
-            and (runtime is None or e.runtime == runtime)
-            and (threads is None or e.threads == threads)
-            and (environment is None or not e.differences(environment))
+            for row, e in places
+            if runtime in (None, e.runtime) and threads in (None, e.threads) and e.digest.startswith(wanted)
         ]
-        if not fits:
-            raise StoreError(self._nothing(runtime, threads))
-        return fits[-1]
-
-    def _nothing(self, runtime: str | None, threads: int | None) -> str:
-        has = sorted({f"{e.runtime} with {e.threads} thread(s)" for e, networks in self.environments() if networks})
-        wanted = f"{runtime or 'any runtime'} with {threads or 'any number of'} thread(s)"
-        held = f"it has {', '.join(has)}" if has else "it is empty; fill it with `hwcost measure`"
-        return f"{self.name} has no measurements of {wanted}; {held}"
+        if len(fits) != 1:
+            has, several = [e for _, e in places], [e for _, e in fits]
+            raise StoreError(_several(self.name, several) if several else _none(self.name, has, runtime, threads))
+        return fits[0]
 
     def _networks(self, environment_id: int, spread: float) -> Iterator[NetworkMeasurement]:
-        """In the order they were begun; one that has rounds here is told by them."""
+        """In the order they were begun; one that has rounds here is told by them, as soon as they are as sure."""
         rounds = self.rounds(environment_id)
         query = (
             select(s.network, s.summary.c.times, s.summary.c.rounds, s.summary.c.flags)
@@ -316,12 +318,12 @@ class Store:
         kernels = self._described({int(i) for row in rows for i in np.frombuffer(row.kernels, "<i4")})
         for row in rows:
             own = rounds.get(row.name)
-            whole, *inside = (
-                [whole_timing(own, target=spread), *map(rounded, kernel_timings(own))]
-                if own
-                else unpack(row.times, row.rounds, row.flags)
-            )
-            yield _network(row, whole, inside, kernels)
+            known = unpack(row.times, row.rounds, row.flags) if row.times is not None else []
+            whole = whole_timing(own, target=spread) if own else known[0]
+            if own and known and known[0].spread < whole.spread:
+                own, whole = None, known[0]  # a few rounds say less than what was imported
+            inside = [*map(rounded, kernel_timings(own))] if own else known[1:]
+            yield network_of(row, whole, inside, kernels)
 
     def _described(self, ids: set[int]) -> dict[int, Kernel]:
         found: dict[int, Kernel] = {}
@@ -342,56 +344,15 @@ class Store:
             yield connection
 
 
-def _network_row(
-    place: int,
-    head: dict[str, Any],
-    spec: Mapping[str, Any],
-    ids: Sequence[int],
-    distances: Sequence[int],
-    modules: Sequence[str],
-) -> dict[str, Any]:
-    return head | {
-        "environment_id": place,
-        "spec": json.dumps(dict(spec), sort_keys=True),
-        "kernels": np.array(ids, "<i4").tobytes(),
-        "distances": np.array(distances, "<i8").tobytes(),
-        "modules": json.dumps(list(modules)),
-        "created": time.time(),
-    }
+def _none(name: str, has: Sequence[Environment], runtime: str | None, threads: int | None) -> str:
+    held = sorted({f"{e.runtime} with {e.threads} thread(s)" for e in has})
+    wanted = f"{runtime or 'any runtime'} with {threads or 'any number of'} thread(s)"
+    said = f"it has {', '.join(held)}" if held else "it is empty; fill it with `hwcost measure`"
+    return f"{name} has no measurements of {wanted}; {said}"
 
 
-def _network(row: Any, whole: Timing, inside: Sequence[Timing], kernels: Mapping[int, Kernel]) -> NetworkMeasurement:
-    ids, distances = np.frombuffer(row.kernels, "<i4"), np.frombuffer(row.distances, "<i8")
-    measured = tuple(
-        Measurement(kernel=kernels[int(i)], timing=timing, module=module, distance=int(distance))
-        for i, timing, module, distance in zip(ids, inside, json.loads(row.modules), distances, strict=True)
-    )
-    return NetworkMeasurement(
-        name=row.name,
-        family=row.family,
-        spec=json.loads(row.spec),
-        timing=whole,
-        kernels=measured,
-        calls=row.calls,
-    )
-
-
-def _round(row: Any) -> Round:
-    width = len(row.ids) // 4
-    kernels = _floats(row.kernels)
-    return Round(
-        _floats(row.whole),
-        _floats(row.waits),
-        kernels.reshape(-1, width) if width else np.zeros((1, 0), np.float32),
-        Disturbance(row.steal, row.switches, row.waited),
-        row.seconds,
-        _floats(row.paces),
-    )
-
-
-def _contexts(kernels: bytes, distances: bytes) -> tuple[list[int], list[int]]:
-    return np.frombuffer(kernels, "<i4").tolist(), np.frombuffer(distances, "<i8").tolist()
-
-
-def _floats(blob: bytes) -> NDArray[np.float32]:
-    return np.frombuffer(blob, "<f4").astype(np.float32)
+def _several(name: str, fit: Sequence[Environment]) -> str:
+    """What tells environments apart, each by the digits that name it."""
+    differ = sorted({key for e in fit[1:] for key in fit[0].differences(e)})
+    said = "; ".join(f"{e.digest[:8]}: " + ", ".join(f"{key} {e.flat().get(key)}" for key in differ) for e in fit)
+    return f"{name} has measurements of {len(fit)} environments that fit, choose one with --environment: {said}"

@@ -102,7 +102,8 @@ def test_the_idlest_cpus_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @linux
-def test_memory_that_was_freed_comes_without_page_faults() -> None:
+@pytest.mark.parametrize("size", [20 << 20, 80 << 20])  # either side of the largest threshold for blocks of their own
+def test_memory_that_was_freed_comes_without_page_faults(size: int) -> None:
     """20 MB, given back and asked for again, is 5,000 pages each time unless the C library keeps it."""
     program = """
 import ctypes, resource, sys
@@ -114,15 +115,16 @@ library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_siz
 library.free.argtypes = [ctypes.c_void_p]
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    block = library.malloc(20 << 20)
-    ctypes.memset(block, 1, 20 << 20)
+    block = library.malloc(int(sys.argv[2]))
+    ctypes.memset(block, 1, int(sys.argv[2]))
     library.free(block)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(min(faults[1:]))
 """
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("the C library is not glibc")
-    kept = subprocess.run([sys.executable, "-c", program, "keep"], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program, "keep", str(size)]
+    kept = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(kept.stdout) < 100
 
 

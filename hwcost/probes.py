@@ -1,0 +1,161 @@
+"""What a calibration times: products of matrices, streams through memory and caches, and calls that do nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from hwcost.measure.clock import timed
+from hwcost.measure.machine import Cache, caches, cpu_flags, free_memory
+from hwcost.measure.statistics import latency_and_spread
+
+GEMM_SIZES = (512, 768, 1024, 1536)
+_RUNS = 3  # a visit
+_BLOCK = 1e-3  # s; short calls are repeated to fill this
+_LAST_LEVEL_TIMES = 4  # least size of a DRAM array
+_SHARED = 32768  # elements; longer elementwise calls of torch are shared out among threads (at::internal::GRAIN_SIZE)
+
+
+@dataclass(slots=True)
+class Probe:
+    """One thing to time: a call, and how much one call does."""
+
+    name: str
+    call: Callable[[], Any]
+    amount: float = 0.0  # flop or byte of a call
+    repeat: int = 1
+    rounds: list[float] = field(default_factory=list)  # s of one call, per round
+
+    def run(self) -> None:
+        """The call, `repeat` times."""
+        for _ in range(self.repeat):
+            self.call()
+
+    def visit(self, threads: int) -> None:
+        """A round: the least of a few runs."""
+        self.run()
+        times = [timed(self) for _ in range(_RUNS)]
+        least = min(wall - (wait if threads == 1 else 0.0) for wall, wait in times)
+        self.rounds.append(least / self.repeat)
+
+    def result(self) -> tuple[float, float]:
+        """Time of one call (s) and its spread."""
+        low, spread = latency_and_spread(np.array(self.rounds)[:, None])
+        return float(low[0]), float(spread[0])
+
+
+def compute_probes() -> list[Probe]:
+    """Products of square matrices, of each dtype."""
+    probes = []
+    for dtype in dtypes():
+        for n in GEMM_SIZES:
+            a, b = (_matrix(n, dtype) for _ in range(2))
+            multiply = torch._int_mm if dtype is torch.int8 else torch.mm
+            probes.append(Probe(f"gemm {name_of(dtype)} {n}", partial(multiply, a, b), 2.0 * n**3))
+    return probes
+
+
+def dtypes() -> list[torch.dtype]:
+    """float32, and those for which the CPU has matrix instructions of their own."""
+    flags = cpu_flags()
+    dtypes = [torch.float32]
+    if flags & {"avx512_bf16", "amx_bf16", "bf16"}:
+        dtypes.append(torch.bfloat16)
+    if flags & {"avx512_vnni", "avx_vnni", "amx_int8", "i8mm"}:
+        dtypes.append(torch.int8)
+    return dtypes
+
+
+def _matrix(n: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randint(-8, 8, (n, n), dtype=dtype) if dtype is torch.int8 else torch.rand(n, n).to(dtype)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """ "float32" of torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def dram_array_bytes() -> int:
+    """Size of one array of the DRAM probes: four times the last-level cache, less where memory is short."""
+    last = max((c.size for c in caches()), default=32 << 20)
+    return int(min(max(_LAST_LEVEL_TIMES * last, 64 << 20), free_memory() / 8))
+
+
+def memory_probes() -> list[Probe]:
+    """Streams through arrays that no cache holds."""
+    size = dram_array_bytes()
+    a, b, c = (torch.ones(size // 4) for _ in range(3))
+    return [
+        Probe("dram triad", lambda: torch.add(b, c, alpha=3.0, out=a), 3.0 * size),
+        Probe("dram copy", lambda: a.copy_(b), 2.0 * size),
+        Probe("dram read", lambda: b.sum(), 1.0 * size),
+        Probe("dram write", lambda: a.fill_(1.0), 1.0 * size),
+    ]
+
+
+def cache_probes(threads: int) -> list[Probe]:
+    """Two sizes for each cache level that lie well inside it and outside the level below."""
+    probes, below = [], 0
+    for cache in caches():
+        sizes = cache_footprints(cache, below, threads)
+        if sizes is None and not cache.shared:
+            sizes = cache_footprints(cache, below, 1)
+        if sizes:
+            probes += [probe for i, size in enumerate(sizes) for probe in _in_cache(cache.level, i, size)]
+        below = cache.size
+    return probes
+
+
+def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] | None:
+    """Bytes of three arrays together at two sizes; None where the levels lie too close, or the arrays are too short
+    to be shared out.
+
+    A private cache serves one thread each, so `threads` of them hold that many times as much.
+    """
+    times = 1 if cache.shared else threads
+    low = max(2 * below * threads, cache.size * times // 8, shared_from(threads))
+    high = cache.size * times * 3 // 4
+    return (low, high) if high > 1.4 * low else None
+
+
+def shared_from(threads: int) -> int:
+    """Bytes of three arrays together from which each thread gets a part; 0 for one, which needs no sharing."""
+    return 3 * 4 * threads * _SHARED if threads > 1 else 0
+
+
+def _in_cache(level: str, number: int, size: int) -> list[Probe]:
+    """The triad over three arrays of `size` bytes together, and one array of that size read and written."""
+    a, b, c = (torch.ones(size // 12) for _ in range(3))
+    whole = torch.ones(size // 4)
+    return [
+        Probe(f"{level} {number}", lambda: torch.add(b, c, alpha=3.0, out=a), float(size // 12 * 12)),
+        Probe(f"{level} read {number}", lambda: whole.sum(), float(size // 4 * 4)),
+        Probe(f"{level} write {number}", lambda: whole.fill_(1.0), float(size // 4 * 4)),
+    ]
+
+
+def call_probes(threads: int) -> list[Probe]:
+    """Calls that take the time of a call, of one thread and of all."""
+    one, few = torch.ones(1), torch.ones(threads * _SHARED)
+    probes = [Probe("dispatch", lambda: torch.relu(one))]
+    if threads > 1:
+        parts = few[:_SHARED]
+        alone = torch.empty_like(parts)
+        shared = torch.empty_like(few)
+        probes.append(Probe("shared", lambda: torch.add(few, few, out=shared)))
+        probes.append(Probe("part", lambda: torch.add(parts, parts, out=alone)))
+    return probes
+
+
+def shorten(probes: Sequence[Probe]) -> None:
+    """Warm up, and repeat short calls to fill a block."""
+    for probe in probes:
+        probe.run()
+        seconds, _ = min(timed(probe) for _ in range(3))
+        probe.repeat = max(1, math.ceil(_BLOCK / max(seconds, 1e-7)))
