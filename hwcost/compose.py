@@ -21,6 +21,7 @@ from hwcost.features import Columns
 from hwcost.fitting import Fitted, Overhead
 from hwcost.kernel import Kernel, bucket
 from hwcost.residual import Prediction
+from hwcost.rules import cost_of
 from hwcost.runtimes import Placed
 
 Array = NDArray[np.float64]
@@ -72,10 +73,11 @@ class Catalogue:
 
     def __init__(self) -> None:
         self.known: list[Known] = []
+        self.uncounted: dict[int, str] = {}  # rows with an op that no rule counts, and its kind
         self._rows: dict[Key, int] = {}
         self._groups: dict[Kernel, int] = {}
         none = np.empty(0)
-        self._columns: tuple[Array, Array, Array, Rows] = (none, none, none, np.empty(0, dtype=np.intp))
+        self._columns: tuple[Array, Array, Array, Array, Rows] = (none, none, none, none, np.empty(0, dtype=np.intp))
 
     def unknown(self, kernels: Iterable[tuple[Placed, int]]) -> list[Key]:
         """The kernels, each in a network of some reach, that are not in it yet, each once."""
@@ -88,6 +90,8 @@ class Catalogue:
         for i, one in enumerate(keys):
             kernel, *_ = one
             self._rows[one] = len(self.known)
+            if unknown := next((op.kind for op in kernel.ops if cost_of(op)[1] == "unknown"), ""):
+                self.uncounted[len(self.known)] = unknown
             self._groups.setdefault(kernel, len(self._groups))
             self.known.append(
                 Known(
@@ -96,9 +100,10 @@ class Catalogue:
                 )
             )  # fmt: skip
         groups = [self._groups[kernel] for kernel, *_ in keys]
-        latency, sigma, common, group = self._columns
+        latency, least, sigma, common, group = self._columns
         self._columns = (
             np.append(latency, predicted.latency),
+            np.append(least, np.where(predicted.supported, 0.0, roofline)),
             np.append(sigma, predicted.sigma),
             np.append(common, together),
             np.append(group, np.array(groups, dtype=np.intp)),
@@ -112,8 +117,8 @@ class Catalogue:
     def sums(self, rows: Sequence[Rows], overhead: Overhead) -> tuple[Array, Array]:
         """For each network the sum of its kernels' latencies (s), and the standard error of its log
         that comes from its kernels: eq. (1) of `hwcost.estimate` without the common part."""
-        raw, sigma, shared, group = self._columns
-        n, latency = len(rows), overhead.kernels(raw)
+        raw, least, sigma, shared, group = self._columns
+        n, latency = len(rows), overhead.kernels(raw, least)
         flat = np.concatenate(rows) if n else np.empty(0, dtype=np.intp)
         network = np.repeat(np.arange(n), [len(r) for r in rows])
         total = np.bincount(network, latency[flat], n).astype(float)
@@ -134,10 +139,22 @@ def compose(wholes: Sequence[Whole], catalogue: Catalogue, fitted: Fitted, like:
     columns = (latency, latency / spread, latency * spread, overhead)
     return [
         Estimate.later(
-            partial(_kernels, w.parts, r, catalogue.known, fitted), like, latency=t, low=low, high=high, overhead=o
+            partial(_kernels, w.parts, r, catalogue.known, fitted),
+            like,
+            latency=t,
+            low=low,
+            high=high,
+            overhead=o,
+            notes=like.notes + _uncounted(r, catalogue.uncounted),
         )
         for w, r, t, low, high, o in zip(wholes, rows, *(c.tolist() for c in columns), strict=True)
     ]
+
+
+def _uncounted(rows: Rows, uncounted: dict[int, str]) -> tuple[str, ...]:
+    """What an estimate says of kernels whose work it does not know."""
+    kinds = sorted({uncounted[row] for row in rows.tolist() if row in uncounted}) if uncounted else []
+    return (f"not counted, so that their time is a guess: {', '.join(kinds)}",) if kinds else ()
 
 
 def _kernels(
@@ -145,7 +162,8 @@ def _kernels(
 ) -> tuple[KernelEstimate, ...]:
     modules = chain.from_iterable(_placed(prefix, part.modules) for prefix, part in parts)
     found = [known[row] for row in rows.tolist()]
-    latency = fitted.overhead.kernels(np.array([k.latency for k in found]))
+    least = np.array([0.0 if k.supported else k.roofline for k in found])
+    latency = fitted.overhead.kernels(np.array([k.latency for k in found]), least)
     alone = [k.sigma * (fitted.alone if k.supported else 1.0) for k in found]  # what nobody measured errs as a whole
     error = np.sqrt(fitted.common**2 + np.square(alone) + np.array([k.shared**2 for k in found]))
     numbers = zip(latency.tolist(), np.exp(fitted.z * error).tolist(), strict=True)

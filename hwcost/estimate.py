@@ -73,7 +73,7 @@ class Estimate:
     depth: int = field(default=2)
 
     @classmethod
-    def later(cls, kernels: Callable[[], tuple[KernelEstimate, ...]], like: Estimate, **values: float) -> Estimate:
+    def later(cls, kernels: Callable[[], tuple[KernelEstimate, ...]], like: Estimate, **values: Any) -> Estimate:
         """An estimate that shares what `like` says besides `values`, and makes its kernels when they are
         first asked for: a search asks for the latency of thousands of networks and for the kernels of few."""
         new = object.__new__(cls)

@@ -64,7 +64,9 @@ _ALIGNMENT = (
 _LAYOUT = ("strided", "layout_in", "layout_out", "run", "moved", "itemsize", "inputs", "in_place")
 _LAYOUTS = {"contiguous": 0.0, "strided": 2.0}  # 1: channels innermost, or in blocks
 NAMES = ("kind", "ops", "epilogue", *_COST, *_EXTENT, *_WINDOW, *_ALIGNMENT, *_LAYOUT, "parallel")
-SUPPORT = ("flops", "read", "written", "weights", "depth_k", "channels_out", "channels_in", "rows", "window")
+SUPPORT = (
+    "flops", "read", "written", "weights", "depth_k", "channels_out", "channels_in", "rows", "window", "itemsize",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Columns:
 
     flops: Array
     compute_time: Array  # s, W / P
-    at_best: Array  # s, W over the ceiling of the kind; W / P where none is stated
+    at_best: Array  # s, of the work that cannot be left out over the ceiling of the kind, or P where it has none
     memory_time: Array  # s, each part of the traffic at the level it fits in
     streams: Array  # s, [n, 3]: weights, activations read, activations written, all of it from DRAM
     features: Array  # [n, len(NAMES)]; the kind's column is filled by the residual
@@ -91,7 +93,7 @@ class Columns:
 
     @property
     def roofline(self) -> Array:
-        """max(W / P, Q / B) (s), P that of the kind."""
+        """max(W / P, Q / B) (s), with W the work that cannot be left out and P that of the kind."""
         return np.maximum(self.at_best, self.memory_time)
 
     @property
@@ -129,7 +131,8 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     peak = np.array([peaks[dtype] for dtype in dtypes])
     compute = flops / peak
     names = tuple(label(kernel) for kernel, _ in kernels)
-    best = flops / _kind_peaks(names, dtypes, target) if target.device.kinds else compute
+    needed = flops * np.array([_needed(kernel) for kernel, _ in kernels])
+    best = needed / (_kind_peaks(names, dtypes, target) if target.device.kinds else peak)
     memory = level_time(weights, read, written, distance, target.device, target.threads)
     streams = np.column_stack([weights, read, written]) / target.device.bandwidth("DRAM", target.threads)
     timed = np.column_stack([
@@ -154,6 +157,39 @@ def _kind_peaks(names: Sequence[str], dtypes: Sequence[str], target: Target) -> 
 def _log(x: Array) -> Array:
     """log2(1 + x): defined at 0, where many kernels have no weights or no macs."""
     return np.log2(1.0 + x)
+
+
+@lru_cache(maxsize=1 << 16)
+def _needed(kernel: Kernel) -> float:
+    """Share of a convolution's products that are with numbers of its input, and not with the padding around it.
+
+    Published counts hold both, but a runtime may leave the padding out: of a 3x3 window on a 1x1 map, 8 of 9.
+    """
+    op = kernel.main
+    weight = next((t.shape[2:] for t in op.inputs[1:2] if t.name == "weight" and len(t.shape) > 2), ())
+    share, sides = 1.0, len(weight)
+    before, after = (t.shape[len(t.shape) - sides :] for t in (op.inputs[0], op.outputs[0])) if weight else ((), ())
+    for axis, (size, out, window) in enumerate(zip(before, after, weight, strict=True)):
+        stride, dilation = (int(_at(op.param(name, 1), axis)) for name in ("stride", "dilation"))
+        padding = op.param("padding", 0)
+        left = dilation * (window - 1) // 2 if padding == "same" else int(_at(padding, axis))
+        if out != (size + 2 * left - dilation * (window - 1) - 1) // stride + 1:
+            return 1.0  # of a transposed convolution, or padded on one side
+        share *= _inside(size, out, window, stride, dilation, left)
+    return share
+
+
+@lru_cache(maxsize=1 << 12)
+def _inside(size: int, out: int, window: int, stride: int, dilation: int, left: int) -> float:
+    """Share of the places of a window, over all outputs along an axis, that lie inside the input."""
+    places = np.arange(out)[:, None] * stride - left + np.arange(window) * dilation
+    return float(((places >= 0) & (places < size)).mean())
+
+
+def _at(value: Param, axis: int) -> float:
+    """A parameter's number for an axis."""
+    one = value[axis % len(value)] if isinstance(value, tuple) and value else value
+    return float(one) if isinstance(one, (int, float)) else 0.0
 
 
 @lru_cache(maxsize=1 << 16)

@@ -6,7 +6,7 @@ network, the whole pipeline fitted anew in each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,10 +52,10 @@ class Overhead:
     fixed: float = 0.0
     per_kernel: float = 0.0
 
-    def kernels(self, times: Array) -> Array:
-        """Times (s) of kernels as they run unwatched."""
+    def kernels(self, times: Array, least: Array | float = 0.0) -> Array:
+        """Times (s) of kernels as they run unwatched, none below `least`: the roofline of what nobody measured."""
         ran = self.scale * times
-        return np.maximum(ran + self.per_kernel, _LEAST * ran)
+        return np.maximum(np.maximum(ran + self.per_kernel, _LEAST * ran), least)
 
     def beside(self, calls: Array) -> Array:
         """Time (s) of networks that no kernel explains."""
@@ -147,7 +147,7 @@ def fit(
 
 
 def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings, prior: Residual | None) -> Errors:
-    folds = _folds(len(rows.total), settings.seed)
+    folds = _folds([n.name for n in measurements.networks], settings.seed)
     predicted_row = np.zeros_like(rows.latency)
     predicted = np.zeros_like(rows.total)
     known = np.zeros(len(rows.latency), dtype=bool)
@@ -221,10 +221,12 @@ class _Numbered:
         return found
 
 
-def _folds(n: int, seed: int) -> Ints:
-    folds = np.arange(n) % FOLDS
+def _folds(names: Sequence[str], seed: int) -> Ints:
+    """The fold of each network; one that was measured twice is left out as one."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    folds = np.arange(len(numbers)) % FOLDS
     np.random.default_rng(seed).shuffle(folds)
-    return folds
+    return folds[[numbers[name] for name in names]]
 
 
 def _fit_on(

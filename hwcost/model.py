@@ -33,6 +33,7 @@ from hwcost.graph import Graph
 from hwcost.measure import Measurements
 from hwcost.residual import Prediction, Residual, Settings
 from hwcost.runtimes import Network, Placed, get_runtime
+from hwcost.runtimes.base import traced
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,7 +140,11 @@ class CostModel:
     def merge(self, more: Measurements) -> CostModel:
         """A new model fitted on this one's measurements and `more`, of the same environment."""
         both = self.measurements + more if self.measurements is not None else more
-        return CostModel.fit(both, device=self.target.device, settings=self.settings, prior=self.prior)
+        fitted = CostModel.fit(
+            both, device=self.target.device, runtime=self.runtime, threads=self.threads,
+            settings=self.settings, prior=self.prior,
+        )  # fmt: skip
+        return fitted if self.quantile == "low" else fitted.at_quantile(self.quantile)
 
     def at_quantile(self, quantile: str) -> CostModel:
         """A model whose times are those that a user meets: "typical" (half of the runs take no longer) or
@@ -281,11 +286,13 @@ class CostModel:
                     "a module needs example inputs to be estimated, but got none; "
                     "pass inputs=(x,), meta tensors suffice"
                 )
-            from hwcost.tracing import trace
-
-            network = trace(network, inputs, kwargs)
+            network = traced(network, inputs, kwargs, self._runs_fused)
         graph = network.unstacked() if part else network
         return self._runtime.lower(graph, part=part, lanes=self.device.lanes)
+
+    def _runs_fused(self, kinds: frozenset[str]) -> bool:
+        """Whether torch's fused attention layers run as they are here, and somebody measured them."""
+        return self.runtime.startswith("torch") and not (self.is_fitted and kinds - self.fitted.residual.kinds)
 
     def lower_measured(self, measurements: Measurements) -> list[Network]:
         """Measured networks as the kernels that were measured."""

@@ -191,6 +191,11 @@ class Residual:
         if len(target) >= _MINIMUM_OF_KIND:
             self._measured[kind] = cKDTree(place)
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds of kernel that were measured."""
+        return frozenset(self._vocabulary) | (self.prior.kinds if self.prior else frozenset())
+
     def predict(self, data: Columns, sigma: Mapping[str, float] | None = None) -> Prediction:
         """Latency of kernels; `sigma` gives the error of each kind inside the measured range, under the name of
         the kind, and of kernels that were measured themselves, under `known_as` of it."""

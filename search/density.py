@@ -30,7 +30,7 @@ class Ceilings:
     bandwidth: float  # byte/s
 
     def achieved(self, flops: float, traffic: float, latency: float) -> float:
-        """Eq. (1), for latency in seconds."""
+        """Eq. (1), for latency in seconds; above 1 where the work counts products with padding that nobody computes."""
         return max(flops / self.peak, traffic / self.bandwidth) / latency
 
 

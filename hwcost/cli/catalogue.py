@@ -120,7 +120,7 @@ def roofline(
     from hwcost.report.html import save_figure
     from hwcost.report.rooflines import roofline_figure
 
-    figure = roofline_figure(here, estimates, threads=threads, dtype=dtype)
+    figure = roofline_figure(here, estimates, threads=threads, dtype=dtype, runtime=runtime)
     save_figure(figure, output, f"Roofline of {here.name}", _notes(estimates, runtime, threads))
     if as_json:
         return print_json({"path": str(output), "device": here.name, "networks": _placed(estimates)})

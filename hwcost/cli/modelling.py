@@ -185,6 +185,8 @@ def evaluate(
         networks, accuracy = _of_store(loaded, store, environment)
     else:
         loaded = load_model(model, runtime=runtime, threads=threads)
+        if baselines and not loaded.is_fitted:  # before anything is measured
+            raise UsageError(f"{model} is the roofline alone, and baselines are fitted on a model's measurements")
         networks, accuracy = _of_targets(loaded, targets or [], input or [], kwargs)
     others = _beside(loaded, networks, accuracy) if baselines else {}
     if plot is not None:
@@ -223,10 +225,18 @@ def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs:
     """Predicted from the trace alone, before anything runs; then measured, interleaved."""
     from hwcost.accuracy import Accuracy, Comparison
     from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs, target_item
+    from hwcost.tracing import TraceError
 
     specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
-    items = [target_item(target, inputs, kwargs) for target in targets]
-    networks = [model.lower(build_target(t, arguments), tuple(s.tensor() for s in specs)) for t in targets]
+    lowered: dict[str, Network] = {}
+    for target in dict.fromkeys(targets):
+        try:
+            lowered[target] = model.lower(build_target(target, arguments), tuple(s.tensor() for s in specs))
+        except TraceError as error:
+            if len(targets) == 1:
+                raise
+            say(f"{target} is left out: {error}")
+    items, networks = [target_item(target, inputs, kwargs) for target in lowered], list(lowered.values())
     predicted = model.estimate_many(networks)
     found = _measured_now(model, items)
     if model.measurements is not None:

@@ -254,6 +254,11 @@ def _kind(op_type: str, inputs: tuple[TensorSpec, ...], settings: Mapping[str, P
     if op_type in _VIEWS:
         return "view", {}
     params = {"equation": settings["equation"]} if op_type == "Einsum" else {}
+    if op_type == "Transpose":
+        rank = len(inputs[0].shape) if inputs else 0
+        params = {"dims": settings.get("perm", tuple(reversed(range(rank))))}
+    elif op_type in ("Softmax", "LogSoftmax", "Concat"):
+        params = {"dim": settings.get("axis", -1)}
     return _KINDS.get(op_type, f"onnx.{op_type}"), params
 
 

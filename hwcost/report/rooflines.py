@@ -43,7 +43,12 @@ class Point:
 
 
 def roofline_figure(
-    device: Device, networks: Mapping[str, Estimate], *, threads: int, dtype: str = "float32"
+    device: Device,
+    networks: Mapping[str, Estimate],
+    *,
+    threads: int,
+    dtype: str = "float32",
+    runtime: str = "torch-eager",
 ) -> go.Figure:
     """Kernels under the device's ceilings; coloured by kind for one network, by network for several."""
     points = [p for name, e in networks.items() for p in placed(name, e, by_kind=len(networks) == 1)]
@@ -53,7 +58,7 @@ def roofline_figure(
     room = min(intensities) / 3  # for the key, above the ceilings
     x = log_axis([room, *intensities], "flop/byte", "arithmetic intensity", margin=1.5)
     left, right = (10**e for e in x["range"])
-    lines = [*_ceilings(device, dtype, threads), *_of_kinds(shown, device.peak(dtype, threads))]
+    lines = [*_ceilings(device, dtype, threads), *_of_kinds(device, shown, (runtime, threads, dtype))]
     fig = figure(height=540)
     for line in lines:
         fig.add_trace(_roof(line, left, right, lines))
@@ -160,14 +165,13 @@ def _ceilings(device: Device, dtype: str, threads: int) -> list[Line]:
     return lines
 
 
-def _of_kinds(points: Sequence[Point], peak: float) -> list[Line]:
+def _of_kinds(device: Device, points: Sequence[Point], where: tuple[str, int, str]) -> list[Line]:
     """Ceilings of kinds of kernel that bind one of the points."""
-    bound = (p.kernel for p in points if p.kernel.bound == "compute")
-    rates = {(k.kind, float(f"{k.cost.flops / k.roofline:.4g}")) for k in bound}
+    bound = {p.kernel.kind for p in points if p.kernel.bound == "compute"}
     return [
-        Line(f"{kind} {quantity(rate, 'flop/s')}", rate, compute=True, measured=True)
-        for kind, rate in sorted(rates)
-        if abs(rate / peak - 1) > 1e-3
+        Line(f"{k.kind} {quantity(k.value, 'flop/s')}", k.value, compute=True, measured=k.is_measured)
+        for k in device.kinds
+        if (k.runtime, k.threads or device.cores, k.dtype) == where and k.kind.partition("/")[0] in bound
     ]
 
 

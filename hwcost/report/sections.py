@@ -144,7 +144,9 @@ def _correlation(a: Accuracy) -> str:
 
 def _roofline(r: QuickstartResult) -> str:
     ridge = quantity(r.device.ridge(r.dtype, r.threads), "flop/byte")
-    figure = roofline_figure(r.device, {r.best.name: r.best.estimate}, threads=r.threads, dtype=r.dtype)
+    figure = roofline_figure(
+        r.device, {r.best.name: r.best.estimate}, threads=r.threads, dtype=r.dtype, runtime=r.runtime
+    )
     return (
         f"<h2>The roofline of this machine</h2><p>Left of the ridge point ({escape(ridge)}) a kernel waits for "
         f"memory, right of it for arithmetic. Points are the kernels of {escape(r.best.name)}, their area is their "

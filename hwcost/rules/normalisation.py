@@ -47,7 +47,7 @@ def rms_norm(op: OpSpec) -> Work:
 
 
 # local_response_norm and vector norms: square, sum
-@rule("norm", "linalg_vector_norm", "linalg_norm", "cosine_similarity", "pairwise_distance")
+@rule("norm", "linalg_vector_norm", "onnx.ReduceL2", "linalg_norm", "cosine_similarity", "pairwise_distance")
 def norm(op: OpSpec) -> Work:
     """Square and add each element read."""
     return Work(other_flops=2 * sum(t.numel for t in op.inputs))

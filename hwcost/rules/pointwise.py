@@ -24,6 +24,7 @@ _FLOPS: dict[int, tuple[str, ...]] = {
         "hypot", "polar", "complex", "conj_physical", "angle", "subtract", "multiply", "divide", "negative",
         "absolute", "not_equal", "greater", "less", "greater_equal", "less_equal", "isin", "positive", "lgamma",
         "digamma", "erfinv", "erfc", "ldexp", "diff", "deg2rad", "rad2deg", "gcd", "i0", "special_i0", "special_erf",
+        "onnx.Mod",
     ),
     2: ("leaky_relu", "hardtanh", "relu6", "clamp", "clamp_min", "clamp_max", "clip", "prelu", "_prelu_kernel", "rsqrt",
         "addcmul", "addcdiv", "hardshrink", "softshrink", "isclose", "squared_relu", "xlogy", "logaddexp", "copysign",

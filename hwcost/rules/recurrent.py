@@ -47,3 +47,14 @@ def cell(op: OpSpec) -> Work:
     biases = sum(t.numel for t in op.inputs if t.name in ("b_ih", "b_hh", "bias_ih", "bias_hh"))
     hidden = matrices[1].shape[1]
     return Work(macs=batch * sum(t.numel for t in matrices), other_flops=batch * (biases + hidden * _GATE_FLOPS[gates]))
+
+
+# [T, d, B, H] = LSTM([T, B, I], [d, g*H, I], [d, g*H, H], [d, 2*g*H]?, ...)      ONNX; d directions, g gates
+@rule("onnx.LSTM", "onnx.GRU", "onnx.RNN")
+def onnx_recurrent(op: OpSpec) -> Work:
+    """One layer, all its directions: both weight matrices of a direction meet every step of every sequence once."""
+    first, into, back, *more = op.inputs
+    steps, hidden = first.numel // first.shape[-1], back.shape[0] * back.shape[-1]
+    biases = more[0].numel if more and len(more[0].shape) == 2 else 0
+    gates = {"onnx.LSTM": 4, "onnx.GRU": 3, "onnx.RNN": 1}[op.kind]
+    return Work(macs=steps * (into.numel + back.numel), other_flops=steps * (biases + hidden * _GATE_FLOPS[gates]))

@@ -9,7 +9,8 @@ Session.profile()   a few inferences with the time of each kernel, in the order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -56,6 +57,34 @@ class Network:
     def cost(self) -> Cost:
         """Work and traffic of all kernels, after fusion."""
         return sum((p.kernel.cost for p in self.kernels), Cost())
+
+
+FUSED = frozenset({"_native_multi_head_attention", "_transformer_encoder_layer_fwd"})
+
+
+@contextmanager
+def by_parts() -> Iterator[None]:
+    """Have torch's attention layers call their parts, and not the ops of `FUSED`, which exporters do not know."""
+    import torch
+
+    was = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was)
+
+
+def traced(module: Any, inputs: Any, kwargs: Any, runs_fused: Callable[[frozenset[str]], bool]) -> Graph:
+    """The graph of a module; by its parts where it has ops of `FUSED`, and `runs_fused` does not want these."""
+    from hwcost.tracing import trace
+
+    graph = trace(module, inputs, kwargs)
+    fused = FUSED & {op.spec.kind for op in graph.ops}
+    if not fused or runs_fused(fused):
+        return graph
+    with by_parts():
+        return trace(module, inputs, kwargs)
 
 
 Between = Callable[[], None]

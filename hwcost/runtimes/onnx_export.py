@@ -1,8 +1,8 @@
 """From a traced graph to the nodes that its ONNX export holds (opset 17, TorchScript exporter).
 
 Each kind of op has a function that writes its nodes; an op of constants alone is a constant. Ops that are
-nodes of the same inputs stand in the table `SAME`. An unknown kind becomes a node of its own name, a view
-becomes a Reshape.
+nodes of the same inputs stand in the table `SAME`. A node of an ONNX file is itself, a view becomes a
+Reshape. An unknown kind becomes a node that is the traced op, so that no work is lost.
 """
 
 from __future__ import annotations
@@ -72,13 +72,19 @@ class Export:
         elif op.state == "free" or kind in VIEWS:
             for index in range(len(op.writes)):
                 self.write(op, "Reshape", reads[:1], index)
+        elif kind.startswith("onnx."):
+            self._put(op, reads, kind.removeprefix("onnx."), dict(op.spec.params))
         else:
-            self._unknown(op, reads)
+            self.unknown(op, reads)
 
-    def _unknown(self, op: Op, reads: list[Value]) -> None:
+    def unknown(self, op: Op, reads: list[Value]) -> None:
+        """A node that is the traced op: its kernel is described, and costs, as that."""
+        self._put(op, reads, op.spec.kind, {"traced": op.spec})
+
+    def _put(self, op: Op, reads: list[Value], kind: str, attributes: dict[str, Any]) -> None:
         writes = [Value(t.shape, t.dtype) for t in op.spec.outputs]
         if writes:
-            self.sketch.put(Step(op.spec.kind, reads, writes, op.module))
+            self.sketch.put(Step(kind, reads, writes, op.module, attributes))
         self.values |= dict(zip(op.writes, writes, strict=False))
 
     def _value(self, number: int, spec: TensorSpec) -> Value:
@@ -239,7 +245,7 @@ def _baddbmm(e: Export, op: Op, reads: list[Value]) -> None:
 
 @exports("einsum")
 def _einsum(e: Export, op: Op, reads: list[Value]) -> None:
-    e.write(op, "Einsum", reads)
+    e.write(op, "Einsum", reads, equation=op.spec.param("equation"))
 
 
 @exports("scaled_dot_product_attention")

@@ -9,11 +9,11 @@ from hwcost.runtimes.onnx_export import Export, constant, exports, pair, whole
 from hwcost.runtimes.onnx_sketch import Step, Value
 
 
-@exports("transpose", "permute", "t", "swapaxes", "movedim", "numpy_T", "mT")
+@exports("transpose", "permute", "permute_copy", "t", "swapaxes", "movedim", "numpy_T", "mT")
 def _transpose(e: Export, op: Op, reads: list[Value]) -> None:
     spec, rank = op.spec, len(reads[0].shape)
     axes = list(range(rank))
-    if spec.kind == "permute":
+    if spec.kind.startswith("permute"):
         axes = [whole(a) % rank for a in pair(spec.param("dims"), 1)]
     elif spec.kind == "numpy_T":
         axes.reverse()

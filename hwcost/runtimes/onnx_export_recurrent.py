@@ -17,6 +17,9 @@ _NODES = {"lstm": ("LSTM", 2), "gru": ("GRU", 1), "rnn_tanh": ("RNN", 1), "rnn_r
 
 @exports(*_NODES)
 def _recurrent(e: Export, op: Op, reads: list[Value]) -> None:
+    if op.name.startswith("onnx."):  # of a file, which says no more of it than its weights
+        e.unknown(op, reads)
+        return
     kind, count = _NODES[op.spec.kind]
     x, states, weights = reads[0], reads[1 : 1 + count], iter(reads[1 + count :])
     turned, layers = bool(op.spec.param("batch_first")), whole(op.spec.param("num_layers", 1))

@@ -18,7 +18,7 @@ from typing import Any
 
 import hwcost.runtimes.onnx_export_layout
 import hwcost.runtimes.onnx_export_recurrent  # noqa: F401 - these two register their functions
-from hwcost.graph import Graph, TensorSpec
+from hwcost.graph import Graph, OpSpec, TensorSpec
 from hwcost.kernel import Kernel
 from hwcost.runtimes.base import Network, Placed
 from hwcost.runtimes.onnx_blocks import Blocks, block_size
@@ -29,7 +29,18 @@ from hwcost.runtimes.onnx_sketch import Sketch, Step, Value, sole_maker
 
 VERSION = "1.32"
 # What a key of a node holds besides its tensors: attributes that its kernel is described with.
-_DESCRIBING = ("strides", "pads", "dilations", "group", "kernel_shape", "perm", "axis", "mode", "activation")
+_DESCRIBING = (
+    "strides",
+    "pads",
+    "dilations",
+    "group",
+    "kernel_shape",
+    "perm",
+    "axis",
+    "mode",
+    "activation",
+    "equation",
+)
 
 
 def lower(graph: Graph, runtime: str, *, part: bool = False, lanes: int | None = None) -> Network:
@@ -81,7 +92,7 @@ def _placed(sketch: Sketch, runtime: str, moved: int) -> Network:
     placed = list[Placed]()
     written: dict[int, int] = {}
     for step in sketch.steps:
-        kernel, size = _kernel(
+        kernel, size = _traced(step.attributes["traced"]) if "traced" in step.attributes else _kernel(
             step.kind, step.blocked, tuple([(v.shape, v.dtype, v.constant) for v in step.reads]),
             tuple([(v.shape, v.dtype) for v in step.writes]),
             tuple([(name, step.attributes[name]) for name in _DESCRIBING if name in step.attributes]),
@@ -97,6 +108,12 @@ def _placed(sketch: Sketch, runtime: str, moved: int) -> Network:
         for value in step.writes:
             written[id(value)] = moved
     return Network(tuple(placed), len(sketch.steps), runtime)
+
+
+def _traced(spec: OpSpec) -> tuple[Kernel, int]:
+    """The kernel of an op without a node that is known, and its traffic (byte)."""
+    kernel = Kernel((spec,))
+    return kernel, kernel.cost.bytes
 
 
 @lru_cache(maxsize=1 << 16)

@@ -143,6 +143,9 @@ def _params(node: Node, kind: str) -> tuple[tuple[str, Param], ...]:
             found["kernel_size"] = tuple(attributes.get("kernel_shape", ()))
     elif node.kind == "Transpose":
         found["perm"] = tuple(attributes.get("perm", ()))
+    elif kind == "einsum":
+        equation = attributes.get("equation", "")
+        found["equation"] = equation.decode() if isinstance(equation, bytes) else equation
     elif kind in ("softmax", "cat"):
         found["dim"] = attributes.get("axis", -1)
     return tuple(sorted(found.items()))

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.graph import Graph, TensorSpec
-from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, nothing, vanishing
+from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, by_parts, nothing, vanishing
 from hwcost.runtimes.onnx_nodes import Node, dtype_of, kernel_of
 
 try:
@@ -72,7 +72,7 @@ def export(module: Any, inputs: Sequence[Any]) -> bytes:
 
     buffer = io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), by_parts():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, tuple(inputs), cast(Any, buffer), dynamo=False, opset_version=_OPSET)
     return buffer.getvalue()

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from hwcost.graph import Graph, Op, TensorSpec
 from hwcost.rules import cost_of
-from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, nothing, vanishing
+from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, by_parts, nothing, vanishing
 from hwcost.runtimes.fusion import Copy, Flow, Group, network_of
 
 try:
@@ -82,7 +82,7 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
             "ENABLE_CPU_PINNING": False, "CPU_DENORMALS_OPTIMIZATION": vanishing(),
         }  # fmt: skip
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), by_parts():
             warnings.simplefilter("ignore")
             shapes = [tuple(x.shape) for x in inputs]
             model = ov.convert_model(module.eval(), example_input=tuple(inputs), input=shapes)
@@ -98,7 +98,8 @@ class OpenVinoSession:
         executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
         self._places = [i for i, node in enumerate(every) if node.name in executed]
         nodes = [every[i] for i in self._places]
-        graph = folded(trace(module, tuple(inputs)))
+        with by_parts():
+            graph = folded(trace(module, tuple(inputs)))
         self.network = network_of(matched(nodes, graph), graph, RUNTIME.name)
 
     def run(self) -> Any:

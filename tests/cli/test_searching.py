@@ -121,7 +121,8 @@ def test_several_devices_each_with_its_budget_and_front(run, toy, tmp_path: Path
         latencies = [row["latency_s"] for row in front]
         assert latencies == sorted(latencies)
         assert max(row["accuracy"] for row in front) == result["best"][0]["accuracy"], name
-        assert all(0 < row["achieved"] <= 1 + 1e-9 for row in front)
+        # a 5x5 window over 64 places has 6 of its 320 outside along each side: counted, the work is (320 / 314)^2
+        assert all(0 < row["achieved"] <= (320 / 314) ** 2 + 1e-9 for row in front)
     worst = run(*line(toy, trials="4", storage=str(tmp_path / "w.db")), *more, "--across", "worst", "--json").json
     assert worst["trainings"] == 4
 

@@ -19,9 +19,10 @@ from hwcost.residual import UNSEEN_SIGMA, Residual
 from hwcost.runtimes import get_runtime
 
 
-def kernel(module: nn.Module, *shape: int) -> Kernel:
+def kernel(module: nn.Module, *shape: int, dtype: torch.dtype = torch.float32) -> Kernel:
     """The only op of a module that costs anything."""
-    (op,) = [op for op in trace(module, (torch.empty(shape, device="meta"),)).ops if op.state == "costed"]
+    x = torch.empty(shape, device="meta", dtype=dtype)
+    (op,) = [op for op in trace(module, (x,)).ops if op.state == "costed"]
     return Kernel((op.spec,))
 
 
@@ -90,3 +91,37 @@ def test_a_kind_that_was_never_measured_is_taken_for_its_nearest_kin(
     np.testing.assert_allclose(unknown.latency[mine], known.latency[mine])
     assert not unknown.supported[mine].any()
     assert (unknown.sigma[mine] >= UNSEEN_SIGMA).all()
+
+
+@pytest.mark.parametrize(
+    ("module", "side", "inside"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=1), 1, 1 / 9),  # only the middle of the window meets the map
+        (nn.Conv2d(8, 8, 3, padding=1), 7, (19 / 21) ** 2),  # 7 x 3 places a side, of which two lie outside
+        (nn.Conv2d(8, 8, 5, padding="same"), 3, (9 / 15) ** 2),
+        (nn.Conv2d(8, 8, 3, padding=2, dilation=2), 10, (26 / 30) ** 2),
+        (nn.Conv2d(8, 8, 3, stride=2), 9, 1.0),  # no padding
+        (nn.ConvTranspose2d(8, 8, 3, stride=2, padding=1), 7, 1.0),  # its padding cuts the output
+        (nn.ReLU(), 7, 1.0),
+    ],
+)
+def test_the_bound_leaves_out_products_with_padding(
+    module: nn.Module, side: int, inside: float, device: Device
+) -> None:
+    """Published counts hold them, and so do the features; but a runtime may not compute them."""
+    data = columns([(kernel(module, 1, 8, side, side), 0)], Target(device, 1))
+    assert data.at_best == pytest.approx(data.compute_time * inside)
+
+
+def test_a_dtype_that_was_not_measured_is_outside(measurements: Measurements, device: Device) -> None:
+    rows = [m for n in measurements.networks for m in n.kernels]
+    data = columns([(m.kernel, m.distance) for m in rows], Target(device, 1))
+    residual = Residual().fit(data, np.array([m.timing.latency for m in rows]), np.ones(len(rows)))
+    single = nn.Linear(128, 128, bias=False)
+    here, there = (
+        residual.predict(columns([(kernel(module, 64, 128, dtype=dtype), 0)], Target(device, 1)))
+        for module, dtype in ((single, torch.float32), (nn.Linear(128, 128, bias=False).double(), torch.float64))
+    )
+    assert here.supported.all()
+    assert not there.supported.any()
+    assert there.sigma >= here.sigma

@@ -11,7 +11,7 @@ import pytest
 from hwcost import CostModel
 from hwcost.device import Device
 from hwcost.features import Target, columns
-from hwcost.fitting import Overhead, _errors_by_kind, _fit_overhead, _parts_of_error, fit_overhead
+from hwcost.fitting import Overhead, _errors_by_kind, _fit_overhead, _folds, _parts_of_error, fit_overhead
 from hwcost.measure import Measurements, Timing
 
 
@@ -135,3 +135,24 @@ def test_a_network_that_repeats_badly_says_little_of_its_kernels(
     kernels = columns([(k.kernel, k.distance) for n in measurements.networks for k in n.kernels], Target(device, 1))
     alone, beside = (m.fitted.residual.predict(kernels).latency for m in (model, both))
     assert np.median(beside / alone) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_network_that_was_measured_twice_is_left_out_as_one() -> None:
+    folds = _folds(["a", "b", "c", "d", "e", "f", "a", "c"], seed=0)
+    assert folds[0] == folds[6]
+    assert folds[2] == folds[7]
+    assert sorted(folds[:6].tolist()) == [0, 0, 1, 2, 3, 4]
+
+
+def test_measuring_the_same_networks_again_does_not_flatter_the_fit(measurements: Measurements, device: Device) -> None:
+    once = CostModel.fit(measurements, device=device)
+    twice = once.merge(measurements)
+    assert once.held_out is not None
+    assert twice.held_out is not None
+    assert twice.held_out.mape == pytest.approx(once.held_out.mape, rel=0.25)
+
+
+def test_what_nobody_measured_is_not_below_its_roofline_whatever_the_overhead() -> None:
+    """Timing that added half takes half away, but not from a bound."""
+    halved = Overhead(scale=0.5, per_kernel=-1e-6)
+    assert halved.kernels(np.array([10e-6, 10e-6]), np.array([0.0, 8e-6])) == pytest.approx([4e-6, 8e-6])

@@ -165,6 +165,7 @@ def test_a_budget_may_mean_the_tail(measurements: Measurements, device: Device, 
         assert [k.latency for k in high.kernels] == pytest.approx([times * k.latency for k in low.kernels])
         assert "latency, not the unloaded one" in high.notes[0]
     assert slower.digest != model.digest == model.at_quantile("low").digest
+    assert slower.merge(loaded).quantile == slower.quantile
     with pytest.raises(ModelError, match="the roofline alone knows no tail latency"):
         CostModel.analytic(device).at_quantile("tail")
 
@@ -283,3 +284,10 @@ def test_an_estimate_that_is_made_later_derives_its_own_work(model: CostModel, u
     made = Estimate.later(lambda: large.kernels, small, latency=large.latency)
     assert (made.cost, made.memory_share, made.latency) == (large.cost, large.memory_share, large.latency)
     assert made.cost != small.cost
+
+
+def test_the_roofline_of_another_runtime_takes_no_measurements_of_this_one(
+    measurements: Measurements, device: Device
+) -> None:
+    with pytest.raises(ModelError, match="fitted on measurements of its own runtime"):
+        CostModel.analytic(device, "onnxruntime").merge(measurements)

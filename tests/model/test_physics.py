@@ -138,3 +138,18 @@ def test_the_interval_widens_with_the_way_from_what_was_measured(model: CostMode
     assert ratios[-1] > 1.3 * ratios[0]
     assert widths[0][1] == 1.0
     assert widths[-1][1] == 0.0
+
+
+@needs_shipped
+@pytest.mark.parametrize("layer", ["attention", "maps beyond the measured"])
+def test_layers_that_nobody_measured_as_they_are(shipped: CostModel, layer: str) -> None:
+    """Torch's attention layer calls one fused op, which is predicted by its parts; a pool over huge maps is bounded."""
+    if layer == "attention":
+        module = nn.TransformerEncoderLayer(192, 4, 768, batch_first=True).eval()
+        found = [shipped.estimate(module, (torch.empty(1, n, 192, device="meta"),)) for n in (128, 196)]
+        assert min(e.support for e in found) > 0.5
+        # 1.5 times the tokens are 1.53 times the products of the linear layers, and more of the attention's
+        assert 1.2 < found[1].latency / found[0].latency < 2.2
+        return
+    estimate = shipped.estimate(nn.MaxPool2d(3, 2, 1), (torch.empty(1, 768, 224, 224, device="meta"),))
+    assert all(k.supported or k.latency >= k.roofline * (1 - 1e-9) for k in estimate.kernels)

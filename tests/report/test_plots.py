@@ -172,7 +172,7 @@ def test_the_ceiling_of_a_kind_is_drawn_where_it_binds_a_kernel():
     estimate = CostModel.analytic(device).estimate(nn.Conv2d(64, 64, 3, groups=64), (torch.empty(1, 64, 20, 20),))
     figure = roofline_figure(device, {"net": estimate}, threads=1)
     [key] = figure.layout.annotations
-    assert "conv2d 1 GFLOP/s" in key.text
+    assert "conv2d/depthwise 1 GFLOP/s" in key.text
     assert "gelu" not in key.text
     [point] = [t for t in figure.data if t.mode == "markers"]
     assert list(point.y) == [pytest.approx(1e9)]  # it stands on that line
