@@ -100,11 +100,11 @@ def _show_device(device: Device, runtime: str, threads: int, output: Path) -> No
 
     out = console()
     out.print(f"[bold]{device.name}[/bold] on {threads} thread{'s' if threads > 1 else ''}: {output}")
-    for c in device.compute:
+    for c in (c for c in device.compute if c.threads == threads):
         out.print(f"  {c.dtype:10} {reached(c)}  ± {c.spread or 0.0:.1%}")
-    for m in device.memory:
+    for m in (m for m in device.memory if m.threads == threads):
         out.print(f"  {m.level:10} {reached(m)}  ± {m.spread or 0.0:.1%}")
-    out.print(f"  [dim]DRAM: {device.memory[-1].measured_source}[/dim]")
+        out.print(f"  [dim]{m.level}: {m.measured_source}[/dim]")
     _show_kinds(device, runtime, threads)
     dispatch = units.format(device.dispatch, "second") if device.dispatch else "unknown"
     joined = f", fork-join {device.host['fork_join']}" if "fork_join" in device.host else ""
@@ -239,9 +239,13 @@ def _drawn(name: str, samples: int | None, seed: int) -> Iterable[Item]:
     from itertools import islice
 
     from hwcost.measure.items import sampled_items
-    from hwcost.search.spaces import get_space
+    from hwcost.search.spaces import SpaceError, get_space
 
-    drawn = sampled_items(_designed() if name == "designed" else get_space(name), seed=seed)
+    try:
+        chosen = _designed() if name == "designed" else get_space(name)
+    except SpaceError as error:
+        raise UsageError(f"{error}; or `designed`, the sample that covers the shapes") from error
+    drawn = sampled_items(chosen, seed=seed)
     return drawn if samples is None else list(islice(drawn, samples))
 
 
@@ -350,7 +354,15 @@ def _show(networks: list[NetworkMeasurement], store: str, quantile: str) -> None
 
     if not networks:
         raise UsageError(f"the time was too short to measure one network into {store}; give more with --time")
-    table = Table("network", "latency", "spread", "rounds", "kernels", "flags", box=None)
+    table = Table(
+        "network",
+        "latency" if quantile == "low" else f"{quantile} latency",
+        "spread",
+        "rounds",
+        "kernels",
+        "flags",
+        box=None,
+    )
     for n in networks[:30]:
         latency = units.format(of(n.timing, quantile), "second")
         spread = f"± {n.timing.spread:.1%}"

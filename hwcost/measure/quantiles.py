@@ -4,7 +4,8 @@
     tail    = median over networks of 95th percentile / latency            (2)
 
 where latency is the low quantile that this project estimates. Both are of the machine as it was during
-the campaign: one that served others meanwhile has a longer tail than the same machine at rest.
+the campaign: one that served others meanwhile has a longer tail than the same machine at rest. Every visit
+waits a moment for a calm CPU before its runs, so that both say rather too little of a machine that is never calm.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Without a store the fit is of random networks of the simulated machine of tests/model/conftest.py. The ratio is of wall
 time, the best of some runs; CPU seconds stand beside it: more of them where threads share the work (a fit's folds,
-large trees), fewer where the machine was busy with something else. The fit and the cold load run once.
+large trees), fewer where the machine was busy with something else. The fit and the cold load run once. At last, how
+good a bound the roofline of the shipped models' device is, on the networks that they were fitted on.
 """
 
 from __future__ import annotations
@@ -104,6 +105,19 @@ def network() -> tuple[Any, tuple[torch.Tensor, ...]]:
         return space.build(params).eval(), space.inputs(params)
 
 
+def below_bound(path: Path) -> str:
+    """How many of the networks that a shipped model was fitted on ran faster than their roofline says they can."""
+    model = CostModel.load(path)
+    assert model.measurements is not None
+    bound = CostModel.analytic(model.device, model.runtime, model.threads)
+    estimates = bound.estimate_many(bound.lower_measured(model.measurements))
+    ratios = np.array(
+        [e.latency / n.timing.latency for e, n in zip(estimates, model.measurements.networks, strict=True)]
+    )
+    shares = ", ".join(f"by more than {by:.0%}: {np.mean(ratios > 1 + by):.1%}" for by in (0.0, 0.1, 0.5))
+    return f"{path.stem}, faster than the roofline ({len(ratios)} networks): {shares}"
+
+
 def clocked(work: Callable[[], Any], runs: int) -> tuple[float, float]:
     """(CPU seconds, wall seconds), each the best of `runs`."""
     best = (float("inf"), float("inf"))
@@ -131,3 +145,5 @@ if __name__ == "__main__":
         for what, bar, work, runs in lines(*data, Path(place)):
             cpu, wall = clocked(work, runs)
             print(f"{what:52}{cpu:10.4f}{wall:10.4f}{bar:9.3f}{wall / bar:11.2f}", flush=True)
+        for each in sorted(Path(str(shipped("models"))).glob("*-1.hwcost")):
+            print(below_bound(each))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +149,59 @@ def test_calibrations_of_several_thread_counts_share_a_file(
     path.write_text("no device")
     refused(["calibrate", "-o", str(path)], "here.toml")
     assert path.read_text() == "no device"
+
+
+def test_what_does_not_belong_together_is_refused(refused: Callable[..., str], nets: Path, tmp_path: Path) -> None:
+    store = ["--store", str(tmp_path / "m.db")]
+    target = [f"{nets}:build", "-i", "1x3x8x8"]
+    refused(["measure", *target, "--samples", "3", *store], "--samples is for a --space")
+    drawn = ["--samples", "1", *store]
+    refused(["measure", "--space", "tiny-cnn", "-i", "1x3x8x8", *drawn], "a --space has its own inputs")
+    refused(["measure", "--space", "nothing", *drawn], "or `designed`")
+
+
+def test_a_network_that_is_named_twice_is_measured_once(run: Run, nets: Path, tmp_path: Path) -> None:
+    target = [f"{nets}:build", f"{nets}:build", "-i", "1x3x8x8"]
+    found = run("measure", *target, "--rounds", "2", "--store", str(tmp_path / "m.db"), "--json")
+    assert (found.code, len(found.json["networks"])) == (0, 1)
+
+
+def test_a_part_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Whoever kills the command does not leave its fresh process measuring."""
+    script = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'from hwcost.measure.machine import end_with_parent; "
+        "end_with_parent(); print(1, flush=True); import time; time.sleep(600)'], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells a process of its parent's end")
+    started = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    child = int(started.stdout)
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if state == "Z":
+            return
+        time.sleep(0.05)
+    os.kill(child, 9)
+    pytest.fail("the child still runs")
+
+
+def test_fit_asks_which_environment(run: Run, refused: Callable[..., str], nets: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    run("measure", f"{nets}:build", "-i", "1x3x8x8", "--rounds", "2", "--store", str(path), "--json")
+    store = Store.open(path)
+    here = store.measurements()
+    store.add_measurements(replace(here, environment=replace(here.environment, cpu="another")))
+    folder = str(tmp_path / "out")
+    refused(["export", "--store", str(path), "-o", folder], "2 environments that fit, choose one with --environment")
+    refused(["export", "--store", str(path), "-o", folder], "cpu another")
+    other = next(e for e, _ in store.environments() if e.cpu == "another")
+    done = run("export", "--store", str(path), "-o", folder, "--environment", other.digest[:8])
+    assert done.code == 0
+    assert "another" in (tmp_path / "out" / "README.md").read_text()
