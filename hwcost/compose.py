@@ -19,7 +19,7 @@ from hwcost.cost import Cost
 from hwcost.estimate import Bound, Estimate, KernelEstimate
 from hwcost.features import Columns
 from hwcost.fitting import Fitted, Overhead
-from hwcost.kernel import Kernel, bucket
+from hwcost.kernel import Kernel, bucket, label
 from hwcost.residual import Prediction
 from hwcost.rules import cost_of
 from hwcost.runtimes import Placed
@@ -42,9 +42,9 @@ class Known:
     bound: Bound
 
     @cached_property
-    def identity(self) -> tuple[str, str, str, Cost]:
-        """(name, kind, digest, cost) of the kernel."""
-        return self.kernel.name, self.kernel.kind, self.kernel.digest, self.kernel.cost
+    def identity(self) -> tuple[str, str, str, str, Cost]:
+        """(name, kind, label, digest, cost) of the kernel."""
+        return self.kernel.name, self.kernel.kind, label(self.kernel), self.kernel.digest, self.kernel.cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +175,11 @@ def _placed(prefix: str, modules: tuple[str, ...]) -> Iterable[str]:
 
 
 def _kernel(known: Known, module: str, latency: float, spread: float) -> KernelEstimate:
-    name, kind, digest, cost = known.identity
+    name, kind, labelled, digest, cost = known.identity
     return KernelEstimate(
         name=name, kind=kind, module=module, latency=latency, low=latency / spread, high=latency * spread,
         roofline=known.roofline, bound=known.bound, cost=cost, supported=known.supported, sigma=known.sigma,
-        shared=known.shared, key=digest,
+        shared=known.shared, key=digest, label=labelled,
     )  # fmt: skip
 
 

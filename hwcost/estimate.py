@@ -42,6 +42,7 @@ class KernelEstimate:
     sigma: float  # standard error of log latency, as a network bears it; the interval is that of a kernel by itself
     shared: float = 0.0  # error that it has together with all kernels that were not measured themselves
     key: str  # equal kernels have equal keys
+    label: str = ""  # the kind, told apart by its groups, as "conv2d/depthwise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -277,7 +277,8 @@ class Campaign:
                 self._planned -= self._plan.rounds
                 continue
             self._tell(f"loading {item.name}")
-            cost += self._plan.rounds * (_expected(wave[-1]) + self._waited)
+            # of a space's sample, fewer networks with all their rounds; of a list, all with what there is time for
+            cost += self._plan.rounds * (_expected(wave[-1]) + (self._waited if self._known else 0.0))
             if free_memory() < least or cost > _WAVE or time.monotonic() - start + cost > self._plan.budget:
                 break
         return wave

@@ -167,11 +167,11 @@ def _ceilings(device: Device, dtype: str, threads: int) -> list[Line]:
 
 def _of_kinds(device: Device, points: Sequence[Point], where: tuple[str, int, str]) -> list[Line]:
     """Ceilings of kinds of kernel that bind one of the points."""
-    bound = {p.kernel.kind for p in points if p.kernel.bound == "compute"}
+    bound = {p.kernel.label for p in points if p.kernel.bound == "compute"}
     return [
         Line(f"{k.kind} {quantity(k.value, 'flop/s')}", k.value, compute=True, measured=k.is_measured)
         for k in device.kinds
-        if (k.runtime, k.threads or device.cores, k.dtype) == where and k.kind.partition("/")[0] in bound
+        if (k.runtime, k.threads or device.cores, k.dtype) == where and k.kind in bound
     ]
 
 
