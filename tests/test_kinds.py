@@ -113,10 +113,11 @@ def latency(net: nn.Module, where: Device, runtime: str = "torch-eager", threads
 
 def test_kernels_of_a_kind_are_bound_by_its_ceiling() -> None:
     # 64 x 20 x 20 outputs of 9 multiply-adds and a bias: 486,400 flop. Bytes: 2 x 64 x 400 x 4 of maps, 640 x 4 of
-    # weights and bias: 207,360, at 1e10 byte/s 20.736 us. At 1e9 flop/s the arithmetic takes 486.4 us.
+    # weights and bias: 207,360, at 1e10 byte/s 20.736 us. Of 60 taps a row the padding holds 2, so (58 / 60)^2 of
+    # the arithmetic must be done; at 1e9 flop/s that takes 454.514 us.
     slow = device(ceiling("conv2d/depthwise", 1e9))
     assert latency(depthwise(3), device()) == (pytest.approx(20.736e-6), "memory")
-    assert latency(depthwise(3), slow) == (pytest.approx(486.4e-6), "compute")
+    assert latency(depthwise(3), slow) == (pytest.approx(454.514e-6), "compute")
 
 
 @pytest.mark.parametrize(
