@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 
 from hwcost.estimate import Estimate
 from hwcost.measure import Timing
+from hwcost.measure.quantiles import measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +25,15 @@ class Comparison:
     spread: float  # the clock's own: relative half-width of a 90 % interval of `measured`
 
     @classmethod
-    def of(cls, target: str, estimate: Estimate, timing: Timing) -> Comparison:
-        """An estimate beside what the clock said."""
+    def of(cls, target: str, estimate: Estimate, timing: Timing, quantile: str = "low") -> Comparison:
+        """An estimate beside what the clock said; of typical or tail latency, the spread is that of the unloaded one.
+
+        Raises:
+            MeasurementError: a quantile of what was timed in one round only, or imported without.
+        """
         return cls(
             target=target, predicted=estimate.latency, low=estimate.low, high=estimate.high,
-            measured=timing.latency, spread=timing.spread,
+            measured=measured(timing, quantile, target), spread=timing.spread,
         )  # fmt: skip
 
     @property

@@ -304,8 +304,11 @@ class CostModel:
     def evaluate(self, measurements: Measurements) -> Accuracy:
         """Predicted against measured, for networks that this model did not see.
 
+        A model `at_quantile` is held to that quantile of the measurements.
+
         Raises:
             ModelError: measurements of another runtime or thread count.
+            MeasurementError: a quantile of networks that were timed in one round only.
         """
         taken = measurements.environment
         if (taken.runtime, taken.threads) != (self.runtime, self.threads):
@@ -315,7 +318,7 @@ class CostModel:
             )
         estimates = self.estimate_many(self.lower_measured(measurements))
         pairs = zip(measurements.networks, estimates, strict=True)
-        return Accuracy(tuple(Comparison.of(n.name, e, n.timing) for n, e in pairs))
+        return Accuracy(tuple(Comparison.of(n.name, e, n.timing, self.quantile) for n, e in pairs))
 
     # -- files ------------------------------------------------------------------------------------
 

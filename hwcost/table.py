@@ -380,6 +380,7 @@ def _decision(d: Any) -> dict[str, Any]:
 
 
 def _target(model: CostModel) -> dict[str, Any]:
+    meant = {} if model.quantile == "low" else {"quantile": model.quantile}
     return {
         "device": model.device.name, "runtime": model.runtime, "threads": model.threads, "dtype": model.target.dtype,
-    }  # fmt: skip
+    } | meant  # fmt: skip

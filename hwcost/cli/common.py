@@ -264,12 +264,15 @@ def load_device(name: str) -> Device:
     return Device.load(name)
 
 
-def load_model(name: str, *, runtime: str | None = None, threads: int | None = None) -> CostModel:
-    """A cost model's file, or the shipped one for `default` (by default that of torch-eager on one thread);
-    its warning becomes a line.
+def load_model(
+    name: str, *, runtime: str | None = None, threads: int | None = None, quantile: str = "low"
+) -> CostModel:
+    """A cost model's file, or the shipped one for `default` (by default that of torch-eager on one thread), saying
+    the latency that is meant; its warning becomes a line.
 
     Raises:
         ModelError: none such, or of another runtime or thread count than what was asked for.
+        MeasurementError: no such quantile, or nothing measured tells it.
     """
     from hwcost.model import CostModel, DefaultModel
 
@@ -278,7 +281,7 @@ def load_model(name: str, *, runtime: str | None = None, threads: int | None = N
         model = CostModel.load(name, runtime=runtime, threads=threads)
     for warning in caught:
         say(str(warning.message))
-    return model
+    return model if quantile == "low" else model.at_quantile(quantile)
 
 
 def save_ceilings(device: Device, path: Path | None) -> None:

@@ -62,9 +62,7 @@ def estimate(
     if bool(device) == bool(model):
         raise UsageError("an estimate needs either --device NAME or --model FILE")
     graph = count(target, input or [], kwargs)
-    cost_model = priced_by(device, model, runtime, threads, dtype)
-    if quantile != "low":
-        cost_model = cost_model.at_quantile(quantile)
+    cost_model = priced_by(device, model, runtime, threads, dtype, quantile)
     found = cost_model.estimate(graph)
     if as_json:
         place = {"device": cost_model.device.name, "runtime": cost_model.runtime, "threads": cost_model.threads}
@@ -91,13 +89,16 @@ def count(target: str, inputs: Sequence[str], kwargs: str = "") -> Graph:
     return trace(build_target(target, parse_kwargs(kwargs)), examples_)
 
 
-def priced_by(device: str, model: str, runtime: str | None, threads: int | None, dtype: str) -> CostModel:
+def priced_by(
+    device: str, model: str, runtime: str | None, threads: int | None, dtype: str, quantile: str = "low"
+) -> CostModel:
     """The cost model that --model or --device names."""
     from hwcost.model import CostModel
 
     if model:
-        return load_model(model, runtime=runtime, threads=threads)
-    return CostModel.analytic(load_device(device), runtime or "torch-eager", threads or 1, dtype)
+        return load_model(model, runtime=runtime, threads=threads, quantile=quantile)
+    bound = CostModel.analytic(load_device(device), runtime or "torch-eager", threads or 1, dtype)
+    return bound if quantile == "low" else bound.at_quantile(quantile)
 
 
 def as_document(graph: Graph, found: Estimate, depth: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hwcost.cli.common import (
     EnvironmentOption,
     JsonFlag,
     KwargsOption,
+    QuantileOption,
     RuntimeOfModelOption,
     StoreOption,
     ThreadsOfModelOption,
@@ -162,6 +163,7 @@ def evaluate(
         bool, typer.Option("--baselines", help="Also six simple predictors, fitted on the model's measurements.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write predicted against measured as HTML.")] = None,
+    quantile: QuantileOption = "low",
     runtime: RuntimeOfModelOption = None,
     threads: ThreadsOfModelOption = None,
     as_json: JsonFlag = False,
@@ -171,8 +173,10 @@ def evaluate(
         raise UsageError("evaluate takes either TARGETs with --input, or --store")
     if plot is not None:
         writable(plot)
+    if quantile != "low" and baselines:
+        raise UsageError("baselines say the unloaded latency; leave --baselines or --quantile out")
     if Path(model).suffix in (".parquet", ".csv", ".yaml", ".yml"):
-        if not store or baselines or plot is not None:
+        if not store or baselines or plot is not None or quantile != "low":
             raise UsageError(
                 "a latency table is evaluated on networks of its space, measured by `hwcost measure --space S "
                 "--samples 20 --store URL`: give --store alone"
@@ -181,10 +185,10 @@ def evaluate(
 
         accuracy = table_accuracy(model, store, environment)
     elif store:
-        loaded = load_model(model, runtime=runtime, threads=threads)
+        loaded = load_model(model, runtime=runtime, threads=threads, quantile=quantile)
         networks, accuracy = _of_store(loaded, store, environment)
     else:
-        loaded = load_model(model, runtime=runtime, threads=threads)
+        loaded = load_model(model, runtime=runtime, threads=threads, quantile=quantile)
         if baselines and not loaded.is_fitted:  # before anything is measured
             raise UsageError(f"{model} is the roofline alone, and baselines are fitted on a model's measurements")
         networks, accuracy = _of_targets(loaded, targets or [], input or [], kwargs)
@@ -246,7 +250,7 @@ def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs:
         if item.name not in timings:
             say(f"{item.family} could not be measured and is left out")
     kept = [i for i, item in enumerate(items) if item.name in timings]
-    rows = tuple(Comparison.of(items[i].family, predicted[i], timings[items[i].name]) for i in kept)
+    rows = tuple(Comparison.of(items[i].family, predicted[i], timings[items[i].name], model.quantile) for i in kept)
     return [networks[i] for i in kept], Accuracy(rows)
 
 

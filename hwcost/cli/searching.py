@@ -121,9 +121,7 @@ def _priced(name: str, space: Space, runtime: str | None, threads: int | None, q
         table = LatencyTable.load(name)
         _check_table(name, table, space, runtime, threads)
         return table
-    loaded = load_model(name, runtime=runtime, threads=threads)
-    if quantile != "low":
-        loaded = loaded.at_quantile(quantile)
+    loaded = load_model(name, runtime=runtime, threads=threads, quantile=quantile)
     with progress(f"pricing the blocks of {space.name}") as bar:
         return LatencyTable.build(space, loaded, progress=bar)
 

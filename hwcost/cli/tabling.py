@@ -14,6 +14,7 @@ import typer
 from hwcost.cli.common import (
     EnvironmentOption,
     JsonFlag,
+    QuantileOption,
     RuntimeOfModelOption,
     ThreadsOfModelOption,
     UsageError,
@@ -27,6 +28,7 @@ from hwcost.cli.common import (
 
 if TYPE_CHECKING:
     from hwcost.accuracy import Accuracy
+    from hwcost.model import CostModel
     from hwcost.search.spaces import Space
 
 _WORTH_PROCESSES = 20_000  # combinations of choices; below, starting workers takes longer than the work
@@ -63,6 +65,7 @@ def table(
     resolutions: Annotated[str, typer.Option(metavar="LIST", help="128,160 or start:stop:step; mbconv only.")] = "",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: the cores, for large spaces.")] = None,
     dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Price on a Dask cluster, tcp://host:8786.")] = "",
+    quantile: QuantileOption = "low",
     runtime: RuntimeOfModelOption = None,
     threads: ThreadsOfModelOption = None,
     as_json: JsonFlag = False,
@@ -80,12 +83,15 @@ def table(
     checked(writable(output))
     if bool(model) == bool(store):
         raise UsageError("table takes either --model or, for a table of what was measured, --store")
+    if store and quantile != "low":
+        raise UsageError("a table of what was measured holds the unloaded latency; give --quantile with --model")
     start = time.monotonic()
     if store:
         rows = _measured(chosen, store, output, runtime, threads, environment)
     else:
+        loaded = load_model(model, runtime=runtime, threads=threads, quantile=quantile)
         with _workers(dask):
-            rows = _priced(chosen, model, output, runtime, threads, None if dask else jobs or _jobs(chosen))
+            rows = _priced(chosen, loaded, output, None if dask else jobs or _jobs(chosen))
     seconds = time.monotonic() - start
     if as_json:
         return print_json({"rows": rows, "seconds": seconds, "path": str(output)})
@@ -94,13 +100,11 @@ def table(
     console().print(f"{rows} blocks of {chosen.name} in {seconds:.1f} s: wrote {describe_path(output)}")
 
 
-def _priced(space: Space, model: str, output: Path, runtime: str | None, threads: int | None, jobs: int | None) -> int:
-    loaded = load_model(model, runtime=runtime, threads=threads)
-
+def _priced(space: Space, model: CostModel, output: Path, jobs: int | None) -> int:
     from hwcost.table import LatencyTable
 
     with progress(f"pricing the blocks of {space.name}") as bar:
-        return LatencyTable.write(space, loaded, output, jobs=jobs, progress=bar)
+        return LatencyTable.write(space, model, output, jobs=jobs, progress=bar)
 
 
 def _measured(

@@ -38,6 +38,20 @@ def of(timing: Timing, quantile: str) -> float:
     return timing.quantile(_COLUMNS[named(quantile)])
 
 
+def measured(timing: Timing, quantile: str, what: str) -> float:
+    """As `of`, of a network called `what`.
+
+    Raises:
+        MeasurementError: it was timed in one round, or imported, so that nobody knows more than its latency.
+    """
+    if named(quantile) != "low" and timing.rounds <= 1:
+        raise MeasurementError(
+            f"the {named(quantile)} latency needs several rounds, but {what} has {timing.rounds}; "
+            "measure it with `hwcost measure --rounds 4`"
+        )
+    return of(timing, quantile)
+
+
 def factor(measurements: Measurements, quantile: str) -> float:
     """Eq. (1) or (2), 1 for "low"; networks without rounds, whose quantiles nobody knows, do not count.
 

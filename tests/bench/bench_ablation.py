@@ -2,12 +2,13 @@
 
     python tests/bench/bench_ablation.py --train designed.db --test families.db --device here.toml \
         [--runtime torch-eager] [--threads 1] [--alone 100]
+    python tests/bench/bench_ablation.py --of torch-eager-1 --hold-out mbconv --hold-out tiny-cnn
 
-A line a part, with the figures on the networks of --test; below, where the error of the whole model sits.
-Parts that the stores hold no data for are named and not guessed. Networks of --test that were also trained
-on are left out. No campaign times kernels alone, so --alone does it here, on torch eager: so many of the training
-networks are built again and each of their calls runs in a loop; the fit of the same networks as they were measured
-stands beside it.
+A line a part, with the figures on the networks of --test, or on those families of a shipped model's data that
+are held out of its fit; below, where the error of the whole model sits. Parts that there is no data for are named
+and not guessed. Networks of --test that were also trained on are left out. No campaign times kernels alone, so
+--alone does it here, on torch eager: so many of the training networks are built again and each of their calls runs
+in a loop; the fit of the same networks as they were measured stands beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from hwcost.fitting import Overhead
 from hwcost.graph import block_name
 from hwcost.measure import Measurements, NetworkMeasurement
 from hwcost.measure.store import Store
+from hwcost.modelfile import shipped_path
 from hwcost.runtimes import Network, get_runtime
 
 Row = tuple[str, Accuracy | str]  # what was taken away, and the figures or why there are none
@@ -47,6 +50,25 @@ def stores(arguments: argparse.Namespace) -> tuple[Measurements, Measurements]:
     for key, (then, now) in train.environment.differences(test.environment).items():
         print(f"note: {key} was {then!r} in training and is {now!r} in the test")
     return train, replace(test, networks=unseen)
+
+
+def shipped_data(name: str, families: list[str]) -> tuple[Measurements, Measurements, Device]:
+    """A shipped model's networks outside some families, those inside, and its device; `name` is runtime-threads."""
+    runtime, _, threads = name.rpartition("-")
+    model = CostModel.load(shipped_path(runtime, int(threads)))
+    assert model.measurements is not None
+    held = [n.family in families for n in model.measurements.networks]
+    train, test = (
+        replace(model.measurements, networks=tuple(compress(model.measurements.networks, (h is inside for h in held))))
+        for inside in (False, True)
+    )
+    if not test.networks:
+        sys.exit(f"{name} has no family {' or '.join(families)}; --hold-out one of {', '.join(families_of(train))}")
+    return train, test, model.device
+
+
+def families_of(measurements: Measurements) -> list[str]:
+    return sorted({n.family for n in measurements.networks})
 
 
 def rows(train: Measurements, test: Measurements, device: Device, count: int = 0) -> Iterator[Row]:
@@ -263,15 +285,22 @@ def report(found: Iterator[Row]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--train", required=True)
-    parser.add_argument("--test", required=True)
-    parser.add_argument("--device", required=True)
+    parser.add_argument("--train")
+    parser.add_argument("--test")
+    parser.add_argument("--device")
+    parser.add_argument("--of", help="instead of stores: runtime-threads of a model that ships")
+    parser.add_argument("--hold-out", action="append", default=[], help="a family of its data; repeat for more")
     parser.add_argument("--runtime")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--alone", type=int, default=0, help="networks of --train whose kernels are timed alone")
     arguments = parser.parse_args()
-    trained, tested = stores(arguments)
-    place = Device.load(arguments.device)
+    if bool(arguments.of) == bool(arguments.train and arguments.test and arguments.device):
+        parser.error("give --train, --test and --device, or --of and --hold-out")
+    if arguments.of:
+        trained, tested, place = shipped_data(arguments.of, arguments.hold_out)
+    else:
+        trained, tested = stores(arguments)
+        place = Device.load(arguments.device)
     report(rows(trained, tested, place, arguments.alone))
     whole = CostModel.fit(trained, device=place)
     print(f"\nthe clock itself: ±{whole.evaluate(tested).clock:.1%} (median network)\n")

@@ -13,7 +13,7 @@ from hwcost.measure.items import sampled_items
 from hwcost.measure.store import Store
 from hwcost.model import CostModel
 from hwcost.search.spaces import get_space
-from hwcost.table import LatencyTable
+from hwcost.table import LatencyTable, TableError
 
 SMALL_DEVICE = """
 name = "here"
@@ -133,6 +133,15 @@ def test_targets_baselines_table_and_plot_come_from_one_run(run, made, nets, tmp
     assert "2 networks" in (tmp_path / "p.html").read_text()
 
 
+def test_evaluate_holds_the_tail_to_the_tail(run, made):
+    low, tail = (
+        run("evaluate", f"{made}/m.hwcost", "--store", f"{made}/m.db", "--quantile", q, "--json").json["networks"]
+        for q in ("low", "tail")
+    )
+    for what in ("measured_s", "predicted_s"):
+        assert all(t[what] > n[what] for n, t in zip(low, tail, strict=True))
+
+
 def test_evaluate_prints_a_table(run, made):
     result = run("evaluate", f"{made}/m.hwcost", "--store", f"{made}/m.db")
     assert "11 networks: mean error" in result.out
@@ -148,6 +157,8 @@ def test_evaluate_prints_a_table(run, made):
         (["{made}/m.hwcost", "{nets}:build", "--input", "1x7x8x8"], "7"),
         (["{made}/m.hwcost", "{nets}:build", "--input", "1x3x8x8", "--threads", "2"], "of threads 1, but threads 2"),
         (["{made}/m.hwcost", "--store", "{nets}"], "nets.py"),
+        (["{made}/m.hwcost", "--store", "{made}/m.db", "--quantile", "best"], "a quantile must be one of low, typical"),
+        (["{made}/m.hwcost", "--store", "{made}/m.db", "--quantile", "tail", "--baselines"], "baselines say the unl"),
         (["{made}/m.hwcost", "--store", "{made}/m.db", "--plot", "{made}"], "is a folder"),
         (["{made}/here.toml", "--store", "{made}/m.db"], "here.toml"),
         (["none.hwcost", "--store", "{made}/m.db"], "none.hwcost"),
@@ -192,7 +203,13 @@ def test_table_is_written_and_read_again(run, made, tmp_path):
     assert result.code == 0, result.err
     assert result.json | {"path": str(path), "rows": 6} == result.json
     assert result.json["seconds"] > 0
-    assert LatencyTable.load(path).choices == (3, 2)
+    table = LatencyTable.load(path)
+    assert table.choices == (3, 2)
+    assert run(*argv, "--quantile", "tail").code == 0
+    tail = LatencyTable.load(path)
+    assert (tail.frame["latency_s"] > table.frame["latency_s"]).all()
+    with pytest.raises(TableError, match="the same target"):
+        table.merge(tail)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +218,7 @@ def test_table_is_written_and_read_again(run, made, tmp_path):
         ({"--space": "no-such-space"}, "no-such-space"),
         ({"--model": "none.hwcost"}, "none.hwcost"),
         ({"--runtime": "onnxruntime"}, "of runtime torch-eager, but runtime onnxruntime was asked"),
+        ({"--quantile": "0.99"}, "a quantile must be one of low, typical"),
         ({"-o": "/nowhere/t.parquet"}, "no folder /nowhere"),
         ({"--model": "none.hwcost", "-o": "t.json"}, "must end in one of .parquet, .csv"),  # before a model is read
     ],

@@ -62,3 +62,14 @@ def test_a_short_campaign_on_top_of_another_target(
     found = dict(bench("bench_prior").rows(known, {"itself": model}, unseen, 12, ""))
     assert found["itself alone"].mape == pytest.approx(model.evaluate(unseen).mape)
     assert found["12 designed networks on top of itself"].mape < found["12 designed networks"].mape
+
+
+def test_a_short_campaign_is_held_to_other_families_or_to_its_rest(measurements: Measurements) -> None:
+    from dataclasses import replace
+
+    found = bench("bench_prior")
+    families = ("designed", "designed", "designed", "mbconv")
+    four = tuple(replace(n, family=f) for n, f in zip(measurements.networks, families, strict=False))
+    few = found.short_campaign(replace(measurements, networks=four), 2)
+    assert found.others(replace(measurements, networks=four), few).networks == four[3:]
+    assert found.others(replace(measurements, networks=four[:3]), few).networks == four[2:3]

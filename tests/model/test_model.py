@@ -13,7 +13,7 @@ from torch import nn
 
 from hwcost import CostModel, Device
 from hwcost.estimate import Estimate
-from hwcost.measure import Measurements
+from hwcost.measure import MeasurementError, Measurements
 from hwcost.model import ModelError
 
 
@@ -166,6 +166,12 @@ def test_a_budget_may_mean_the_tail(measurements: Measurements, device: Device, 
         assert "latency, not the unloaded one" in high.notes[0]
     assert slower.digest != model.digest == model.at_quantile("low").digest
     assert slower.merge(loaded).quantile == slower.quantile
+    like, unlike = slower.evaluate(loaded), model.evaluate(loaded)
+    assert [n.measured for n in like.networks] == pytest.approx([times * n.measured for n in unlike.networks])
+    assert like.mape == pytest.approx(unlike.mape)
+    once = replace(loaded, networks=tuple(replace(n, timing=replace(n.timing, rounds=1)) for n in loaded.networks))
+    with pytest.raises(MeasurementError, match=r"latency needs several rounds, but .* has 1; measure it with"):
+        slower.evaluate(once)
     with pytest.raises(ModelError, match="the roofline alone knows no tail latency"):
         CostModel.analytic(device).at_quantile("tail")
 
