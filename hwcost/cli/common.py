@@ -4,18 +4,19 @@ A verb returns normally (exit 0) or raises. `report_error` turns what a user can
 standard error and exit 2; any other exception is a bug and keeps its traceback. A user can cause: a
 usage error, a ValueError that this package raises, a runtime that is not installed, a file that cannot
 be read or written. Under `--json` standard output belongs to the one JSON document: everything else that
-is printed meanwhile, by a user's own module too, goes to standard error.
+is printed meanwhile, by a user's own module or a compiled library too, goes to standard error.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -60,12 +61,40 @@ def _reserve_stdout(ctx: typer.Context, wanted: bool) -> bool:
 
 @contextmanager
 def _stdout_kept() -> Iterator[None]:
-    token = _reserved.set(sys.stdout)
+    with _descriptor_kept() as document:
+        token = _reserved.set(document)
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        finally:
+            _reserved.reset(token)
+
+
+@contextmanager
+def _descriptor_kept() -> Iterator[TextIO]:
+    """Standard output for the document, while whoever writes to its descriptor writes to standard error: torch's
+    ONNX exporter prints the graph that it cannot export, and does not ask `sys.stdout` where to."""
     try:
-        with redirect_stdout(sys.stderr):
-            yield
+        number = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # none behind it: in a notebook, or where it is captured
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    kept = os.dup(number)
+    os.dup2(2, number)
+    try:
+        with open(os.dup(kept), "w", encoding=sys.stdout.encoding) as document:
+            yield document
     finally:
-        _reserved.reset(token)
+        _flush_libraries()
+        os.dup2(kept, number)
+        os.close(kept)
+
+
+def _flush_libraries() -> None:
+    """Have the C library write what it holds back; where it cannot be asked, that comes at the end."""
+    with suppress(OSError, TypeError):
+        ctypes.CDLL(None).fflush(None)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

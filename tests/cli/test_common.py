@@ -119,6 +119,19 @@ def test_json_is_the_only_thing_on_standard_output(run, nets, toy_device, tmp_pa
     assert "talks while it is imported" in result.err  # a user's module printed; it must not reach the document
 
 
+def test_what_libraries_write_to_the_descriptor_is_no_part_of_the_document(toy_device, tmp_path):
+    """Compiled code does not know `sys.stdout`: it writes to descriptor 1, at once or when the C library sees fit."""
+    (tmp_path / "loud.py").write_text(
+        "import ctypes, os\nfrom torch import nn\n\n\ndef build():\n    os.write(1, b'at once\\n')\n"
+        "    ctypes.CDLL(None).printf(b'held back\\n')\n    return nn.Linear(4, 4)\n"
+    )
+    command = [sys.executable, "-m", "hwcost", "estimate", f"{tmp_path / 'loud.py'}:build", "-i", "1x4"]
+    done = subprocess.run([*command, "-d", str(toy_device), "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["macs"] == 16
+    assert "at once" in done.stderr
+    assert "held back" in done.stderr
+
+
 def test_json_is_standard_json(capsys):
     common.print_json({"inf": math.inf, "nan": [np.float64("nan")], "n": np.int64(3), "path": Path("a"), "t": (1, "é")})
     text = capsys.readouterr().out
