@@ -42,17 +42,21 @@ def test_dram_arrays_are_four_times_the_last_level() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "hertz", "threads", "peak"),
+    ("family", "flags", "hertz", "threads", "peak"),
     [
-        ({"avx512f", "avx2"}, 4.5e9, 16, 4.608e12),  # the i9-10980XE: 16 cores x 4.5 GHz x 64 flop
-        ({"avx2"}, 2.6e9, 1, 83.2e9),
-        (set(), 2.6e9, 1, None),
-        ({"avx2"}, 0.0, 1, None),
+        ("Intel 6", {"avx512f", "avx2"}, 4.5e9, 16, 4.608e12),  # the i9-10980XE: 16 cores x 4.5 GHz x 64 flop
+        ("AMD 26", {"avx512f", "avx2"}, 2e9, 1, 128e9),  # Zen 5: 2 units of 512 bits
+        ("AMD 25", {"avx512f", "avx2"}, 2.6e9, 1, 83.2e9),  # Zen 4: the same with AVX-512 and without,
+        ("AMD 25", {"avx2"}, 2.6e9, 1, 83.2e9),  # 2.6 GHz x 8 lanes x 2 units x 2 flop
+        ("AMD 25", set(), 2.6e9, 1, None),
+        ("AMD 25", {"avx2"}, 0.0, 1, None),
     ],
 )
 def test_paper_peak(
-    monkeypatch: pytest.MonkeyPatch, flags: set[str], hertz: float, threads: int, peak: float | None
+    monkeypatch: pytest.MonkeyPatch, family: str, flags: set[str], hertz: float, threads: int, peak: float | None
 ) -> None:
+    vendor, number = family.split()
+    monkeypatch.setattr(paper, "cpu_family", lambda: ({"AMD": "AuthenticAMD"}.get(vendor, "GenuineIntel"), number))
     monkeypatch.setattr(paper, "cpu_flags", lambda: flags)
     monkeypatch.setattr(paper, "frequency", lambda: hertz)
     assert paper_peak(threads)[0] == (pytest.approx(peak) if peak else None)
@@ -71,6 +75,7 @@ def test_paper_peak(
 def test_paper_peak_of_narrow_numbers(
     monkeypatch: pytest.MonkeyPatch, dtype: str, flags: set[str], flop_per_cycle: int
 ) -> None:
+    monkeypatch.setattr(paper, "cpu_family", lambda: ("GenuineIntel", "6"))
     monkeypatch.setattr(paper, "cpu_flags", lambda: flags)
     monkeypatch.setattr(paper, "frequency", lambda: 1e9)
     assert paper_peak(2, dtype)[0] == 2 * flop_per_cycle * 1e9

@@ -41,6 +41,14 @@ def cpu_name() -> str:
 
 
 @lru_cache(maxsize=1)
+def cpu_family() -> tuple[str, str]:
+    """Vendor and family as the CPU names them, such as ("AuthenticAMD", "25"); empty where the system does not say."""
+    pairs = (line.partition(":") for line in _lines("/proc/cpuinfo"))
+    shown = {key.strip(): value.strip() for key, _, value in pairs}
+    return shown.get("vendor_id", ""), shown.get("cpu family", "")
+
+
+@lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
     """Instruction-set flags, empty where the system does not show them."""
     for line in _lines("/proc/cpuinfo"):
