@@ -37,7 +37,7 @@ from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
 from hwcost.residual import Prediction
 from hwcost.runtimes import get_runtime
-from hwcost.runtimes.torch_eager import as_called
+from hwcost.runtimes.torch_eager import as_called, calls_of
 from hwcost.tablefile import TableError
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def _add_form(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> N
             _add_op(batch, ops, inverse, _bucket(distance), places)
         for o in (o for o, value in enumerate(like.writes) if value in given_out):
             output = [ops[u].spec.outputs[o].shape for u in inverse]
-    batch.counts["calls"][places] = len(template.ops)
+    batch.counts["calls"][places] = calls_of(template.ops)
     for name, values in totals.items():
         batch.counts[name][places] = values
     _add_sizes(batch, template, sizes, places)

@@ -45,7 +45,7 @@ class Network:
     """A lowered network: kernels in the order they run, and what runs besides."""
 
     kernels: tuple[Placed, ...]
-    calls: int  # operator calls that the runtime dispatches, free ones included
+    calls: int  # that the runtime makes: operators, free ones included, and what its overhead counts besides
     runtime: str
 
     @cached_property
