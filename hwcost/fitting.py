@@ -12,25 +12,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear, minimize
+from scipy.optimize import lsq_linear
 
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.features import Columns, Target, columns, reach_of
+from hwcost.intervals import calibrated, errors_by_kind, own_error, parts_of_error
 from hwcost.kernel import Kernel, bucket
 from hwcost.measure import Measurements
 from hwcost.measure.clock import quiet_interpreter
 from hwcost.measure.statistics import DRIFT
-from hwcost.residual import Residual, Settings, known_as, one_thread
+from hwcost.residual import Residual, Settings, one_thread
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FOLDS = 5
-_QUANTILE = 0.9
-_Z = 1.645  # half-width of a 90 % interval of a normal error
-_FEW = 10  # networks that weigh as much as what is expected of them
-_ENOUGH = 10  # errors from which a spread is estimated
-_MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
 _INSTRUMENT = (-6e-6, 3e-6)  # s that a kernel timed in context may bear less or more than when nobody looks
 _PREFER_CALLS = 1e4  # 1/s: where every call is a kernel, so that data cannot tell, the time is the call's
 _PASSES = 3  # of the fit of overhead
@@ -118,7 +114,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class Rows:
     """All measured kernels: row -> network, row -> distinct kernel."""
 
     data: Columns  # of the distinct kernels
@@ -146,7 +142,7 @@ def fit(
     return Fitted(residual, overhead, errors)
 
 
-def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings, prior: Residual | None) -> Errors:
+def _cross_validate(measurements: Measurements, rows: Rows, settings: Settings, prior: Residual | None) -> Errors:
     folds = _folds([n.name for n in measurements.networks], settings.seed)
     predicted_row = np.zeros_like(rows.latency)
     predicted = np.zeros_like(rows.total)
@@ -163,20 +159,20 @@ def _cross_validate(measurements: Measurements, rows: _Rows, settings: Settings,
         predicted[~train] = _compose(times, rows, overhead)[~train]
 
     Parallel(n_jobs=-1, require="sharedmem")(delayed(leave_out)(fold) for fold in range(FOLDS))
-    sigma = _errors_by_kind(rows, predicted_row, known)
-    own = _own_error(rows, predicted_row, sigma, known)
+    sigma = errors_by_kind(rows, predicted_row, known)
+    own = own_error(rows, predicted_row, sigma, known)
     unknown = np.bincount(rows.network, predicted_row * ~known, len(predicted)) / np.maximum(
         np.bincount(rows.network, predicted_row, len(predicted)), 1e-12
     )
     error = np.log(rows.total / predicted)
-    common, borne, shared = _parts_of_error(error, own, unknown)
+    common, borne, shared = parts_of_error(error, own, unknown)
+    z, shared = calibrated(error, np.hypot(common, borne * own), unknown, shared)
     stated = np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2)
-    z = _conformal(np.abs(error) / stated)
     account = _account(measurements, predicted, np.exp(z * stated))
     return Errors({kind: borne * s for kind, s in sigma.items()}, common, shared, z, account, 1.0 / borne)
 
 
-def _rows(measurements: Measurements, target: Target) -> _Rows:
+def _rows(measurements: Measurements, target: Target) -> Rows:
     distinct: dict[tuple[int, int, int], int] = {}
     kernels = _Numbered()
     kernel, network, latency = [], [], []
@@ -188,7 +184,7 @@ def _rows(measurements: Measurements, target: Target) -> _Rows:
             network.append(number)
             latency.append(m.timing.latency)
     pairs = [(kernels.distinct[k], (1 << b) - 1 if b > 0 else b) for k, b, _ in distinct]
-    return _Rows(
+    return Rows(
         columns(pairs, target, [reach for _, _, reach in distinct]),
         np.array(kernel, dtype=np.int64),
         np.array(network, dtype=np.int64),
@@ -230,7 +226,7 @@ def _folds(names: Sequence[str], seed: int) -> Ints:
 
 
 def _fit_on(
-    rows: _Rows, train: NDArray[np.bool_], settings: Settings, prior: Residual | None
+    rows: Rows, train: NDArray[np.bool_], settings: Settings, prior: Residual | None
 ) -> tuple[Residual, Overhead]:
     """Residual on the kernels of the training networks, overhead on the networks themselves. Of a kernel that several
     networks hold, each counts as its spread allows, and the more hold it, the more it is taken at their word."""
@@ -303,79 +299,10 @@ def _fit_overhead(sums: Array, calls: Array, kernels: Array, total: Array) -> Ov
     return Overhead(*map(float, solution))
 
 
-def _compose(times: Array, rows: _Rows, overhead: Overhead) -> Array:
+def _compose(times: Array, rows: Rows, overhead: Overhead) -> Array:
     n = len(rows.total)
     whole = np.bincount(rows.network, overhead.kernels(times), n) + overhead.beside(rows.calls)
     return np.where(rows.lone, np.bincount(rows.network, times, n), whole)
-
-
-def _errors_by_kind(rows: _Rows, predicted: Array, known: NDArray[np.bool_]) -> dict[str, float]:
-    """Standard error of log latency of each kind, and of its kernels that were measured themselves. A kernel counts
-    as much as it weighs in its network: a kind's many short ones, which clocks round, say little of its long ones."""
-    error, share = np.log(rows.latency / predicted), rows.latency / rows.total[rows.network]
-    kinds = np.array(rows.data.kinds)[rows.kernel]
-    spread = {}
-    for kind in map(str, np.unique(kinds)):
-        of_kind = kinds == kind
-        for name, which in ((kind, of_kind & ~known), (known_as(kind), of_kind & known)):
-            if which.sum() >= _ENOUGH or (name == kind and not which.any()):
-                use = which if which.any() else of_kind
-                spread[name] = _standard(error[use], share[use])
-        spread.setdefault(kind, _standard(error[of_kind], share[of_kind]))
-    return spread
-
-
-def _standard(error: Array, weight: Array | None = None) -> float:
-    """Standard deviation from the middle 80 %, so that one stall does not rule."""
-    low, high = np.quantile(error, [0.1, 0.9], weights=weight, method="inverted_cdf")
-    return float(max(high - low, 0.01) / 2.563)  # 2 x 1.2816 standard deviations
-
-
-def _own_error(rows: _Rows, predicted: Array, sigma: Mapping[str, float], known: NDArray[np.bool_]) -> Array:
-    """[networks] standard error that comes from single kernels; equal kernels share theirs."""
-    kinds = [rows.data.kinds[k] for k in rows.kernel]
-    names = [known_as(k) if is_known else k for k, is_known in zip(kinds, known, strict=True)]
-    by_kernel = np.array([sigma.get(n, sigma[k]) for n, k in zip(names, kinds, strict=True)]) * predicted
-    count = len(rows.data.kinds)
-    pair = rows.network * count + rows.kernel
-    unique, inverse = np.unique(pair, return_inverse=True)
-    together = np.bincount(inverse, by_kernel)
-    n = len(rows.total)
-    variance = np.bincount(unique // count, together**2, n)
-    return np.asarray(np.sqrt(variance) / np.bincount(rows.network, predicted, n))
-
-
-def _parts_of_error(error: Array, own: Array, unknown: Array) -> tuple[float, float, float]:
-    """(common, borne, shared) such that a network's standard error is
-
-        sqrt(common^2 + (borne * own)^2 + (shared * unknown)^2),           (2)
-
-    `own` that of its kernels if they erred apart, `unknown` the share of its time in kernels that were not measured.
-    Intervals of that width have the least mean interval score (Gneiting and Raftery, JASA 102, 2007, eq. 43), the sum
-    of an interval's width and of a penalty for what it misses. A few networks keep near `borne` = 1; unless both
-    networks of measured and of other kernels are there, nothing is known of `shared`.
-    """
-    of_known = unknown < _MOSTLY
-    told = min(of_known.sum(), (~of_known).sum()) >= _ENOUGH
-    size = max(float(np.median(np.hypot(error, own))), 1e-3)
-
-    def parts(logs: Array) -> tuple[float, float, float]:
-        common, borne, shared = np.exp(np.clip(logs, -5.0, 5.0))
-        return float(size * common), float(borne), float(size * shared) if told else 0.0
-
-    def score(logs: Array) -> float:
-        common, borne, shared = parts(logs)
-        half = _Z * np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2)
-        missed = np.maximum(np.abs(error) - half, 0.0)
-        return float(np.mean(half + missed / (1 - _QUANTILE)) / size + _FEW / len(error) * logs[1] ** 2)
-
-    return parts(minimize(score, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6}).x)
-
-
-def _conformal(score: Array) -> float:
-    """The score that the stated share of networks keeps below."""
-    rank = min(int(np.ceil((len(score) + 1) * _QUANTILE)), len(score)) - 1
-    return float(np.sort(score)[rank])
 
 
 def _account(measurements: Measurements, predicted: Array, spread: Array) -> Accuracy:

@@ -27,7 +27,7 @@ LAYERS = (
     ("accuracy",),
     ("features",),
     ("residual",),
-    ("fitting+about+fitcache",),
+    ("fitting+intervals+about+fitcache",),
     ("model+modelfile+compose+assemble",),
     ("table+tablefile+tablevalues+tablemerge+tablesum+lookup+pricing+generation+classical", "baselines"),
     ("advise",),

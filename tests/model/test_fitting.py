@@ -1,4 +1,4 @@
-"""Tests of hwcost.fitting: overhead and errors, on numbers whose law is written out here."""
+"""Tests of hwcost.fitting and hwcost.intervals: overhead and errors, on numbers whose law is written out here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from hwcost import CostModel
 from hwcost.device import Device
 from hwcost.features import Target, columns
-from hwcost.fitting import Overhead, _errors_by_kind, _fit_overhead, _folds, _parts_of_error, fit_overhead
+from hwcost.fitting import Overhead, _fit_overhead, _folds, fit_overhead
+from hwcost.intervals import calibrated, errors_by_kind, parts_of_error
 from hwcost.measure import Measurements, Timing
 
 
@@ -68,9 +69,31 @@ def test_errors_of_measured_and_of_other_kernels_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     unknown = np.where(np.arange(4000) % 2 == 0, 0.0, rng.uniform(0.5, 1.0, 4000))
     error = 0.02 * rng.standard_normal(4000) + 0.10 * unknown * rng.standard_normal(4000)
-    common, _, shared = _parts_of_error(error, np.zeros(4000), unknown)
+    common, _, shared = parts_of_error(error, np.zeros(4000), unknown)
     assert common == pytest.approx(0.02, rel=0.1)
     assert shared == pytest.approx(0.10, rel=0.1)
+
+
+def test_networks_of_measured_kernels_and_others_are_inside_as_often() -> None:
+    """Errors of the former are normal, of the latter of heavy tails: one z for both states too much of the former."""
+    rng = np.random.default_rng(0)
+    unknown = np.where(np.arange(4000) % 2 == 0, 0.0, rng.uniform(0.5, 1.0, 4000))
+    error = 0.02 * rng.standard_normal(4000) + 0.05 * unknown * rng.standard_t(2, 4000)
+    known = np.full(4000, 0.02)
+    z, shared = calibrated(error, known, unknown, 0.05)
+    inside = np.abs(error) <= z * np.hypot(known, shared * unknown)
+    assert inside[::2].mean() == pytest.approx(0.9, abs=0.002)
+    assert inside[1::2].mean() == pytest.approx(0.9, abs=0.002)
+    assert z == pytest.approx(1.645, rel=0.05)
+
+
+def test_what_a_few_networks_do_not_tell_is_kept() -> None:
+    """Ten networks of unmeasured kernels: one factor for all, and their share as it was found."""
+    rng = np.random.default_rng(0)
+    unknown = np.r_[np.zeros(390), np.ones(10)]
+    z, shared = calibrated(0.02 * rng.standard_normal(400), np.full(400, 0.01), unknown, 0.03)
+    assert shared == 0.03
+    assert z == pytest.approx(2 * 1.645, rel=0.1)
 
 
 def test_what_networks_bear_of_their_kernels_errors() -> None:
@@ -79,14 +102,14 @@ def test_what_networks_bear_of_their_kernels_errors() -> None:
     rng = np.random.default_rng(0)
     own = rng.uniform(0.04, 0.2, 4000)
     error = 0.02 * rng.standard_normal(4000) + own / 3 * rng.standard_normal(4000)
-    common, borne, _ = _parts_of_error(error, own, np.zeros(4000))
+    common, borne, _ = parts_of_error(error, own, np.zeros(4000))
     assert common == pytest.approx(0.02, rel=0.3)
     assert borne == pytest.approx(1 / 3, rel=0.15)
 
 
 def test_twelve_networks_are_not_believed_that_kernels_do_not_err() -> None:
     """All twelve are right to 0.1 %, though their kernels err by 5 %."""
-    common, borne, _ = _parts_of_error(np.full(12, 1e-3), np.full(12, 0.05), np.zeros(12))
+    common, borne, _ = parts_of_error(np.full(12, 1e-3), np.full(12, 0.05), np.zeros(12))
     assert 0.1 < borne < 1
     assert common < 0.01
 
@@ -101,14 +124,14 @@ def test_a_kinds_error_is_that_of_the_kernels_which_take_the_time() -> None:
         total=np.bincount(network, latency),
     )  # fmt: skip
     off = rng.standard_normal(3000) * np.where(latency < 1e-4, 0.5, 0.03)
-    found = _errors_by_kind(rows, latency * np.exp(off), np.zeros(3000, dtype=bool))  # type: ignore[arg-type]
+    found = errors_by_kind(rows, latency * np.exp(off), np.zeros(3000, dtype=bool))  # type: ignore[arg-type]
     assert found["conv"] == pytest.approx(0.03, rel=0.2)
 
 
 def test_few_networks_of_measured_kernels_say_nothing_of_their_own() -> None:
     rng = np.random.default_rng(0)
     unknown = np.r_[np.zeros(5), np.ones(395)]
-    common, _, shared = _parts_of_error(0.1 * rng.standard_normal(400), np.zeros(400), unknown)
+    common, _, shared = parts_of_error(0.1 * rng.standard_normal(400), np.zeros(400), unknown)
     assert common == pytest.approx(0.1, rel=0.2)
     assert shared == 0.0
 
