@@ -227,7 +227,8 @@ class CostModel:
             return self._about.provenance
         if self.measurements is None:
             return f"the roofline of {self.device.name} alone"
-        return provenance_of(self.measurements, self.date)
+        own = provenance_of(self.measurements, self.date)
+        return f"{own}, on top of one {self.prior.provenance}" if self.prior is not None else own
 
     @cached_property
     def counts(self) -> Mapping[tuple[str, int], int]:

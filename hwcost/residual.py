@@ -205,7 +205,7 @@ class Residual:
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none)
         known, _ = self._answers(self._coded(data))
         own = self._outside(data)
-        outside = own if self.prior is None else np.minimum(own, self.prior._outside(data))
+        outside = own if self.prior is None else np.minimum(own, self.prior._outside_all(data))
         errors = dict(self._sigmas) | dict(sigma or {})
         names = [(known_as(k), k) if is_known else (k, k) for k, is_known in zip(data.kinds, known, strict=True)]
         inside = np.array([errors.get(name, errors.get(kind, UNSEEN_SIGMA)) for name, kind in names])
@@ -253,6 +253,11 @@ class Residual:
         features = data.features.copy()
         features[:, 0] = [self._vocabulary.get(k, np.nan) for k in data.kinds]
         return features
+
+    def _outside_all(self, data: Columns) -> Array:
+        """The same of whichever reaches furthest: this, its prior, or that one's."""
+        own = self._outside(data)
+        return own if self.prior is None else np.minimum(own, self.prior._outside_all(data))
 
     def _outside(self, data: Columns) -> Array:
         """Doublings from each kernel to where the measured ones of its kind reach; infinite for a kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -277,6 +278,20 @@ def test_a_prior_says_what_was_not_measured_here(
     helped.save(tmp_path / "m.hwcost")
     again = CostModel.load(tmp_path / "m.hwcost")
     assert again.evaluate(others).mape == helped.evaluate(others).mape
+
+
+def test_a_prior_that_has_a_prior_hands_on_what_that_one_knows(
+    model: CostModel, device: Device, simulate_networks: Callable[..., Measurements]
+) -> None:
+    """Two machines of few widths on top of one that knows all: what lies inside its range counts as measured, and the
+    model says what all three were fitted on."""
+    first, second = (simulate_networks(12, seed=seed, widths=(64, 100)) for seed in (5, 6))
+    helped = CostModel.fit(second, device=device, prior=CostModel.fit(first, device=device, prior=model))
+    wide = nn.Linear(256, 256, bias=False, device="meta"), (torch.empty(128, 256, device="meta"),)
+    assert model.estimate(*wide).support == 1.0
+    assert CostModel.fit(second, device=device).estimate(*wide).support == 0.0
+    assert helped.estimate(*wide).support == 1.0
+    assert re.findall(r"fitted on (\d+) networks", helped.provenance) == ["12", "12", "80"]
 
 
 def test_the_roofline_alone_is_no_prior(measurements: Measurements, device: Device) -> None:
