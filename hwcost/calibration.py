@@ -102,7 +102,7 @@ def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progr
             probes = [*compute_probes(), *memory_probes(), *cache_probes(threads), *call_probes(threads)]
             shorten(probes)
             pairs = kind_probes(runtime, threads)
-            pace = pace_of(threads)
+            pace = pace_of(threads, of_torch=True)
             watch, start = Watch(all_threads=threads > 1), time.monotonic()
             calm: list[bool] = []
             for number in range(ROUNDS):

@@ -190,7 +190,7 @@ class Campaign:
         self._runtime, self._place, self._store, self._plan = runtime, place, store, plan
         self._environment = store.environment_id(place)
         self._worker = worker_name()
-        self._pace = pace_of(place.threads)
+        self._pace = pace_of(place.threads, of_torch=runtime.on_torch_threads)
         self._told = progress or (lambda done, total, note: None)
         self._known = Known(store, self._environment, plan.rounds) if skip_known else None
         self._held: set[str] = set()  # names claimed and not done
@@ -215,8 +215,8 @@ class Campaign:
                 self._waves(self._waiting(again), start)
         finally:
             self._store.release(self._environment, self._worker)
-            if self._place.threads == 1:
-                remember(self._pace)
+            if self._place.threads == 1 or self._runtime.on_torch_threads:
+                remember(self._pace, self._place.threads)
             self.outcome.wall = time.monotonic() - start
         return self.outcome
 

@@ -11,9 +11,11 @@ is at most 1.05; the lowest time is the tenth lowest ever seen, so that one luck
 A process that begins while the machine is slowed would take that for its pace, and others would never
 know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
 
-This is for one thread. CPUs that are shared slow down independently of one another, and moments in which
-all of several are calm are too rare to wait for. With several threads the piece is a cycle of the fastest of
-their CPUs, where the system shows the present frequency: a lower clock is seen, a neighbour is not.
+Where several threads of torch work, the piece is theirs: each writes its part of an array and then reads a part that
+another one wrote. So it also tells how far apart the CPUs are: a hypervisor that moves one of two to another cache
+makes everything that they hand each other take longer, small layers up to 1.8 times, and each by itself is at its pace.
+Other runtimes bring threads of their own, whose spinning would slow torch's: there the piece is a cycle of the fastest
+of the CPUs, where the system shows the present frequency. A lower clock is seen, a neighbour is not.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 import numpy as np
 
@@ -35,6 +38,7 @@ CALM = 1.05  # pace up to which a run counts
 
 _SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear algebra libraries split over threads
 _REPEATS = 8  # products in a piece, about 30 us together
+_PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
 _LOWEST = 10
 _LEARN = 0.5  # s
 _FORGET = 14 * 86400.0  # s; a machine that was not so fast for so long has become another one
@@ -84,20 +88,22 @@ class NoPace(Pace):
         super().__init__(lambda: 1.0, learn=0.0)
 
 
-def pace_of(threads: int) -> Pace:
-    """The pace for a campaign on so many threads."""
+def pace_of(threads: int, *, of_torch: bool = False) -> Pace:
+    """The pace for a campaign on so many threads; those `of_torch` tell it by themselves."""
     if threads == 1:
         return Pace(known=recall())
+    if of_torch:
+        return Pace(_share(threads), known=recall(threads))
     first = frequency_now()
     return Pace(lambda: 1.0 / (frequency_now() or first), learn=0.0) if first else NoPace()
 
 
-def remember(pace: Pace) -> None:
-    """Keep the lowest time of one thread for later processes; where nothing can be written they learn by themselves."""
-    known, times = recall(), _read()
+def remember(pace: Pace, threads: int = 1) -> None:
+    """Keep the lowest time of a piece for later processes; where nothing can be written they learn by themselves."""
+    known, times = recall(threads), _read()
     if pace.lowest > known * _AGAIN:
         return
-    times[_here()] = [min(pace.lowest, known), time.time()]
+    times[_here(threads)] = [min(pace.lowest, known), time.time()]
     path = kept() / _FILE
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,9 +114,9 @@ def remember(pace: Pace) -> None:
         return
 
 
-def recall() -> float:
+def recall(threads: int = 1) -> float:
     """The lowest time (s) that this machine reached of late, infinite where nobody knows."""
-    seconds, when = _read().get(_here(), (math.inf, 0.0))
+    seconds, when = _read().get(_here(threads), (math.inf, 0.0))
     return seconds if time.time() - when < _FORGET else math.inf
 
 
@@ -123,8 +129,10 @@ def _read() -> dict[str, list[float]]:
         return {}
 
 
-def _here() -> str:
+def _here(threads: int) -> str:
     """What must be the same for times of the piece to be."""
+    if threads > 1:
+        return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads"
     return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}"
 
 
@@ -136,6 +144,22 @@ def _multiply() -> Piece:
         start = time.perf_counter()
         for _ in range(_REPEATS):
             np.matmul(a, a, out=out)
+        return time.perf_counter() - start
+
+    return lambda: min(block(), block())
+
+
+def _share(threads: int) -> Piece:
+    import torch
+
+    torch.set_num_threads(threads)
+    own, out = torch.ones(2 * threads * _PART), torch.empty(threads * _PART)
+    of_others = own[threads * _PART :]  # whose first part another thread wrote than the one that reads it
+
+    def block() -> float:
+        start = time.perf_counter()
+        own.mul_(1.0)
+        torch.mul(of_others, 1.0, out=out)
         return time.perf_counter() - start
 
     return lambda: min(block(), block())

@@ -128,6 +128,7 @@ class Runtime(Protocol):
     """A runtime; see the module docstring."""
 
     name: str
+    on_torch_threads: bool  # whether the threads that run its kernels are torch's own
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """Fold and fuse as the runtime does; a `part` of a network is lowered as it runs between the others.

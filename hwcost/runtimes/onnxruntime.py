@@ -40,6 +40,7 @@ class OnnxRuntime:
     """The runtime; stateless."""
 
     name = "onnxruntime"
+    on_torch_threads = False
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """Fold and fuse as ONNX Runtime does on an x86 CPU, whose blocks of channels are as its vectors."""

@@ -48,6 +48,7 @@ class OpenVino:
     """The runtime; stateless."""
 
     name = "openvino"
+    on_torch_threads = False
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """Fold and fuse as OpenVINO does on a CPU; a part as if it were the whole."""

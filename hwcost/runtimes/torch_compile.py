@@ -39,7 +39,6 @@ from hwcost.tracing import trace
 _COMPILERS = ("g++", "clang++", "c++")
 _OLDEST = (2, 13)  # earlier versions keep the origin of kernels elsewhere, or not at all
 _CLOCK = "_hwcost_clock"
-
 if not any(map(shutil.which, _COMPILERS)):
     raise RuntimeUnavailable(f"runtime torch-compile needs a C++ compiler ({', '.join(_COMPILERS)}); install one")
 if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST:
@@ -50,6 +49,7 @@ class TorchCompile:
     """The runtime; stateless."""
 
     name = "torch-compile"
+    on_torch_threads = True
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """Group ops as inductor does on a CPU; a part as if it were the whole."""

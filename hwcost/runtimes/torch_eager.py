@@ -30,6 +30,7 @@ class TorchEager:
     """The runtime; stateless."""
 
     name = "torch-eager"
+    on_torch_threads = True
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
         """One kernel for every op that is not free, whatever stands beside it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hwcost.measure import machine
 from hwcost.measure.clock import Laps, Round, kernel_timings, take_round, whole_timing
@@ -74,6 +76,23 @@ def test_several_threads_go_at_the_pace_of_their_clock_where_it_is_shown(monkeyp
     shown.clear()
     assert paces.read() == pytest.approx(1.0)  # the system shows it no more
     assert isinstance(pace_of(2), NoPace)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU: two threads would wait for each other")
+def test_threads_of_torch_are_asked_themselves() -> None:
+    before = torch.get_num_threads()
+    paces = pace_of(2, of_torch=True)
+    try:
+        assert torch.get_num_threads() == 2
+        assert all(0 < paces.read() < np.inf for _ in range(20))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_two_threads_reached_says_nothing_of_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path))
+    remember(learnt(), threads=2)
+    assert (recall(1), recall(2), recall(3)) == (np.inf, 1.0, np.inf)
 
 
 def test_a_process_that_begins_on_a_slowed_machine_knows_how_fast_it_can_be(
