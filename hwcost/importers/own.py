@@ -1,25 +1,26 @@
 """This project's own files: an export, the folder of Parquet files that `hwcost.measure.exchange` wrote, or a model,
-which holds the measurements that it was fitted on; those that ship are read that way."""
+which holds the measurements that it and its prior were fitted on; those that ship are read that way."""
 
 from __future__ import annotations
 
 import io
 import json
 import zipfile
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hwcost.about import HEAD, unpacked
+from hwcost.about import HEAD, PRIOR, unpacked
 from hwcost.importers import FormatError, Imported
 from hwcost.measure.exchange import load, load_period
 from hwcost.measure.tables import SCHEMAS, from_tables
 
 
 def read(path: Path) -> Imported:
-    """Measurements of one environment.
+    """Measurements of one environment; of a model those of its priors besides, each an environment of its own.
 
     Raises:
         MeasurementError: a file is missing or damaged.
@@ -35,11 +36,22 @@ def _of_model(path: Path) -> Imported:
     """What a model was fitted on; it tells the day of the fit, which was that of the last measurement or later."""
     try:
         held = unpacked(path.read_bytes())
-        tables = {name: pq.read_table(io.BytesIO(held[f"{name}.parquet"])) for name in SCHEMAS}
+        found = [_tables(part) for part in _with_priors(held)]
         day = str(json.loads(held[HEAD]).get("date", ""))
         taken = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp() if day else None
     except (KeyError, ValueError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise FormatError(
             f"{path} must be a folder that `hwcost export` wrote, or a model file that holds measurements"
         ) from error
-    return Imported((from_tables(tables),), taken=taken)
+    return Imported(tuple(from_tables(tables) for tables in found), taken=taken)
+
+
+def _with_priors(held: Mapping[str, bytes]) -> Iterator[Mapping[str, bytes]]:
+    """The members of a model file, then those of its prior, and so on."""
+    yield held
+    if PRIOR in held:
+        yield from _with_priors(unpacked(held[PRIOR]))
+
+
+def _tables(held: Mapping[str, bytes]) -> dict[str, pa.Table]:
+    return {name: pq.read_table(io.BytesIO(held[f"{name}.parquet"])) for name in SCHEMAS}

@@ -14,6 +14,7 @@ from torch import nn
 
 from hwcost import CostModel, Device
 from hwcost.estimate import Estimate
+from hwcost.importers import read
 from hwcost.measure import MeasurementError, Measurements
 from hwcost.model import ModelError
 
@@ -278,6 +279,8 @@ def test_a_prior_says_what_was_not_measured_here(
     helped.save(tmp_path / "m.hwcost")
     again = CostModel.load(tmp_path / "m.hwcost")
     assert again.evaluate(others).mape == helped.evaluate(others).mape
+    held = read("hwcost", tmp_path / "m.hwcost").measurements
+    assert [len(found) for found in held] == [12, 80]  # its own, and its prior's
 
 
 def test_a_prior_that_has_a_prior_hands_on_what_that_one_knows(
