@@ -7,11 +7,14 @@ import io
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hwcost.kernel import bucket
-from hwcost.measure import Measurements
+import numpy as np
+
+from hwcost.features import buckets
+from hwcost.measure import Environment
+from hwcost.measure.flat import Flat
 
 _KINDS = 3  # families that `provenance` names
 HEAD, PRIOR = "model.json", "prior.hwcost"  # members of a model file
@@ -26,22 +29,22 @@ class About:
     counts: Mapping[tuple[str, int], int]
 
 
-def provenance_of(measurements: Measurements, date: str) -> str:
-    """In one line, what a model was fitted on: machine, runtime with its versions, threads, day, networks."""
-    environment, networks = measurements.environment, measurements.networks
+def provenance_of(environment: Environment, families: Sequence[str], date: str, prior: str = "") -> str:
+    """In one line, what a model was fitted on: machine, runtime with its versions, threads, day, networks; and its
+    prior, where it has one."""
     versions = ", ".join(f"{name} {value}" for name, value in environment.versions.items() if value[:1].isdigit())
-    kinds = ", ".join(f"{n} {kind}" for kind, n in _kinds(n.family for n in networks).items())
+    kinds = ", ".join(f"{n} {kind}" for kind, n in _kinds(families).items())
     return (
-        f"fitted on {len(networks)} networks ({kinds}) measured on {environment.cpu}, {environment.runtime} "
+        f"fitted on {len(families)} networks ({kinds}) measured on {environment.cpu}, {environment.runtime} "
         f"({versions or 'versions unknown'}), {environment.threads} thread(s), on {date or 'an unknown day'}"
+        f"{f', on top of one {prior}' if prior else ''}"
     )
 
 
-def counts_of(measurements: Measurements) -> dict[tuple[str, int], int]:
+def counts_of(flat: Flat) -> dict[tuple[str, int], int]:
     """How often each kernel was measured, by its digest and the bucket of its reuse distance."""
-    return dict(
-        Counter((m.kernel.digest, bucket(m.distance)) for network in measurements.networks for m in network.kernels)
-    )
+    pairs, times = np.unique(np.column_stack([flat.kernel, buckets(flat.distance)]), axis=0, return_counts=True)
+    return {(flat.kernels[k].digest, b): n for (k, b), n in zip(pairs.tolist(), times.tolist(), strict=True)}
 
 
 def identity_of(members: Mapping[str, bytes]) -> str:

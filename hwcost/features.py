@@ -154,6 +154,11 @@ def _kind_peaks(names: Sequence[str], dtypes: Sequence[str], target: Target) -> 
     return np.array([peaks[pair] for pair in zip(names, dtypes, strict=True)])
 
 
+def buckets(distance: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`hwcost.kernel.bucket` of many: distances as a cost model tells them apart, to a factor of two."""
+    return np.where(distance > 0, np.frexp(distance.astype(float))[1], np.minimum(distance, 0)).astype(np.int64)
+
+
 def _log(x: Array) -> Array:
     """log2(1 + x): defined at 0, where many kernels have no weights or no macs."""
     return np.log2(1.0 + x)

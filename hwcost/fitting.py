@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from hwcost.accuracy import Accuracy, Comparison
-from hwcost.features import Columns, Target, columns, reach_of
+from hwcost.features import Columns, Target, buckets, columns, reach_of
 from hwcost.intervals import calibrated, errors_by_kind, own_error, parts_of_error
-from hwcost.kernel import Kernel, bucket
-from hwcost.measure import Measurements
 from hwcost.measure.clock import quiet_interpreter
+from hwcost.measure.flat import Flat
 from hwcost.measure.statistics import DRIFT
 from hwcost.residual import Residual, Settings, one_thread
 
@@ -128,7 +127,7 @@ class Rows:
 
 
 def fit(
-    measurements: Measurements,
+    flat: Flat,
     target: Target,
     settings: Settings,
     prior: Residual | None = None,
@@ -136,14 +135,14 @@ def fit(
 ) -> Fitted:
     """Cross-validate, unless the errors are known already, then fit on everything."""
     with quiet_interpreter():  # which would look again and again through all the kernels
-        rows = _rows(measurements, target)
-        errors = errors or _cross_validate(measurements, rows, settings, prior)
+        rows = _rows(flat, target)
+        errors = errors or _cross_validate(flat, rows, settings, prior)
         residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings, prior)
     return Fitted(residual, overhead, errors)
 
 
-def _cross_validate(measurements: Measurements, rows: Rows, settings: Settings, prior: Residual | None) -> Errors:
-    folds = _folds([n.name for n in measurements.networks], settings.seed)
+def _cross_validate(flat: Flat, rows: Rows, settings: Settings, prior: Residual | None) -> Errors:
+    folds = _folds(flat.names, settings.seed)
     predicted_row = np.zeros_like(rows.latency)
     predicted = np.zeros_like(rows.total)
     known = np.zeros(len(rows.latency), dtype=bool)
@@ -167,54 +166,33 @@ def _cross_validate(measurements: Measurements, rows: Rows, settings: Settings, 
     error = np.log(rows.total / predicted)
     common, borne, shared = parts_of_error(error, own, unknown)
     z, shared = calibrated(error, np.hypot(common, borne * own), unknown, shared)
-    stated = np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2)
-    account = _account(measurements, predicted, np.exp(z * stated))
+    spread = np.exp(z * np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2))
+    account = account_of(flat, predicted, predicted / spread, predicted * spread)
     return Errors({kind: borne * s for kind, s in sigma.items()}, common, shared, z, account, 1.0 / borne)
 
 
-def _rows(measurements: Measurements, target: Target) -> Rows:
-    distinct: dict[tuple[int, int, int], int] = {}
-    kernels = _Numbered()
-    kernel, network, latency = [], [], []
-    for number, n in enumerate(measurements.networks):
-        held = [kernels.number(m.kernel) for m in n.kernels]
-        reach = reach_of(sum(kernels.bytes[k] for k in held), target.device)
-        for k, m in zip(held, n.kernels, strict=True):
-            kernel.append(distinct.setdefault((k, bucket(m.distance), reach), len(distinct)))
-            network.append(number)
-            latency.append(m.timing.latency)
-    pairs = [(kernels.distinct[k], (1 << b) - 1 if b > 0 else b) for k, b, _ in distinct]
+def _rows(flat: Flat, target: Target) -> Rows:
+    """Kernels that are alike in contexts that are alike become one, in the order in which they are met."""
+    moved = np.array([kernel.cost.bytes for kernel in flat.kernels], dtype=float)
+    traffic = np.bincount(flat.network, moved[flat.kernel], len(flat))
+    reaches = np.array([reach_of(t, target.device) for t in traffic], dtype=np.int64)
+    bucket, reach = buckets(flat.distance), reaches[flat.network]
+    context = (flat.kernel * 128 + bucket + 1) * 128 + reach  # a number: distances have at most 63 bits
+    _, first, which = np.unique(context, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    met = first[order]
+    farthest = [(1 << b) - 1 if b > 0 else b for b in bucket[met].tolist()]
+    pairs = [(flat.kernels[k], d) for k, d in zip(flat.kernel[met].tolist(), farthest, strict=True)]
     return Rows(
-        columns(pairs, target, [reach for _, _, reach in distinct]),
-        np.array(kernel, dtype=np.int64),
-        np.array(network, dtype=np.int64),
-        np.maximum(np.array(latency, dtype=float), 1e-9),
-        np.array([n.timing.latency for n in measurements.networks]),
-        np.array([n.calls for n in measurements.networks], dtype=float),
-        np.clip(np.nan_to_num([n.timing.spread for n in measurements.networks], nan=1.0), DRIFT, 1.0),
-        np.array([n.is_lone for n in measurements.networks], dtype=bool),
+        columns(pairs, target, reach[met]),
+        np.argsort(order)[which],
+        flat.network,
+        np.maximum(flat.time, 1e-9),
+        flat.latency,
+        flat.calls,
+        np.clip(np.nan_to_num(flat.spread, nan=1.0), DRIFT, 1.0),
+        flat.lone,
     )
-
-
-class _Numbered:
-    """Kernels by value, and the bytes that each moves. A kernel that is the same object is not looked at again: two
-    are compared tensor by tensor, and measurements hold each hundreds of times."""
-
-    def __init__(self) -> None:
-        self.distinct: list[Kernel] = []
-        self.bytes: list[int] = []
-        self._by_value: dict[Kernel, int] = {}
-        self._by_id: dict[int, int] = {}
-
-    def number(self, kernel: Kernel) -> int:
-        """Of the kernel, counted from 0 as they come; whoever calls keeps the kernel alive."""
-        found = self._by_id.get(id(kernel))
-        if found is None:
-            found = self._by_id[id(kernel)] = self._by_value.setdefault(kernel, len(self.distinct))
-            if found == len(self.distinct):
-                self.distinct.append(kernel)
-                self.bytes.append(kernel.cost.bytes)
-        return found
 
 
 def _folds(names: Sequence[str], seed: int) -> Ints:
@@ -305,13 +283,13 @@ def _compose(times: Array, rows: Rows, overhead: Overhead) -> Array:
     return np.where(rows.lone, np.bincount(rows.network, times, n), whole)
 
 
-def _account(measurements: Measurements, predicted: Array, spread: Array) -> Accuracy:
+def account_of(flat: Flat, predicted: Array, low: Array, high: Array) -> Accuracy:
+    """Predictions (s), [networks], beside what was measured."""
+    times = (x.tolist() for x in (predicted, low, high, flat.latency, flat.spread))
+    each = zip(flat.names, *times, strict=True)
     return Accuracy(
         tuple(
-            Comparison(
-                target=n.name, predicted=float(predicted[i]), low=float(predicted[i] / spread[i]),
-                high=float(predicted[i] * spread[i]), measured=n.timing.latency, spread=n.timing.spread,
-            )
-            for i, n in enumerate(measurements.networks)
+            Comparison(target=name, predicted=middle, low=least, high=most, measured=measured, spread=spread)
+            for name, middle, least, most, measured, spread in each
         )
-    )  # fmt: skip
+    )

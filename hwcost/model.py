@@ -31,6 +31,7 @@ from hwcost.features import Columns, Target, columns, reach_of
 from hwcost.fitting import Errors, Fitted, Overhead, fit
 from hwcost.graph import Graph
 from hwcost.measure import Measurements
+from hwcost.measure.flat import Flat
 from hwcost.residual import Prediction, Residual, Settings
 from hwcost.runtimes import Network, Placed, get_runtime
 from hwcost.runtimes.base import traced
@@ -115,10 +116,8 @@ class CostModel:
             ModelError: too few networks, or measurements of another runtime or thread count.
         """
         environment = measurements.environment
-        for name, asked, found in (
-            ("runtime", runtime, environment.runtime),
-            ("threads", threads, environment.threads),
-        ):
+        pairs = ("runtime", runtime, environment.runtime), ("threads", threads, environment.threads)
+        for name, asked, found in pairs:
             if asked is not None and asked != found:
                 raise ModelError(
                     f"a model is fitted on measurements of its own {name}, but {name}={asked} was asked "
@@ -133,7 +132,7 @@ class CostModel:
         chosen = settings or Settings()
         if prior is not None and not prior.is_fitted:
             raise ModelError("a prior must be a fitted model, but got the roofline alone; leave the prior out")
-        fitted = fit(measurements, target, chosen, prior.fitted.residual if prior else None)
+        fitted = fit(Flat.of(measurements), target, chosen, prior.fitted.residual if prior else None)
         today = datetime.now(UTC).date().isoformat()
         return cls(target, environment.runtime, fitted, measurements, chosen, prior, today)
 
@@ -227,15 +226,15 @@ class CostModel:
             return self._about.provenance
         if self.measurements is None:
             return f"the roofline of {self.device.name} alone"
-        own = provenance_of(self.measurements, self.date)
-        return f"{own}, on top of one {self.prior.provenance}" if self.prior is not None else own
+        held, prior = self.measurements, self.prior.provenance if self.prior is not None else ""
+        return provenance_of(held.environment, [n.family for n in held.networks], self.date, prior)
 
     @cached_property
     def counts(self) -> Mapping[tuple[str, int], int]:
         """How often each kernel was measured, by its digest and the bucket of its reuse distance."""
         if self._about:
             return self._about.counts
-        return counts_of(self.measurements) if self.measurements is not None else {}
+        return counts_of(Flat.of(self.measurements)) if self.measurements is not None else {}
 
     def estimate(
         self, network: nn.Module | Graph | Network, inputs: Any = None, kwargs: dict[str, Any] | None = None

@@ -14,20 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import hwcost
 from hwcost import fitcache
-from hwcost.about import HEAD, PRIOR, About, identity_of, unpacked
-from hwcost.accuracy import Accuracy, Comparison
+from hwcost.about import HEAD, PRIOR, About, counts_of, identity_of, provenance_of, unpacked
 from hwcost.ceiling import DeviceError
 from hwcost.device import Device
 from hwcost.features import Target
-from hwcost.fitting import Errors, fit
+from hwcost.fitting import Errors, account_of, fit
 from hwcost.measure import MeasurementError, Measurements
 from hwcost.measure.clock import quiet_interpreter
-from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
+from hwcost.measure.flat import Flat
+from hwcost.measure.tables import SCHEMAS, flat_from_tables, from_tables, to_tables, write_parquet
 from hwcost.model import CostModel, ModelError
 from hwcost.residual import Settings
 from hwcost.shipped import shipped
@@ -127,7 +128,8 @@ def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostMod
         prior = from_bytes(held[PRIOR], path) if PRIOR in held else None
         target = Target(device, head["threads"], head["dtype"], head["runtime"])
         settings = Settings(**head["settings"])
-        later = partial(_measurements, {name: held[f"{name}.parquet"] for name in SCHEMAS})
+        stored = {name: held[f"{name}.parquet"] for name in SCHEMAS}
+        later = partial(_measurements, stored)
         make = partial(
             CostModel, target, head["runtime"], settings=settings, prior=prior, date=str(head.get("date", ""))
         )
@@ -135,21 +137,26 @@ def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostMod
         if known is not None:  # then the measurements could be read, and are not needed now
             return make(fitted=known.fitted, measurements=later, about=known.about)
         with quiet_interpreter():  # looking again and again through a million new objects takes a fifth of it all
-            measurements = later()
-            errors = _errors_from_json(held[_ERRORS], measurements) if _ERRORS in held else None
-            fitted = fit(measurements, target, settings, prior.fitted.residual if prior else None, errors)
-            model = make(fitted=fitted, measurements=measurements)
-            found = About(model.provenance, identity_of(held), model.counts)
+            flat = flat_from_tables(_tables(stored))
+            errors = _errors_from_json(held[_ERRORS], flat) if _ERRORS in held else None
+            fitted = fit(flat, target, settings, prior.fitted.residual if prior else None, errors)
+            stands_on = prior.provenance if prior else ""
+            told = provenance_of(flat.environment, flat.families, str(head.get("date", "")), stands_on)
+            found = About(told, identity_of(held), counts_of(flat))
         fitcache.remember(content, fitcache.Known(fitted, found))
-        return model
+        return make(fitted=fitted, measurements=later, about=found)
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
     except (DeviceError, MeasurementError) as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def _measurements(tables: dict[str, bytes]) -> Measurements:
-    return from_tables({name: pq.read_table(io.BytesIO(content)) for name, content in tables.items()})
+def _measurements(stored: dict[str, bytes]) -> Measurements:
+    return from_tables(_tables(stored))
+
+
+def _tables(stored: dict[str, bytes]) -> dict[str, pa.Table]:
+    return {name: pq.read_table(io.BytesIO(content)) for name, content in stored.items()}
 
 
 def _errors_to_json(errors: Errors) -> bytes:
@@ -160,20 +167,11 @@ def _errors_to_json(errors: Errors) -> bytes:
     return json.dumps(found, sort_keys=True).encode()
 
 
-def _errors_from_json(content: bytes, measurements: Measurements) -> Errors:
-    found = json.loads(content)
-    held_out = None
+def _errors_from_json(content: bytes, flat: Flat) -> Errors:
+    found, account = json.loads(content), None
     if found["held_out"] is not None:
-        if len(found["held_out"]) != len(measurements.networks):
+        if len(found["held_out"]) != len(flat):
             raise KeyError("errors.json must have a prediction for every network")
-        held_out = Accuracy(
-            tuple(
-                Comparison(
-                    target=n.name, predicted=predicted, low=low, high=high,
-                    measured=n.timing.latency, spread=n.timing.spread,
-                )
-                for n, (predicted, low, high) in zip(measurements.networks, found["held_out"], strict=True)
-            )
-        )  # fmt: skip
+        account = account_of(flat, *np.array(found["held_out"], dtype=float).T)
     common, shared, z = (float(found[name]) for name in ("common", "shared", "z"))
-    return Errors(found["sigma"], common, shared, z, held_out, float(found.get("alone", 1.0)))
+    return Errors(found["sigma"], common, shared, z, account, float(found.get("alone", 1.0)))

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from hwcost.assemble import ONE_KERNEL_AN_OP
 from hwcost.compose import distance
 from hwcost.device import Device
-from hwcost.features import NAMES, Columns, columns, reach_of
+from hwcost.features import NAMES, Columns, buckets, columns, reach_of
 from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
 from hwcost.residual import Prediction
@@ -122,7 +122,7 @@ class Pricer:
 
     def _add_graph(self, batch: _Batch, place: int, graph: Graph) -> None:
         network = get_runtime(self.runtime).lower(graph, part=True, lanes=self.target.device.lanes)
-        found = [batch.number(p.kernel, int(_bucket(np.array([p.distance]))[0])) for p in network.kernels]
+        found = [batch.number(p.kernel, int(buckets(np.array([p.distance]))[0])) for p in network.kernels]
         batch.index.append(np.array(found, dtype=np.int64))
         batch.row.append(np.full(len(found), place, dtype=np.int64))
         counts = counted(graph)
@@ -253,11 +253,6 @@ def _error(row: Ints, index: Ints, own: Array, kernels: Sequence[Kernel], rows: 
     return np.sqrt(np.bincount(pair // max(len(number), 1), together**2, rows))
 
 
-def _bucket(distance: Ints) -> Ints:
-    """Distances as a cost model tells them apart: to a factor of two; 0 and -1 are kept."""
-    return np.where(distance > 0, np.frexp(distance.astype(float))[1], np.minimum(distance, 0)).astype(np.int64)
-
-
 # -- blocks of one form, for runtimes that make a kernel of every op ---------------------------------
 
 
@@ -276,7 +271,7 @@ def _add_form(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> N
             values += np.array([getattr(op.cost, name) for op in ops], dtype=np.int64)[inverse]
         distance = reuse.step(like, ops, inverse)
         if like.state != "free":
-            _add_op(batch, ops, inverse, _bucket(distance), places)
+            _add_op(batch, ops, inverse, buckets(distance), places)
         for o in (o for o, value in enumerate(like.writes) if value in given_out):
             output = [ops[u].spec.outputs[o].shape for u in inverse]
     batch.counts["calls"][places] = calls_of(template.ops)

@@ -13,11 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from hwcost.kernel import Kernel, KernelError
 from hwcost.measure import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
+from hwcost.measure.flat import Flat
 
 _TIMING = [("latency", pa.float64()), ("median", pa.float64()), ("p95", pa.float64()), ("spread", pa.float64()),
            ("rounds", pa.int32()), ("flags", pa.string())]  # fmt: skip
@@ -69,22 +72,14 @@ def from_tables(tables: Mapping[str, pa.Table]) -> Measurements:
     Raises:
         MeasurementError: a table or a column is missing, or a description cannot be read.
     """
-    for name, schema in SCHEMAS.items():
-        missing = set(schema.names) - set(tables[name].column_names if name in tables else ())
-        if missing:
-            raise MeasurementError(f"table {name!r} must have the columns {schema.names}, but lacks {sorted(missing)}")
-    metadata = tables["networks"].schema.metadata or {}
-    if b"environment" not in metadata:
-        raise MeasurementError("measurements must say in which environment they were taken, but the metadata do not")
+    environment, kernels = _head(tables)
     try:
-        kernels = [Kernel.from_json(text, canonical=True) for text in tables["kernels"]["description"].to_pylist()]
-        environment = Environment.from_json(json.loads(metadata[b"environment"]))
         members: dict[int, list[Measurement]] = {}
         where = _columns(tables["times"], "network", "kernel", "module", "distance")
         for (network, kernel, module, distance), timing in zip(where, _timings(tables["times"]), strict=True):
             held = Measurement(kernel=kernels[kernel], timing=timing, module=module, distance=distance)
             members.setdefault(network, []).append(held)
-    except (KernelError, IndexError, ValueError) as error:
+    except (IndexError, ValueError) as error:
         raise MeasurementError(f"measurements that cannot be read: {error}") from error
     what = _columns(tables["networks"], "name", "family", "spec", "calls")
     networks = tuple(
@@ -97,6 +92,53 @@ def from_tables(tables: Mapping[str, pa.Table]) -> Measurements:
         )
     )  # fmt: skip
     return Measurements(environment=environment, networks=networks)
+
+
+def flat_from_tables(tables: Mapping[str, pa.Table]) -> Flat:
+    """The same as arrays, in a fifth of the time.
+
+    Raises:
+        MeasurementError: as of `from_tables`.
+    """
+    environment, kernels = _head(tables)
+    networks, times = tables["networks"], tables["times"]
+    flat = Flat(
+        environment=environment,
+        names=tuple(networks["name"].to_pylist()),
+        families=tuple(networks["family"].to_pylist()),
+        latency=_numbers(networks["latency"], np.float64),
+        spread=_numbers(networks["spread"], np.float64),
+        calls=_numbers(networks["calls"], np.float64),
+        kernels=tuple(kernels),
+        network=_numbers(times["network"], np.int64),
+        kernel=_numbers(times["kernel"], np.int64),
+        distance=_numbers(times["distance"], np.int64),
+        time=_numbers(times["latency"], np.float64),
+    )
+    for numbers, most in ((flat.network, len(flat)), (flat.kernel, len(kernels))):
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < most:
+            raise MeasurementError(f"measurements that cannot be read: no row {numbers.max()} of {most}")
+    return flat
+
+
+def _numbers(column: pa.ChunkedArray, dtype: type[np.generic]) -> NDArray[Any]:
+    return np.asarray(column.to_numpy(), dtype=dtype)
+
+
+def _head(tables: Mapping[str, pa.Table]) -> tuple[Environment, list[Kernel]]:
+    """What both forms begin with."""
+    for name, schema in SCHEMAS.items():
+        missing = set(schema.names) - set(tables[name].column_names if name in tables else ())
+        if missing:
+            raise MeasurementError(f"table {name!r} must have the columns {schema.names}, but lacks {sorted(missing)}")
+    metadata = tables["networks"].schema.metadata or {}
+    if b"environment" not in metadata:
+        raise MeasurementError("measurements must say in which environment they were taken, but the metadata do not")
+    try:
+        kernels = [Kernel.from_json(text, canonical=True) for text in tables["kernels"]["description"].to_pylist()]
+        return Environment.from_json(json.loads(metadata[b"environment"])), kernels
+    except (KernelError, ValueError) as error:
+        raise MeasurementError(f"measurements that cannot be read: {error}") from error
 
 
 def _timing_out(timing: Timing) -> dict[str, Any]:
