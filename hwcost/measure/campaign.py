@@ -31,6 +31,7 @@ from hwcost.measure.machine import (
     free_memory,
     keep_freed_memory,
     pinning,
+    torch_threads,
     vanishing_is_zero,
     worker_name,
 )
@@ -147,7 +148,7 @@ def measure(
     check_device(device, runtime)
     chosen = get_runtime(runtime)
     keep_freed_memory()
-    with pinning(threads) as pinned, vanishing_is_zero():
+    with pinning(threads) as pinned, torch_threads(threads), vanishing_is_zero():
         place = environment(chosen, threads, pinned=pinned, device=device)
         campaign = Campaign(chosen, place, store, plan, progress, skip_known=skip_known)
         outcome = campaign.run(items)

@@ -258,6 +258,20 @@ def check_threads(threads: int) -> None:
 
 
 @contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch work on `threads` threads, whoever measures: where it has more than there are CPUs to run on, they spin
+    and wait for one another, and exporting a network to another runtime takes seven times as long."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def pinning(threads: int) -> Iterator[bool]:
     """Bind this thread, and those it starts, to the `threads` idlest CPUs; tells whether it could."""
     if not hasattr(os, "sched_setaffinity"):
