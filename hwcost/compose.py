@@ -39,6 +39,7 @@ class Known:
     supported: bool
     shared: float
     roofline: float
+    least: float  # s, below which no answer is
     bound: Bound
 
     @cached_property
@@ -86,7 +87,7 @@ class Catalogue:
     def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, shared: float = 0.0) -> None:
         """Take in predictions, in the order of `keys`; `shared` is the error of unmeasured kernels together."""
         together = np.where(predicted.known, 0.0, shared)
-        compute_bound, roofline = data.compute_bound, data.roofline
+        compute_bound, roofline, lowest = data.compute_bound, data.roofline, data.least(predicted.supported)
         for i, one in enumerate(keys):
             kernel, *_ = one
             self._rows[one] = len(self.known)
@@ -96,14 +97,15 @@ class Catalogue:
             self.known.append(
                 Known(
                     kernel, float(predicted.latency[i]), float(predicted.sigma[i]), bool(predicted.supported[i]),
-                    float(together[i]), float(roofline[i]), "compute" if compute_bound[i] else "memory",
+                    float(together[i]), float(roofline[i]), float(lowest[i]),
+                    "compute" if compute_bound[i] else "memory",
                 )
             )  # fmt: skip
         groups = [self._groups[kernel] for kernel, *_ in keys]
         latency, least, sigma, common, group = self._columns
         self._columns = (
             np.append(latency, predicted.latency),
-            np.append(least, np.where(predicted.supported, 0.0, roofline)),
+            np.append(least, lowest),
             np.append(sigma, predicted.sigma),
             np.append(common, together),
             np.append(group, np.array(groups, dtype=np.intp)),
@@ -162,7 +164,7 @@ def _kernels(
 ) -> tuple[KernelEstimate, ...]:
     modules = chain.from_iterable(_placed(prefix, part.modules) for prefix, part in parts)
     found = [known[row] for row in rows.tolist()]
-    least = np.array([0.0 if k.supported else k.roofline for k in found])
+    least = np.array([k.least for k in found])
     latency = fitted.overhead.kernels(np.array([k.latency for k in found]), least)
     alone = [k.sigma * (fitted.alone if k.supported else 1.0) for k in found]  # what nobody measured errs as a whole
     error = np.sqrt(fitted.common**2 + np.square(alone) + np.array([k.shared**2 for k in found]))

@@ -62,6 +62,7 @@ _ALIGNMENT = (
     "waste_8_last",
 )
 _LAYOUT = ("strided", "layout_in", "layout_out", "run", "moved", "itemsize", "inputs", "in_place")
+_CEILINGS_ERR = 0.2  # by which a measured ceiling may be too low, as where the clock is higher than it was
 _LAYOUTS = {"contiguous": 0.0, "strided": 2.0}  # 1: channels innermost, or in blocks
 NAMES = ("kind", "ops", "epilogue", *_COST, *_EXTENT, *_WINDOW, *_ALIGNMENT, *_LAYOUT, "parallel")
 SUPPORT = (
@@ -87,6 +88,7 @@ class Columns:
     compute_time: Array  # s, W / P
     at_best: Array  # s, of the work that cannot be left out over the ceiling of the kind, or P where it has none
     memory_time: Array  # s, each part of the traffic at the level it fits in
+    in_cache: Array  # s, all of the traffic at the ceiling of L2; 0 where the device states none
     streams: Array  # s, [n, 3]: weights, activations read, activations written, all of it from DRAM
     features: Array  # [n, len(NAMES)]; the kind's column is filled by the residual
     kinds: tuple[str, ...]
@@ -95,6 +97,11 @@ class Columns:
     def roofline(self) -> Array:
         """max(W / P, Q / B) (s), with W the work that cannot be left out and P that of the kind."""
         return np.maximum(self.at_best, self.memory_time)
+
+    def least(self, supported: NDArray[np.bool_]) -> Array:
+        """What no answer is below (s): the roofline, and of kernels that were measured what L2 allows. Which level
+        serves them is the roofline's guess, and a clock that counts whole microseconds knows less than a ceiling."""
+        return np.where(supported, self.in_cache / (1 + _CEILINGS_ERR), self.roofline)
 
     @property
     def compute_bound(self) -> NDArray[np.bool_]:
@@ -134,6 +141,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     needed = flops * np.array([_needed(kernel) for kernel, _ in kernels])
     best = needed / (_kind_peaks(names, dtypes, target) if target.device.kinds else peak)
     memory = level_time(weights, read, written, distance, target.device, target.threads)
+    near = target.device.bandwidth("L2", target.threads) if target.device.cache_size("L2") else math.inf
     streams = np.column_stack([weights, read, written]) / target.device.bandwidth("DRAM", target.threads)
     timed = np.column_stack([
         _log(compute * 1e9), _log(memory * 1e9), _log(compute * 1e9) - _log(memory * 1e9),
@@ -143,7 +151,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     parallel = np.full((len(kernels), 1), math.log2(target.threads))
     features = np.hstack([np.zeros((len(kernels), 1)), shapes[:, :2], timed, shapes[:, 2:], parallel])
     assert features.shape[1] == len(NAMES), (features.shape, len(NAMES))
-    return Columns(flops, compute, best, memory, streams, features, names)
+    return Columns(flops, compute, best, memory, (weights + read + written) / near, streams, features, names)
 
 
 def _kind_peaks(names: Sequence[str], dtypes: Sequence[str], target: Target) -> Array:

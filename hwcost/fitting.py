@@ -256,6 +256,7 @@ def _take(data: Columns, index: Ints) -> Columns:
         compute_time=data.compute_time[index],
         at_best=data.at_best[index],
         memory_time=data.memory_time[index],
+        in_cache=data.in_cache[index],
         streams=data.streams[index],
         features=data.features[index],
         kinds=tuple(data.kinds[i] for i in index),

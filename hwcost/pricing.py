@@ -154,7 +154,7 @@ class Pricer:
         data, predicted = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.known])
         kernels = [kernel for kernel, _ in batch.known]
         n, overhead = batch.rows, self.fitted.overhead
-        least = np.where(predicted[0].supported, 0.0, data.roofline)
+        least = data.least(predicted[0].supported)
         times = overhead.kernels(np.stack([p.latency for p in predicted]), least)
         sigmas, unknown = self.shares @ [p.sigma for p in predicted], self.shares @ [~p.known for p in predicted]
         time = (self.shares @ times)[index]
