@@ -84,19 +84,12 @@ def test_the_environment_is_that_of_this_machine(store: Store) -> None:
 
 def test_networks_are_built_on_as_many_threads_as_they_are_measured_on(store: Store) -> None:
     """Torch's own number of them shares one CPU otherwise, and exporting takes several times as long."""
-    seen: list[int] = []
-    like = networks.item(1)
-    before = torch.get_num_threads()
+    seen, like, before = list[int](), networks.item(1), torch.get_num_threads()
     torch.set_num_threads(3)
-    try:
-        measure(
-            [replace(like, build=lambda: (seen.append(torch.get_num_threads()), like.build())[1])], store=store,
-            rounds=2,
-        )  # fmt: skip
-        assert set(seen) == {1}
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    item = replace(like, build=lambda: (seen.append(torch.get_num_threads()), like.build())[1])
+    measure([item], store=store, rounds=2)
+    assert (set(seen), torch.get_num_threads()) == ({1}, 3)
+    torch.set_num_threads(before)
 
 
 def test_what_is_complete_is_not_measured_again(store: Store) -> None:
