@@ -12,8 +12,8 @@ A process that begins while the machine is slowed would take that for its pace, 
 know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
 
 Where several threads of torch work, the piece is theirs: each writes its part of an array and then reads a part that
-another one wrote. So it also tells how far apart the CPUs are: a hypervisor that moves one of two to another cache
-makes everything that they hand each other take longer, small layers up to 1.8 times, and each by itself is at its pace.
+another one wrote. So it also tells what handing each other data costs: on a shared machine small layers took up to 1.8
+times as long for minutes, while each CPU by itself was at its pace (perhaps one had been moved to another cache).
 Other runtimes bring threads of their own, whose spinning would slow torch's: there the piece is a cycle of the fastest
 of the CPUs, where the system shows the present frequency. A lower clock is seen, a neighbour is not.
 """
