@@ -73,7 +73,7 @@ class NetworkMeasurement:
     spec: Mapping[str, Any]  # JSON from which it can be built again
     timing: Timing
     kernels: tuple[Measurement, ...]
-    calls: int  # operator calls, free ones included
+    calls: int  # that the runtime makes, as in runtimes.Network
 
     @property
     def is_lone(self) -> bool:

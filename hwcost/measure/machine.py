@@ -260,7 +260,7 @@ def check_threads(threads: int) -> None:
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """Let torch work on `threads` threads, whoever measures: where it has more than there are CPUs to run on, they spin
-    and wait for one another, and exporting a network to another runtime takes seven times as long."""
+    and wait for one another, and exporting a network to another runtime takes several times as long."""
     import torch
 
     before = torch.get_num_threads()
