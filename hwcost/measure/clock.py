@@ -3,7 +3,8 @@
 A visit waits until the CPU is at its pace, for a while, runs the network once unmeasured, so that its
 weights and code are back in the caches that other networks have emptied since, then a few times as it
 is, then a few times with the time of each kernel. Runs that the pace (`hwcost.measure.pace`) shows
-to be slowed are kept, but do not count, and up to twice as many are added to make up for them.
+to be slowed are kept, but do not count, and up to twice as many are added to make up for them, where
+the CPU was at its pace when the visit began: one that was waited for in vain will not be for longer.
 Garbage collection is off meanwhile, so that no pause falls into a run.
 
 What one thread takes is wall time less the time in which it was ready and another process had the
@@ -157,13 +158,13 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     runs = int(np.clip(_VISIT / expected, *_RUNS))
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
     works = threads == 1 and not session.sleeps  # so that a thread that has no CPU waits for one
-    pace.wait(WAIT)
+    hopeful = pace.wait(WAIT)
     session.run()
     watch, in_runs, start = Watch(), Watch(all_threads=threads > 1), time.perf_counter()
-    laps = _runs(session, runs, Laps(pace))
+    laps = _runs(session, runs, Laps(pace), most=_TRIES * runs if hopeful else runs)
     waited = in_runs.stop().waited
     kernels, profiled = _profiles(
-        session, profiles, Laps(pace, unbroken=works), tries=_TRIES if expected < _VISIT else 1
+        session, profiles, Laps(pace, unbroken=works), tries=_TRIES if hopeful and expected < _VISIT else 1
     )
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
@@ -176,9 +177,9 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     return Round(whole, waits if works else np.zeros_like(whole), kernels, lost, seconds, paces)
 
 
-def _runs(session: Session, wanted: int, laps: Laps) -> Laps:
+def _runs(session: Session, wanted: int, laps: Laps, most: int) -> Laps:
     laps()
-    while laps.calm() < wanted and len(laps.walls) < _TRIES * wanted:
+    while laps.calm() < wanted and len(laps.walls) < most:
         session.run()
         laps()
     return laps

@@ -12,8 +12,9 @@ A process that begins while the machine is slowed would take that for its pace, 
 know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
 
 Where several threads of torch work, the piece is theirs: each writes its part of an array and then reads a part that
-another one wrote. So it also tells what handing each other data costs: on a shared machine small layers took up to 1.8
-times as long for minutes, while each CPU by itself was at its pace (perhaps one had been moved to another cache).
+another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as long
+for minutes on end and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved to
+another cache). Of three such readings in a row the middle one counts: single ones are a sixth short of all others.
 Other runtimes bring threads of their own, whose spinning would slow torch's: there the piece is a cycle of the fastest
 of the CPUs, where the system shows the present frequency. A lower clock is seen, a neighbour is not.
 """
@@ -55,6 +56,7 @@ class Pace:
         self._piece = piece or _multiply()
         self._known = known  # s, a lowest time of before
         self._lowest: list[float] = []
+        self._hope = 1.0  # share of the longest wait that is worth while
         end = time.perf_counter() + learn
         while len(self._lowest) < _LOWEST or time.perf_counter() < end:
             self.read()
@@ -73,11 +75,16 @@ class Pace:
         return self._lowest[-1]
 
     def wait(self, limit: float) -> bool:
-        """Wait until the machine is calm, `limit` seconds at most; tells whether it is."""
-        end = time.perf_counter() + limit
+        """Wait until the machine is calm, `limit` seconds at most; tells whether it is.
+
+        A machine may be slowed for minutes: each wait in vain halves the next, until one is not.
+        """
+        end = time.perf_counter() + limit * self._hope
         while self.read() > CALM:
             if time.perf_counter() > end:
+                self._hope /= 2
                 return False
+        self._hope = 1.0
         return True
 
 
@@ -132,7 +139,7 @@ def _read() -> dict[str, list[float]]:
 def _here(threads: int) -> str:
     """What must be the same for times of the piece to be."""
     if threads > 1:
-        return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads"
+        return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads, middle of 3"
     return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}"
 
 
@@ -162,4 +169,4 @@ def _share(threads: int) -> Piece:
         torch.mul(of_others, 1.0, out=out)
         return time.perf_counter() - start
 
-    return lambda: min(block(), block())
+    return lambda: sorted((block(), block(), block()))[1]

@@ -60,6 +60,27 @@ def test_waiting_ends_when_the_time_is_up() -> None:
     assert not learnt(1.3).wait(limit=0.0)
 
 
+def test_a_machine_that_stays_slowed_is_waited_for_ever_less_and_again_once_it_is_calm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(10_000))  # a second a look
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    slow = [True]
+    pace = Pace(lambda: 1.3 if slow[0] else 1.0, learn=0.0, known=1.0)
+
+    def waited() -> int:
+        before = next(clock)
+        pace.wait(limit=64.0)
+        return next(clock) - before
+
+    vain = [waited() for _ in range(6)]
+    assert vain[0] > 64 and all(b < a for a, b in zip(vain, vain[1:], strict=False)) and sum(vain) < 3 * vain[0]
+    slow[0] = False
+    assert waited() < 5
+    slow[0] = True
+    assert waited() == vain[0]
+
+
 def test_the_real_piece_gives_a_pace_at_every_reading() -> None:
     pace = Pace(learn=0.01)
     assert all(0 < pace.read() < np.inf for _ in range(20))
@@ -186,6 +207,9 @@ def test_slowed_runs_are_made_up_for_but_not_for_ever() -> None:
     short = Idle()
     take_round(short, expected=1e-3, threads=1, pace=learnt(1.0, 1.5))
     assert (short.runs, short.profiles) == (1 + 3 * 12, 3 * 4)
+    in_vain = Idle()  # what a wait did not mend, more runs will not
+    take_round(in_vain, expected=1e-3, threads=1, pace=learnt(1.5))
+    assert (in_vain.runs, in_vain.profiles) == (1 + 12, 4)
 
 
 # -- what counts ----------------------------------------------------------------------------------
