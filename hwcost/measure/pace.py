@@ -14,7 +14,9 @@ know, so the lowest time of this machine is kept for the user's later processes,
 Where several threads of torch work, the piece is theirs: each writes its part of an array and then reads a part that
 another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as long
 for minutes on end and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved to
-another cache). Of three such readings in a row the middle one counts: single ones are a sixth short of all others.
+another cache). Of five such readings in a row the second counts: single ones are a sixth short of all others, and the
+first two find caches that a network has emptied. Where its pages lie moves the piece of a process by 4 %, so what is
+within 5 % of the lowest time is at its pace.
 Other runtimes bring threads of their own, whose spinning would slow torch's: there the piece is a cycle of the fastest
 of the CPUs, where the system shows the present frequency. A lower clock is seen, a neighbour is not.
 """
@@ -39,6 +41,7 @@ CALM = 1.05  # pace up to which a run counts
 
 _SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear algebra libraries split over threads
 _REPEATS = 8  # products in a piece, about 30 us together
+_PLACES = 1.05  # by which the piece of several threads may differ between processes
 _PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
 _LOWEST = 10
 _LEARN = 0.5  # s
@@ -52,9 +55,12 @@ Piece = Callable[[], float]
 class Pace:
     """Reads the pace, eq. (1), of the CPU that this thread runs on."""
 
-    def __init__(self, piece: Piece | None = None, *, learn: float = _LEARN, known: float = math.inf) -> None:
+    def __init__(
+        self, piece: Piece | None = None, *, learn: float = _LEARN, known: float = math.inf, within: float = 1.0
+    ) -> None:
         self._piece = piece or _multiply()
         self._known = known  # s, a lowest time of before
+        self._within = within  # of the lowest time, up to which a time is as low
         self._lowest: list[float] = []
         self._hope = 1.0  # share of the longest wait that is worth while
         end = time.perf_counter() + learn
@@ -67,7 +73,7 @@ class Pace:
         if len(self._lowest) < _LOWEST or seconds < self._lowest[-1]:
             bisect.insort(self._lowest, seconds)
             del self._lowest[_LOWEST:]
-        return seconds / min(self._lowest[-1], self._known)
+        return seconds / (self._within * min(self._lowest[-1], self._known))
 
     @property
     def lowest(self) -> float:
@@ -100,7 +106,7 @@ def pace_of(threads: int, *, of_torch: bool = False) -> Pace:
     if threads == 1:
         return Pace(known=recall())
     if of_torch:
-        return Pace(_share(threads), known=recall(threads))
+        return Pace(_share(threads), known=recall(threads), within=_PLACES)
     first = frequency_now()
     return Pace(lambda: 1.0 / (frequency_now() or first), learn=0.0) if first else NoPace()
 
@@ -139,7 +145,7 @@ def _read() -> dict[str, list[float]]:
 def _here(threads: int) -> str:
     """What must be the same for times of the piece to be."""
     if threads > 1:
-        return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads, middle of 3"
+        return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads, second of 5"
     return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}"
 
 
@@ -169,4 +175,4 @@ def _share(threads: int) -> Piece:
         torch.mul(of_others, 1.0, out=out)
         return time.perf_counter() - start
 
-    return lambda: sorted((block(), block(), block()))[1]
+    return lambda: sorted(block() for _ in range(5))[1]

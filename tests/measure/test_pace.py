@@ -50,6 +50,11 @@ def test_ten_faster_readings_do() -> None:
     assert pace.read() == 2.0
 
 
+def test_what_is_as_low_as_processes_differ_is_at_its_pace() -> None:
+    paces = Pace(piece(*[1.0] * 10, 1.05, 1.1, 2.1), learn=0.0, within=1.05)
+    assert [paces.read() for _ in range(3)] == pytest.approx([1.0, 1.1 / 1.05, 2.0])
+
+
 def test_waiting_ends_when_the_machine_is_calm() -> None:
     pace = learnt(1.3, 1.2, 1.0, 9.0)
     assert pace.wait(limit=60.0)

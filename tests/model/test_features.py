@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hwcost import trace
+from hwcost.ceiling import MemoryCeiling
 from hwcost.device import Device
 from hwcost.features import NAMES, Columns, Target, columns
 from hwcost.graph import OpSpec, TensorSpec
@@ -54,6 +55,17 @@ def test_channels_that_do_not_fill_vectors_waste_them(device: Device) -> None:
     assert 2 ** found["waste_8_out"] == pytest.approx(24 / 20)
     assert 2 ** found["waste_16_out"] == pytest.approx(32 / 20)
     assert found["waste_8_in"] == 0
+
+
+def test_no_kernel_is_answered_below_what_its_traffic_takes_at_the_second_cache(device: Device) -> None:
+    """A clock of whole microseconds tells of a copy of 64 kB less than L2 does: 2 * 65,536 byte at 64 GB/s take
+    2.048 us; a ceiling may be a fifth too low, which leaves 1.707 us. What nobody measured has its roofline."""
+    cache = MemoryCeiling(level="L2", size="1 MB", threads=1, measured="64 GB/s", measured_source="simulation")
+    device = device.model_copy(update={"memory": (*device.memory, cache)})
+    found = columns([(kernel(nn.ReLU(), 1, 16, 32, 32), -1)], Target(device, 1))
+    measured, unknown = found.least(np.array([True])), found.least(np.array([False]))
+    assert measured == pytest.approx([2.048e-6 / 1.2])
+    assert unknown == pytest.approx(found.roofline)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
