@@ -54,6 +54,7 @@ from hwcost.measure.machine import (
     governor,
     physical_cores,
     pinning,
+    torch_threads,
     vector_lanes,
 )
 from hwcost.measure.pace import pace_of
@@ -95,33 +96,30 @@ def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progr
         RuntimeUnavailable: the runtime's package is not installed.
     """
     check_threads(threads)
-    before = torch.get_num_threads()
-    with pinning(threads) as pinned, torch.inference_mode(), quiet_interpreter():
-        torch.set_num_threads(threads)
-        try:
-            probes = [*compute_probes(), *memory_probes(), *cache_probes(threads), *call_probes(threads)]
-            shorten(probes)
-            pairs = kind_probes(runtime, threads)
-            pace = pace_of(threads, of_torch=True)
-            watch, start = Watch(all_threads=threads > 1), time.monotonic()
-            calm: list[bool] = []
-            for number in range(ROUNDS):
-                for probe in probes:
-                    calm.append(pace.wait(_WAIT))
-                    probe.visit(threads)
-                for small, large in pairs:  # visited together, so that both meet the same machine
-                    calm.append(pace.wait(_WAIT))
+    with pinning(threads) as pinned, torch_threads(threads), torch.inference_mode(), quiet_interpreter():
+        probes = [*compute_probes(), *memory_probes(), *cache_probes(threads), *call_probes(threads)]
+        shorten(probes)
+        with torch_threads(1):
+            pairs = kind_probes(runtime)
+        pace = pace_of(threads)
+        watch, start = Watch(all_threads=threads > 1), time.monotonic()
+        calm: list[bool] = []
+        for number in range(ROUNDS):
+            for probe in probes:
+                calm.append(pace.wait(_WAIT))
+                probe.visit(threads)
+            for small, large in pairs:  # visited together, so that both meet the same machine
+                calm.append(pace.wait(_WAIT))
+                with torch_threads(1):
                     small.visit()
                     large.visit()
-                late = number + 1 >= _LEAST_ROUNDS and time.monotonic() - start > _BUDGET
-                if progress:
-                    progress(ROUNDS if late else number + 1, ROUNDS, "measuring ceilings")
-                if late:
-                    break
-            lost = watch.stop()
-            waited = (lost.waited + lost.steal) / (time.monotonic() - start) / threads
-        finally:
-            torch.set_num_threads(before)
+            late = number + 1 >= _LEAST_ROUNDS and time.monotonic() - start > _BUDGET
+            if progress:
+                progress(ROUNDS if late else number + 1, ROUNDS, "measuring ceilings")
+            if late:
+                break
+        lost = watch.stop()
+        waited = (lost.waited + lost.steal) / (time.monotonic() - start) / threads
     noise = Noise(waited, 1 - sum(calm) / len(calm))
     device = _device({p.name: p for p in probes}, threads, pinned=pinned, noise=noise)
     return device.model_copy(update={"kinds": kind_ceilings(pairs, device, runtime, threads)})

@@ -111,7 +111,7 @@ class Columns:
 
 def reach_of(traffic: float, device: Device) -> int:
     """How far a network reaches in a run: 0 where its traffic (byte) stays within half of an L2 cache, and one more
-    for every factor of four beyond that, up to four times what L3 holds.
+    for every doubling beyond that, up to four times what L3 holds.
 
     It tells from where weights come: they were last used one run ago. So does what the runtime itself needs,
     its code and its tables. Caches that the device does not state are taken to be of 1 and 32 MB.
@@ -122,8 +122,8 @@ def reach_of(traffic: float, device: Device) -> int:
 
 @lru_cache(maxsize=64)
 def _reach_edges(near: float, far: float) -> tuple[float, ...]:
-    steps = round(math.log(8 * max(far / near, 1), 4))  # from near / 2 to 4 far
-    return tuple(near / 2 * 4.0**step for step in range(steps + 1))
+    steps = round(math.log2(8 * max(far / near, 1)))  # from near / 2 to 4 far
+    return tuple(near / 2 * 2.0**step for step in range(steps + 1))
 
 
 def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayLike = 2) -> Columns:

@@ -10,6 +10,9 @@ with t the low quantile of the kernel's time inside its runtime, over the rounds
 several shapes of a kind the fastest counts, so that it is a ceiling: no better one was found. A kind whose
 extra time is less than twice what its extra traffic takes has none, since memory may bind it; nor has one
 whose ceiling is that of the dtype within the error of both.
+
+Kinds are measured on one thread, which counts for each of several: runtimes share out a large batch where they do not
+share a small one, so that the slope of two threads was that of three.
 """
 
 from __future__ import annotations
@@ -106,8 +109,8 @@ class KindProbe:
 Pair = tuple[KindProbe, KindProbe]  # the smaller batch first
 
 
-def kind_probes(runtime: str, threads: int) -> list[Pair]:
-    """Every shape at both batch sizes, ready to run.
+def kind_probes(runtime: str) -> list[Pair]:
+    """Every shape at both batch sizes, ready to run on one thread.
 
     Raises:
         RuntimeUnavailable: the runtime's package is not installed.
@@ -115,13 +118,14 @@ def kind_probes(runtime: str, threads: int) -> list[Pair]:
 
     def probe(said: str, module: nn.Module, inputs: tuple[tuple[int, ...], ...], batch: int) -> KindProbe:
         tensors = [torch.randn(batch, *shape) for shape in inputs]
-        return KindProbe(said, batch, get_runtime(runtime).prepare(module.eval(), tensors, threads=threads))
+        return KindProbe(said, batch, get_runtime(runtime).prepare(module.eval(), tensors, threads=1))
 
     return [(probe(*shape, _BATCHES[0]), probe(*shape, _BATCHES[1])) for shape in shapes()]
 
 
 def kind_ceilings(pairs: Sequence[Pair], device: Device, runtime: str, threads: int) -> tuple[KindCeiling, ...]:
-    """The best rate of each kind that memory does not bind."""
+    """The best rate of each kind that memory does not bind, of `threads` that each do what the probes' one did."""
+    times = f" of one thread, times {threads}" if threads > 1 else ""
     best: dict[str, KindCeiling] = {}
     for small, large in pairs:
         of_large = _by_label(large)
@@ -131,7 +135,7 @@ def kind_ceilings(pairs: Sequence[Pair], device: Device, runtime: str, threads: 
                 continue
             found = KindCeiling(
                 kind=name, runtime=runtime, threads=threads, dtype=before[0].dtype, measured=rate[0], spread=rate[1],
-                measured_source=f"{small.said}; slope from a batch of {small.batch} to {large.batch}",
+                measured_source=f"{small.said}; slope from a batch of {small.batch} to {large.batch}{times}",
             )  # fmt: skip
             best[name] = max(found, best.get(name, found), key=lambda c: c.value)
     return tuple(best[name] for name in sorted(best) if _apart(best[name], device))
@@ -151,7 +155,8 @@ def _by_label(probe: KindProbe) -> Mapping[str, Timed]:
 
 def _rate(small: Timed, large: Timed, device: Device, threads: int) -> tuple[float, float] | None:
     """Eq. (1) (flop/s) with its spread; None where memory binds, or noise ate the slope."""
-    (kernel, t1, s1), (bigger, t2, s2) = small, large
+    (kernel, one_took, s1), (bigger, one_took_longer, s2) = small, large
+    t1, t2 = one_took / threads, one_took_longer / threads
     traffic = _traffic_time(bigger, device, threads) - _traffic_time(kernel, device, threads)
     spread = math.hypot(t1 * s1, t2 * s2) / max(t2 - t1, 1e-12)
     if spread > _UNKNOWN or t2 - t1 <= _CLEAR * max(traffic, 0.0):

@@ -70,6 +70,30 @@ def test_the_rate_is_the_slope_so_that_calls_and_busy_rounds_drop_out() -> None:
     assert found.measured_source == "toy; slope from a batch of 1 to 4"
 
 
+def test_what_one_thread_does_each_of_several_does() -> None:
+    """Two threads share out a large batch and perhaps not a small one, so that their own slope would tell nothing."""
+    two = {"threads": 2, "measured_source": "a run"}
+    both = (ComputeCeiling(measured=2 * PEAK, **two),), (MemoryCeiling(measured=2 * BANDWIDTH, **two),)
+    where = Device(name="toy", cores=2, compute=both[0], memory=both[1])
+    [found] = kind_ceilings([simulated(depthwise(3), 64, rate=3e9)], where, "torch-eager", 2)
+    assert (found.threads, found.value) == (2, pytest.approx(6e9))
+    assert found.measured_source == "toy; slope from a batch of 1 to 4 of one thread, times 2"
+
+
+@pytest.mark.parametrize("runtime", ["torch-eager", "onnxruntime"])
+def test_probes_run_on_one_thread(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, prepare = [], type(get_runtime(runtime)).prepare
+
+    def asking(self: Any, *args: Any, threads: int) -> Any:
+        asked.append(threads)
+        return prepare(self, *args, threads=threads)
+
+    monkeypatch.setattr(type(get_runtime(runtime)), "prepare", asking)
+    monkeypatch.setattr(kinds, "shapes", lambda: list(shapes())[:1])
+    kind_probes(runtime)
+    assert asked == [1, 1]
+
+
 def test_the_fastest_shape_of_a_kind_counts() -> None:
     pairs = [simulated(depthwise(w), 64, rate=rate, said=f"{w}") for w, rate in ((3, 3e9), (5, 8e9), (7, 6e9))]
     [found] = kind_ceilings(pairs, device(), "torch-eager", 1)
@@ -150,7 +174,7 @@ def test_a_kind_has_one_ceiling_for_a_runtime_dtype_and_thread_count() -> None:
 
 @pytest.mark.parametrize("runtime", ["torch-eager", "onnxruntime"])
 def test_every_shape_runs_and_computes_what_it_says(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    probes = kind_probes(runtime, 1)
+    probes = kind_probes(runtime)
     assert len(probes) == len(list(shapes()))
     found = set()
     for small, large in probes:

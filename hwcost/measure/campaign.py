@@ -216,8 +216,7 @@ class Campaign:
                 self._waves(self._waiting(again), start)
         finally:
             self._store.release(self._environment, self._worker)
-            if self._place.threads == 1 or self._runtime.on_torch_threads:
-                remember(self._pace, self._place.threads)
+            remember(self._pace, self._place.threads)
             self.outcome.wall = time.monotonic() - start
         return self.outcome
 

@@ -43,6 +43,7 @@ WAIT = 0.3  # s for the CPU to find its pace
 _SHARE = 0.05  # of a visit that may be stolen or waited before it counts as disturbed
 _STABLE = 0.05  # relative change between runs that ends the warm-up
 _WARM_RUNS = (3, 20)
+_TOGETHER = 0.012  # s, a few ticks of the system, after which it has spread threads over CPUs
 
 
 def _none() -> NDArray[np.float32]:
@@ -159,10 +160,11 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
     works = threads == 1 and not session.sleeps  # so that a thread that has no CPU waits for one
     hopeful = pace.wait(WAIT)
-    session.run()
+    _warm(session, threads)
     watch, in_runs, start = Watch(), Watch(all_threads=threads > 1), time.perf_counter()
     laps = _runs(session, runs, Laps(pace), most=_TRIES * runs if hopeful else runs)
     waited = in_runs.stop().waited
+    pace.settle()  # profilers work on threads of their own
     kernels, profiled = _profiles(
         session, profiles, Laps(pace, unbroken=works), tries=_TRIES if hopeful and expected < _VISIT else 1
     )
@@ -175,6 +177,14 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     lost = watch.stop()
     lost = replace(lost, waited=max(lost.waited, waited))
     return Round(whole, waits if works else np.zeros_like(whole), kernels, lost, seconds, paces)
+
+
+def _warm(session: Session, threads: int) -> None:
+    """Once; with several threads until the system has seen that they share a CPU, where they were woken on one."""
+    end = time.perf_counter() + (_TOGETHER if threads > 1 else 0.0)
+    session.run()
+    while time.perf_counter() < end:
+        session.run()
 
 
 def _runs(session: Session, wanted: int, laps: Laps, most: int) -> Laps:

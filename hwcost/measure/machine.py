@@ -86,13 +86,6 @@ def frequency() -> float:
     return max(shown, default=0.0) * 1e6
 
 
-def frequency_now() -> float:
-    """Present frequency (Hz) of the fastest CPU that this process may use; 0 where the system does not show it."""
-    folders = (f"/sys/devices/system/cpu/cpu{cpu}/cpufreq" for cpu in allowed_cpus())
-    shown = (lines for folder in folders if (lines := _lines(f"{folder}/scaling_cur_freq")))
-    return max((float(lines[0]) * 1e3 for lines in shown), default=0.0)
-
-
 def physical_cores() -> int:
     """Cores, threads of one core counted once."""
     pairs, package = set(), ""

@@ -17,8 +17,9 @@ for minutes on end and small layers 1.8 times, while each CPU by itself was at i
 another cache). Of five such readings in a row the second counts: single ones are a sixth short of all others, and the
 first two find caches that a network has emptied. Where its pages lie moves the piece of a process by 4 %, so what is
 within 5 % of the lowest time is at its pace.
-Other runtimes bring threads of their own, whose spinning would slow torch's: there the piece is a cycle of the fastest
-of the CPUs, where the system shows the present frequency. A lower clock is seen, a neighbour is not.
+Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's for
+45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of
+the visit, and nothing begins before the threads of others have fallen asleep.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from hwcost.measure.machine import cpu_name, frequency_now
+from hwcost.measure.machine import cpu_name
 from hwcost.shipped import kept
 
 CALM = 1.05  # pace up to which a run counts
@@ -44,6 +45,8 @@ _REPEATS = 8  # products in a piece, about 30 us together
 _PLACES = 1.05  # by which the piece of several threads may differ between processes
 _PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
 _LOWEST = 10
+_DOZE = 0.005  # s, longer than the system's tick, by which it counts what other threads use
+_DOZES = 20  # at most
 _LEARN = 0.5  # s
 _FORGET = 14 * 86400.0  # s; a machine that was not so fast for so long has become another one
 _AGAIN = 1.02  # a lowest time that is reached up to this factor is reached again
@@ -65,10 +68,13 @@ class Pace:
         self._hope = 1.0  # share of the longest wait that is worth while
         end = time.perf_counter() + learn
         while len(self._lowest) < _LOWEST or time.perf_counter() < end:
-            self.read()
+            self._look()
 
     def read(self) -> float:
         """The pace now; takes some tens of microseconds."""
+        return self._look()
+
+    def _look(self) -> float:
         seconds = self._piece()
         if len(self._lowest) < _LOWEST or seconds < self._lowest[-1]:
             bisect.insort(self._lowest, seconds)
@@ -86,12 +92,44 @@ class Pace:
         A machine may be slowed for minutes: each wait in vain halves the next, until one is not.
         """
         end = time.perf_counter() + limit * self._hope
-        while self.read() > CALM:
+        while self._look() > CALM:
             if time.perf_counter() > end:
                 self._hope /= 2
                 return False
         self._hope = 1.0
         return True
+
+    def settle(self) -> None:
+        """Nothing to wait for: no threads but those that work."""
+
+
+class PaceBefore(Pace):
+    """The pace that the last wait found: of work whose threads the piece's would be in the way of."""
+
+    _found = 1.0
+
+    def read(self) -> float:
+        """What the last wait found."""
+        return self._found
+
+    def _look(self) -> float:
+        self._found = super()._look()
+        return self._found
+
+    def wait(self, limit: float) -> bool:
+        """As `Pace.wait`, from when other threads sleep until the piece's do."""
+        self.settle()
+        calm = super().wait(limit)
+        self.settle()
+        return calm
+
+    def settle(self) -> None:
+        """Wait until no thread of this process is at work, a tenth of a second at most."""
+        for _ in range(_DOZES):
+            before = time.process_time()
+            time.sleep(_DOZE)
+            if time.process_time() - before < _DOZE / 5:
+                return
 
 
 class NoPace(Pace):
@@ -101,14 +139,12 @@ class NoPace(Pace):
         super().__init__(lambda: 1.0, learn=0.0)
 
 
-def pace_of(threads: int, *, of_torch: bool = False) -> Pace:
-    """The pace for a campaign on so many threads; those `of_torch` tell it by themselves."""
+def pace_of(threads: int, *, of_torch: bool = True) -> Pace:
+    """The pace for a campaign on so many threads, torch's own or those that another runtime brings."""
     if threads == 1:
         return Pace(known=recall())
-    if of_torch:
-        return Pace(_share(threads), known=recall(threads), within=_PLACES)
-    first = frequency_now()
-    return Pace(lambda: 1.0 / (frequency_now() or first), learn=0.0) if first else NoPace()
+    kind = Pace if of_torch else PaceBefore
+    return kind(_share(threads), known=recall(threads), within=_PLACES)
 
 
 def remember(pace: Pace, threads: int = 1) -> None:

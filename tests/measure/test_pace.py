@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from hwcost.measure import machine
 from hwcost.measure.clock import Laps, Round, kernel_timings, take_round, whole_timing
 from hwcost.measure.machine import Disturbance
-from hwcost.measure.pace import CALM, NoPace, Pace, pace_of, recall, remember
+from hwcost.measure.pace import CALM, NoPace, Pace, PaceBefore, pace_of, recall, remember
 from hwcost.runtimes.base import nothing
 
 
@@ -91,24 +91,37 @@ def test_the_real_piece_gives_a_pace_at_every_reading() -> None:
     assert all(0 < pace.read() < np.inf for _ in range(20))
 
 
-def test_several_threads_go_at_the_pace_of_their_clock_where_it_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = {0: "3000000", 1: "2400000", 2: "4000000"}  # kHz
-    monkeypatch.setattr(machine, "allowed_cpus", lambda: (0, 1))
-    monkeypatch.setattr(machine, "_lines", lambda path: [shown[int(path.split("/cpu")[-2][0])]] if shown else [])
-    paces = pace_of(2)
-    assert paces.read() == pytest.approx(1.0)  # the fastest of the two is at 3 GHz, as it was
-    shown[0] = "2000000"
-    assert paces.read() == pytest.approx(3.0 / 2.4)
-    shown.clear()
-    assert paces.read() == pytest.approx(1.0)  # the system shows it no more
-    assert isinstance(pace_of(2), NoPace)
+def test_threads_that_others_would_slow_go_at_the_pace_found_before_the_visit() -> None:
+    paces = PaceBefore(piece(*[1.0] * 10, 1.3, 1.0, 1.4), learn=0.0)
+    assert paces.wait(limit=60.0)
+    assert [paces.read() for _ in range(3)] == [1.0, 1.0, 1.0]  # the piece was not asked again
+    assert not paces.wait(limit=0.0)
+    assert paces.read() == 1.4
+
+
+def test_nothing_begins_while_threads_of_others_spin() -> None:
+    paces, end = PaceBefore(piece(1.0), learn=0.0), time.perf_counter() + 0.03
+
+    def spin() -> None:
+        while time.perf_counter() < end:
+            pass
+
+    other = threading.Thread(target=spin)
+    other.start()
+    paces.settle()
+    assert not other.is_alive()
+    start = time.perf_counter()
+    paces.settle()
+    assert time.perf_counter() - start < 0.09  # it waits no longer than it must, which is a twentieth of what it may
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU: two threads would wait for each other")
-def test_threads_of_torch_are_asked_themselves() -> None:
+@pytest.mark.parametrize(("of_torch", "kind"), [(True, Pace), (False, PaceBefore)])
+def test_several_threads_are_asked_what_sharing_costs_them(of_torch: bool, kind: type[Pace]) -> None:
     before = torch.get_num_threads()
-    paces = pace_of(2, of_torch=True)
+    paces = pace_of(2, of_torch=of_torch)
     try:
+        assert type(paces) is kind
         assert torch.get_num_threads() == 2
         assert all(0 < paces.read() < np.inf for _ in range(20))
     finally:
