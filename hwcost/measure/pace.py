@@ -12,14 +12,15 @@ A process that begins while the machine is slowed would take that for its pace, 
 know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
 
 Where several threads of torch work, the piece is theirs: each writes its part of an array and then reads a part that
-another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as long
-for minutes on end and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved to
-another cache). Of five such readings in a row the second counts: single ones are a sixth short of all others, and the
-first two find caches that a network has emptied. Where its pages lie moves the piece of a process by 4 %, so what is
-within 5 % of the lowest time is at its pace.
-Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's for
-45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of
-the visit, and nothing begins before the threads of others have fallen asleep.
+another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as
+long for minutes on end, and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved
+to another cache). Of five such readings in a row the second counts: single ones are a sixth short of all others, and
+the first two find caches that a network has emptied. Where its pages lie moves the piece of a process by 4 %, so what
+is within 5 % of the lowest time is at its pace.
+
+Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's
+for 45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of the
+visit, and nothing begins before the threads of others have fallen asleep.
 """
 
 from __future__ import annotations
