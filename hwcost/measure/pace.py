@@ -14,9 +14,9 @@ know, so the lowest time of this machine is kept for the user's later processes,
 Where several threads of torch work, the piece is theirs: each writes its part of an array and then reads a part that
 another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as
 long for minutes on end, and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved
-to another cache). Of five such readings in a row the second counts: single ones are a sixth short of all others, and
-the first two find caches that a network has emptied. Where its pages lie moves the piece of a process by 4 %, so what
-is within 5 % of the lowest time is at its pace.
+to another cache). Of five such readings in a row the second counts, since the first two find caches that a network has
+emptied. Here the lowest time is less sharp: where pages lie moves that of a process by 4 %, and one reading in ten
+thousand is a seventh short of the others. So what is within a fifth of the lowest time is at its pace.
 
 Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's
 for 45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of the
@@ -43,7 +43,7 @@ CALM = 1.05  # pace up to which a run counts
 
 _SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear algebra libraries split over threads
 _REPEATS = 8  # products in a piece, about 30 us together
-_PLACES = 1.05  # by which the piece of several threads may differ between processes
+_PLACES = 1.2  # by which the piece of several threads may differ though nothing slows it
 _PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
 _LOWEST = 10
 _DOZE = 0.005  # s, longer than the system's tick, by which it counts what other threads use
