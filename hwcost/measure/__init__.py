@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hwcost.kernel import Kernel
@@ -161,6 +161,10 @@ class Measurements:
 
     def __len__(self) -> int:
         return len(self.networks)
+
+    def known_to(self, spread: float) -> Measurements:
+        """Those networks that the clock knows to so much."""
+        return replace(self, networks=tuple(n for n in self.networks if n.timing.spread <= spread))
 
     def __add__(self, other: object) -> Measurements:
         """Both together.

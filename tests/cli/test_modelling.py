@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hwcost.cli import modelling
 from hwcost.measure.campaign import measure
 from hwcost.measure.items import sampled_items
 from hwcost.measure.store import Store
@@ -60,6 +61,20 @@ def test_fit_json(run, made, tmp_path):
     document = run(*argv).json
     assert (document["networks"], document["device"], document["runtime"]) == (11, "here", "torch-eager")
     assert set(document["held_out"]) >= {"within_5", "within_10", "mape", "spearman", "coverage_of_interval", "clock"}
+
+
+def test_fit_leaves_out_what_the_clock_hardly_knows_where_that_leaves_enough(run, made, tmp_path, monkeypatch):
+    store = Store.open(made / "m.db")
+    widest = max(n.timing.spread for n in store.measurements().networks)
+    store.close()
+    argv = ["fit", "--store", f"{made}/m.db", "--device", f"{made}/here.toml", "-o", f"{tmp_path}/m.hwcost", "--json"]
+    monkeypatch.setattr(modelling, "_TELLING", 0.999 * widest)
+    few = run(*argv)
+    assert (few.json["networks"], few.json["left_out"]) == (11, 0)  # ten would be too few
+    monkeypatch.setattr(modelling, "_ENOUGH", 10)
+    result = run(*argv)
+    assert (result.json["networks"], result.json["left_out"]) == (10, 1)
+    assert "left out 1 of 11 networks, which the clock knows to worse than" in result.err
 
 
 def test_fit_on_top_of_a_prior(run, made, tmp_path):
