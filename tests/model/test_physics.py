@@ -106,9 +106,9 @@ def test_no_kernel_beats_the_ceilings(model: CostModel, rows: int, k: int, n: in
 @needs_shipped
 def test_no_kernel_of_a_shipped_model_beats_the_ceilings_by_more_than_they_err(shipped: CostModel) -> None:
     """Measured ceilings are taken to err by 20 %: a kernel may run where the clock is higher than it was. A kind may
-    have a ceiling above that of its dtype, which is that of a matrix product. Which cache level serves a kernel is the
-    roofline's guess, so for traffic the ceiling is that of L2. Products with padding may be left out: along an axis of s
-    outputs two of the 3 s places of the windows lie in it."""
+    have a ceiling above that of its dtype, which is that of a matrix product. Which cache level serves a kernel is
+    the roofline's guess, so for traffic the ceiling is that of L2. Products with padding may be left out: along an
+    axis of s outputs two of the 3 s places of the windows lie in it."""
     device, threads = shipped.device, shipped.threads
     peak, cache = device.peak("float32", threads), device.bandwidth("L2", threads)
     for channels, side in itertools.product((3, 16, 64, 256, 1024), (4, 14, 56, 112)):
