@@ -29,14 +29,12 @@ from torch import nn
 from hwcost import calibrate
 from hwcost.fitting import fit_overhead
 from hwcost.measure import Item, Measurements
-from hwcost.measure.campaign import Campaign, Plan, measure
+from hwcost.measure.campaign import Outcome, measure
 from hwcost.measure.designed import DesignedSpace
 from hwcost.measure.designed_attention import Attention
 from hwcost.measure.designed_modules import Residual
 from hwcost.measure.items import sampled_items
-from hwcost.measure.machine import environment, pinning
 from hwcost.measure.store import Store
-from hwcost.runtimes import get_runtime
 
 # -- networks ---------------------------------------------------------------------------------------
 
@@ -155,11 +153,11 @@ def additivity(options: argparse.Namespace) -> None:
 def throughput(options: argparse.Namespace) -> None:
     """Share of a campaign's wall time that goes into timed and warm-up runs."""
     items = list(islice(sampled_items(DesignedSpace(), seed=12), options.count))
-    runtime = get_runtime(options.runtime)
-    with tempfile.TemporaryDirectory() as folder, pinning(options.threads) as pinned:
-        store = Store.open(Path(folder) / "m.db", create=True)
-        place = environment(runtime, options.threads, pinned=pinned)
-        outcome = Campaign(runtime, place, store, Plan(rounds=options.rounds)).run(items)
+    with tempfile.TemporaryDirectory() as folder:
+        store, ended = Store.open(Path(folder) / "m.db", create=True), list[Outcome]()
+        place = {"runtime": options.runtime, "threads": options.threads}
+        measure(items, store=store, rounds=options.rounds, on_end=ended.append, **place)
+    (outcome,) = ended
     print(
         f"{len(outcome.done)} networks, {len(outcome.failed)} failed, {outcome.wall:.0f} s, "
         f"{outcome.timed / outcome.wall:.0%} in visits and warm-ups, "
