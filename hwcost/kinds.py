@@ -155,8 +155,8 @@ def _by_label(probe: KindProbe) -> Mapping[str, Timed]:
 
 def _rate(small: Timed, large: Timed, device: Device, threads: int) -> tuple[float, float] | None:
     """Eq. (1) (flop/s) with its spread; None where memory binds, or noise ate the slope."""
-    (kernel, one_took, s1), (bigger, one_took_longer, s2) = small, large
-    t1, t2 = one_took / threads, one_took_longer / threads
+    (kernel, t1, s1), (bigger, t2, s2) = small, large
+    t1, t2 = t1 / threads, t2 / threads  # as if they shared the one thread's work
     traffic = _traffic_time(bigger, device, threads) - _traffic_time(kernel, device, threads)
     spread = math.hypot(t1 * s1, t2 * s2) / max(t2 - t1, 1e-12)
     if spread > _UNKNOWN or t2 - t1 <= _CLEAR * max(traffic, 0.0):

@@ -74,7 +74,10 @@ def fit(
     prior: Annotated[str, typer.Option(metavar="MODEL", help="A model on top of whose data to fit.")] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """Fit a cost model on measurements, and print its accuracy on networks held out of the fit."""
+    """Fit a cost model on measurements, and print its accuracy on networks held out of the fit.
+
+    Networks that the clock knows to worse than 25 % are left out where at least a hundred others are there.
+    """
     from hwcost.measure.store import Store
     from hwcost.model import CostModel
 

@@ -163,7 +163,7 @@ class Measurements:
         return len(self.networks)
 
     def known_to(self, spread: float) -> Measurements:
-        """Those networks that the clock knows to so much."""
+        """Those networks whose latency has at most this spread, relative and to either side."""
         return replace(self, networks=tuple(n for n in self.networks if n.timing.spread <= spread))
 
     def __add__(self, other: object) -> Measurements:

@@ -16,7 +16,8 @@ another one wrote. So it also tells what handing each other data costs: on a sha
 long for minutes on end, and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved
 to another cache). Of five such readings in a row the second counts, since the first two find caches that a network has
 emptied. Here the lowest time is less sharp: where pages lie moves that of a process by 4 %, and one reading in ten
-thousand is a seventh short of the others. So what is within a fifth of the lowest time is at its pace.
+thousand is a seventh short of the others. So what is within a fifth of the lowest time is at its pace; what takes
+longer is as slow as it is, since spreads rest on it.
 
 Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's
 for 45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of the
@@ -46,7 +47,7 @@ _REPEATS = 8  # products in a piece, about 30 us together
 _PLACES = 1.2  # by which the piece of several threads may differ though nothing slows it
 _PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
 _LOWEST = 10
-_DOZE = 0.005  # s, longer than the system's tick, by which it counts what other threads use
+_DOZE = 0.005  # s, longer than a tick at 250 Hz, by which systems count what threads on other CPUs use
 _DOZES = 20  # at most
 _LEARN = 0.5  # s
 _FORGET = 14 * 86400.0  # s; a machine that was not so fast for so long has become another one
@@ -80,7 +81,8 @@ class Pace:
         if len(self._lowest) < _LOWEST or seconds < self._lowest[-1]:
             bisect.insort(self._lowest, seconds)
             del self._lowest[_LOWEST:]
-        return seconds / (self._within * min(self._lowest[-1], self._known))
+        times = seconds / min(self._lowest[-1], self._known)
+        return times / self._within if times <= CALM * self._within else times
 
     @property
     def lowest(self) -> float:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -82,14 +83,14 @@ def test_the_environment_is_that_of_this_machine(store: Store) -> None:
     assert place.cpu
 
 
-def test_networks_are_built_on_as_many_threads_as_they_are_measured_on(store: Store) -> None:
+def test_networks_are_built_on_the_threads_they_run_on(store: Store, request: pytest.FixtureRequest) -> None:
     """Torch's own number of them shares one CPU otherwise, and exporting takes several times as long."""
-    seen, like, before = list[int](), networks.item(1), torch.get_num_threads()
+    seen, like = list[int](), networks.item(1)
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
     torch.set_num_threads(3)
     item = replace(like, build=lambda: (seen.append(torch.get_num_threads()), like.build())[1])
     measure([item], store=store, rounds=2)
     assert (set(seen), torch.get_num_threads()) == ({1}, 3)
-    torch.set_num_threads(before)
 
 
 def test_what_is_complete_is_not_measured_again(store: Store) -> None:

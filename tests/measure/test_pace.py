@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from hwcost.measure import clock
 from hwcost.measure.clock import Laps, Round, kernel_timings, take_round, whole_timing
 from hwcost.measure.machine import Disturbance
 from hwcost.measure.pace import CALM, NoPace, Pace, PaceBefore, pace_of, recall, remember
@@ -52,8 +53,9 @@ def test_ten_faster_readings_do() -> None:
 
 
 def test_what_is_as_low_as_processes_differ_is_at_its_pace() -> None:
+    """And no spread may rest on that: what is not at its pace is as slow as it is."""
     paces = Pace(piece(*[1.0] * 10, 1.05, 1.1, 2.1), learn=0.0, within=1.05)
-    assert [paces.read() for _ in range(3)] == pytest.approx([1.0, 1.1 / 1.05, 2.0])
+    assert [paces.read() for _ in range(3)] == pytest.approx([1.0, 1.1 / 1.05, 2.1])
 
 
 def test_waiting_ends_when_the_machine_is_calm() -> None:
@@ -113,9 +115,21 @@ def test_nothing_begins_while_threads_of_others_spin() -> None:
     other.start()
     paces.settle()
     assert not other.is_alive()
-    start = time.perf_counter()
+
+
+def test_settling_ends_with_the_first_doze_in_which_nothing_ran_and_is_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dozes, used = [], iter([0.0, 0.004, 0.004, 0.008, 0.008, 0.008])  # s of CPU before and after each doze
+    monkeypatch.setattr(time, "sleep", dozes.append)
+    monkeypatch.setattr(time, "process_time", lambda: next(used))
+    paces = PaceBefore(piece(1.0), learn=0.0)
     paces.settle()
-    assert time.perf_counter() - start < 0.09  # it waits no longer than it must, which is a twentieth of what it may
+    assert len(dozes) == 3
+    busy = iter(range(1000))
+    monkeypatch.setattr(time, "process_time", lambda: float(next(busy)))
+    paces.settle()
+    assert sum(dozes[3:]) == pytest.approx(0.1)
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU: two threads would wait for each other")
@@ -231,6 +245,43 @@ def test_slowed_runs_are_made_up_for_but_not_for_ever() -> None:
     in_vain = Idle()  # what a wait did not mend, more runs will not
     take_round(in_vain, expected=1e-3, threads=1, pace=learnt(1.5))
     assert (in_vain.runs, in_vain.profiles) == (1 + 12, 4)
+
+
+class Told(NoPace):
+    """Tells a session's diary when threads are waited for."""
+
+    def __init__(self, diary: list[str]) -> None:
+        super().__init__()
+        self._diary = diary
+
+    def settle(self) -> None:
+        self._diary.append("settle")
+
+
+class Diary(Idle):
+    """What was asked of a session, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.diary: list[str] = []
+
+    def run(self) -> None:
+        self.diary.append("run")
+
+    def profile(self, runs: int = 1, between: Callable[[], None] = nothing) -> np.ndarray:
+        self.diary.append("profile")
+        return super().profile(runs, between)
+
+
+@pytest.mark.parametrize(("threads", "warm"), [(1, 1), (2, 3)])
+def test_several_threads_run_until_they_are_spread_and_profilers_find_none_at_work(
+    threads: int, warm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, session = iter(range(1000)), Diary()
+    monkeypatch.setattr(clock, "_TOGETHER", 3.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))  # a second a look
+    take_round(session, expected=1.0, threads=threads, pace=Told(session.diary))
+    assert session.diary == ["run"] * (warm + 2) + ["settle", "profile"]
 
 
 # -- what counts ----------------------------------------------------------------------------------
