@@ -88,7 +88,9 @@ class Columns:
     compute_time: Array  # s, W / P
     at_best: Array  # s, of the work that cannot be left out over the ceiling of the kind, or P where it has none
     memory_time: Array  # s, each part of the traffic at the level it fits in
-    in_cache: Array  # s, all of the traffic at the ceiling of L2; 0 where the device states none
+    floor: (
+        Array  # s, the more of that work at the higher of both and of all traffic at L2's ceiling, where one is stated
+    )
     streams: Array  # s, [n, 3]: weights, activations read, activations written, all of it from DRAM
     features: Array  # [n, len(NAMES)]; the kind's column is filled by the residual
     kinds: tuple[str, ...]
@@ -99,9 +101,10 @@ class Columns:
         return np.maximum(self.at_best, self.memory_time)
 
     def least(self, supported: NDArray[np.bool_]) -> Array:
-        """What no answer is below (s): the roofline, and of kernels that were measured what L2 allows. Which level
-        serves them is the roofline's guess, and a clock that counts whole microseconds knows less than a ceiling."""
-        return np.where(supported, self.in_cache / (1 + _CEILINGS_ERR), self.roofline)
+        """What no answer is below (s): the roofline, and of kernels that were measured what L2 and the quickest
+        products allow. Which level serves them, and how near their kind's probes they come, is the roofline's guess,
+        but a clock that counts whole microseconds knows less than a ceiling."""
+        return np.where(supported, self.floor / (1 + _CEILINGS_ERR), self.roofline)
 
     @property
     def compute_bound(self) -> NDArray[np.bool_]:
@@ -139,7 +142,7 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     compute = flops / peak
     names = tuple(label(kernel) for kernel, _ in kernels)
     needed = flops * np.array([_needed(kernel) for kernel, _ in kernels])
-    best = needed / (_kind_peaks(names, dtypes, target) if target.device.kinds else peak)
+    of_kind = _kind_peaks(names, dtypes, target) if target.device.kinds else peak
     memory = level_time(weights, read, written, distance, target.device, target.threads)
     near = target.device.bandwidth("L2", target.threads) if target.device.cache_size("L2") else math.inf
     streams = np.column_stack([weights, read, written]) / target.device.bandwidth("DRAM", target.threads)
@@ -151,7 +154,8 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
     parallel = np.full((len(kernels), 1), math.log2(target.threads))
     features = np.hstack([np.zeros((len(kernels), 1)), shapes[:, :2], timed, shapes[:, 2:], parallel])
     assert features.shape[1] == len(NAMES), (features.shape, len(NAMES))
-    return Columns(flops, compute, best, memory, (weights + read + written) / near, streams, features, names)
+    floor = np.maximum(needed / np.maximum(peak, of_kind), (weights + read + written) / near)
+    return Columns(flops, compute, needed / of_kind, memory, floor, streams, features, names)
 
 
 def _kind_peaks(names: Sequence[str], dtypes: Sequence[str], target: Target) -> Array:

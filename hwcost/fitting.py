@@ -31,6 +31,7 @@ _PREFER_CALLS = 1e4  # 1/s: where every call is a kernel, so that data cannot te
 _PASSES = 3  # of the fit of overhead
 _TREES_ERR = 0.04  # log error of the trees: more certain than this no kernel needs to be
 _LEAST = 0.1  # of a kernel's time remains, however much of it timing added
+_BETWEEN = 1.5  # times at most a whole run is taken to differ from what its kernels sum to
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +209,8 @@ def _fit_on(
 ) -> tuple[Residual, Overhead]:
     """Residual on the kernels of the training networks, overhead on the networks themselves. Of a kernel that several
     networks hold, each counts as its spread allows, and the more hold it, the more it is taken at their word."""
-    use = train[rows.network]
-    kernel, latency = rows.kernel[use], rows.latency[use]
+    use, whole = train[rows.network], train & ~rows.lone
+    kernel, latency = rows.kernel[use], _as_they_ran(rows, whole)[use]
     n = len(rows.data.kinds)
     certainty = 1.0 / rows.spread[rows.network[use]] ** 2
     summed = np.bincount(kernel, certainty, n)
@@ -223,13 +224,29 @@ def _fit_on(
         _take(rows.data, known), np.exp(mean_log), weight / weight.mean(), holds[known].astype(float)
     )
     times = residual.predict(rows.data).latency[rows.kernel]
-    whole = train & ~rows.lone
     if not whole.any():
         return residual, Overhead()
-    return residual, fit_overhead(times, rows.network, rows.calls, rows.total, whole)
+    return residual, fit_overhead(times, rows.network, rows.calls, rows.total, whole, rows.spread)
 
 
-def fit_overhead(times: Array, network: Ints, calls: Array, total: Array, use: NDArray[np.bool_]) -> Overhead:
+def _as_they_ran(rows: Rows, whole: NDArray[np.bool_]) -> Array:
+    """Times of kernels (s), [rows], each network's times a factor with which eq. (1) of `Overhead` gives what it took.
+
+    What a profile tells well is how a network's time is shared out. How long that is, its whole runs tell better: there
+    are more of them, nobody watches, and a profile may have met the caches, or another tenant, in another state.
+    """
+    if not whole.any():
+        return rows.latency
+    overhead = fit_overhead(rows.latency, rows.network, rows.calls, rows.total, whole, rows.spread)
+    composed = np.bincount(rows.network, overhead.kernels(rows.latency), len(rows.total))
+    factor = np.clip((rows.total - overhead.beside(rows.calls)) / composed, 1 / _BETWEEN, _BETWEEN)
+    scaled: Array = rows.latency * np.where(rows.lone, 1.0, factor)[rows.network]
+    return scaled
+
+
+def fit_overhead(
+    times: Array, network: Ints, calls: Array, total: Array, use: NDArray[np.bool_], spread: Array | None = None
+) -> Overhead:
     """Eq. (1) of `Overhead` from networks; which kernels its floor holds follows from the last solution.
 
     Args:
@@ -238,14 +255,16 @@ def fit_overhead(times: Array, network: Ints, calls: Array, total: Array, use: N
         calls: of each network, [networks].
         total: time of each network (s), [networks].
         use: the networks to fit on, [networks].
+        spread: of each network's time, [networks]; all count alike where none is given.
     """
     n, found = len(total), Overhead()
+    weight = np.ones(n) if spread is None else 1.0 / np.hypot(1.0, spread / _TREES_ERR)
     for _ in range(_PASSES):
         ran = found.scale * times
         free = ran + found.per_kernel > _LEAST * ran
         sums = np.bincount(network, np.where(free, times, _LEAST * times), n).astype(float)
         count = np.bincount(network, free, n).astype(float)
-        found = _fit_overhead(sums[use], calls[use], count[use], total[use])
+        found = _fit_overhead(sums[use], calls[use], count[use], total[use], weight[use])
     return found
 
 
@@ -256,22 +275,22 @@ def _take(data: Columns, index: Ints) -> Columns:
         compute_time=data.compute_time[index],
         at_best=data.at_best[index],
         memory_time=data.memory_time[index],
-        in_cache=data.in_cache[index],
+        floor=data.floor[index],
         streams=data.streams[index],
         features=data.features[index],
         kinds=tuple(data.kinds[i] for i in index),
     )
 
 
-def _fit_overhead(sums: Array, calls: Array, kernels: Array, total: Array) -> Overhead:
+def _fit_overhead(sums: Array, calls: Array, kernels: Array, total: Array, weight: Array) -> Overhead:
     """Least squares of relative errors of eq. (1) within physical bounds; outliers are left out once."""
     design = np.column_stack([sums, calls, np.ones_like(sums), kernels]) / total[:, None]
     keep = np.ones(len(total), dtype=bool)
     bounds = ([0.5, 0.0, 0.0, _INSTRUMENT[0]], [2.0, 1e-3, 1e-2, _INSTRUMENT[1]])
     solution = np.array([1.0, 0.0, 0.0, 0.0])
     for _ in range(2):
-        rows = np.vstack([design[keep], [0.0, 0.0, 0.0, _PREFER_CALLS]])
-        solution = lsq_linear(rows, np.append(np.ones(int(keep.sum())), 0.0), bounds=bounds).x
+        rows = np.vstack([design[keep] * weight[keep, None], [0.0, 0.0, 0.0, _PREFER_CALLS]])
+        solution = lsq_linear(rows, np.append(weight[keep], 0.0), bounds=bounds).x
         error = design @ solution - 1.0
         scale = 1.4826 * np.median(np.abs(error - np.median(error)))
         keep = np.abs(error - np.median(error)) <= max(4 * scale, 1e-6)

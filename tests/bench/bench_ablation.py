@@ -22,11 +22,12 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import compress
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwcost import CostModel, Device
+from hwcost import CostModel, Device, fitting
 from hwcost.accuracy import Accuracy, Comparison
 from hwcost.baselines import fit_baselines, relative_fit
 from hwcost.fitting import Overhead
@@ -78,6 +79,8 @@ def rows(train: Measurements, test: Measurements, device: Device, count: int = 0
     yield "lowering: kernels of the trace, unfused", by_trace(model, test, unfused=True)
     yield "the runtime's own graph: kernels lowered from the trace", by_trace(model, test, unfused=False)
     yield from in_context(train, test, device, count)
+    with patch.object(fitting, "_as_they_ran", lambda rows, whole: rows.latency):
+        yield "whole runs: kernels as long as their profiles say", CostModel.fit(train, device=device).evaluate(test)
     yield "cache levels: everything from DRAM", CostModel.fit(train, device=flat(device)).evaluate(test)
     forgetful = CostModel.fit(at_no_distance(train), device=flat(device))
     yield "cache levels, and what ran before", forgetful.evaluate(at_no_distance(test))

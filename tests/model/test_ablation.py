@@ -31,6 +31,7 @@ def test_what_each_part_buys(measurements: Measurements, unseen: Measurements, d
     whole = figures.pop("nothing")
     assert set(figures) == {
         "cache levels", "cache levels, and what ran before", "the residual", "the overhead", "the roofline",
+        "whole runs",
     }  # fmt: skip
     assert figures["the residual"] > 3 * whole
     assert figures["the overhead"] > 3 * whole

@@ -13,7 +13,7 @@ from hwcost.device import Device
 from hwcost.features import Target, columns
 from hwcost.fitting import Overhead, _fit_overhead, _folds, fit_overhead
 from hwcost.intervals import calibrated, errors_by_kind, parts_of_error
-from hwcost.measure import Measurements, Timing
+from hwcost.measure import Measurement, Measurements, Timing
 
 
 def test_overhead_is_what_timing_added_and_what_no_kernel_explains() -> None:
@@ -39,7 +39,9 @@ def test_overhead_is_found_where_calls_and_kernels_differ() -> None:
     kernels = rng.integers(5, 100, 200).astype(float)
     calls = kernels + rng.integers(0, 60, 200)
     sums = kernels * rng.uniform(20e-6, 200e-6, 200)
-    found = _fit_overhead(sums, calls, kernels, 1.02 * sums - 2e-6 * kernels + 1.5e-6 * calls + 20e-6)
+    found = _fit_overhead(
+        sums, calls, kernels, 1.02 * sums - 2e-6 * kernels + 1.5e-6 * calls + 20e-6, np.ones(len(sums))
+    )
     assert found.scale == pytest.approx(1.02, abs=1e-3)
     assert (found.per_kernel, found.per_call, found.fixed) == pytest.approx((-2e-6, 1.5e-6, 20e-6), rel=0.15)
 
@@ -59,7 +61,7 @@ def test_where_every_call_is_a_kernel_the_time_is_the_calls() -> None:
     rng = np.random.default_rng(0)
     kernels = rng.integers(5, 100, 200).astype(float)
     sums = kernels * rng.uniform(20e-6, 200e-6, 200)
-    found = _fit_overhead(sums, kernels, kernels, sums + 3e-6 * kernels)
+    found = _fit_overhead(sums, kernels, kernels, sums + 3e-6 * kernels, np.ones(len(sums)))
     assert found.per_call == pytest.approx(3e-6, rel=0.02)
     assert found.per_kernel == pytest.approx(0.0, abs=1e-7)
 
@@ -158,6 +160,25 @@ def test_a_network_that_repeats_badly_says_little_of_its_kernels(
     kernels = columns([(k.kernel, k.distance) for n in measurements.networks for k in n.kernels], Target(device, 1))
     alone, beside = (m.fitted.residual.predict(kernels).latency for m in (model, both))
     assert np.median(beside / alone) == pytest.approx(1.0, abs=0.01)
+
+
+def test_kernels_are_taken_at_their_share_of_a_whole_run(
+    measurements: Measurements, model: CostModel, device: Device
+) -> None:
+    """Every other network was profiled while everything took 1.2 times as long; its whole runs were not."""
+
+    def profiled(kernel: Measurement) -> Measurement:
+        return replace(kernel, timing=replace(kernel.timing, latency=1.2 * kernel.timing.latency))
+
+    slowed = [
+        replace(n, kernels=tuple(map(profiled, n.kernels))) if number % 2 else n
+        for number, n in enumerate(measurements.networks)
+    ]
+    found = CostModel.fit(replace(measurements, networks=tuple(slowed)), device=device)
+    then, now = (
+        np.array([e.latency for e in m.estimate_many(list(m.lower_measured(measurements)))]) for m in (model, found)
+    )
+    assert np.abs(now / then - 1).max() < 0.02
 
 
 def test_a_network_that_was_measured_twice_is_left_out_as_one() -> None:

@@ -23,7 +23,7 @@ def _data(measurements: Measurements, device: Device):  # type: ignore[no-untype
 
 def _rows(data: Columns, rows: np.ndarray) -> Columns:
     """Some of the kernels."""
-    arrays = (data.flops, data.compute_time, data.at_best, data.memory_time, data.in_cache, data.streams, data.features)
+    arrays = (data.flops, data.compute_time, data.at_best, data.memory_time, data.floor, data.streams, data.features)
     return Columns(*(a[rows] for a in arrays), tuple(data.kinds[i] for i in rows))
 
 
