@@ -339,7 +339,7 @@ class Campaign:
         took = time.monotonic() - begun
         self.outcome.timed += took
         self._waited += _FORGETS * (max(took - _expected(visited), 0.0) - self._waited)
-        self.outcome.running += float(taken.whole.sum() + taken.kernels.sum()) + visited.expected
+        self.outcome.running += taken.running
         self.outcome.visits += 1
         self.outcome.disturbed += taken.disturbed
         self._store.add_round(visited.network_id, len(visited.rounds), taken)
@@ -362,7 +362,7 @@ class Campaign:
 
 def _expected(visited: _Visited) -> float:
     """Seconds of a visit on a calm machine."""
-    return max(6 * visited.expected, 0.06)
+    return max(6 * visited.expected, 0.1)
 
 
 def _once(items: Iterable[Item]) -> Iterator[Item]:

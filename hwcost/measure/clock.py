@@ -1,7 +1,8 @@
 """The clock: one visit to one network.
 
-A visit waits until the CPU is at its pace, for a while, runs the network once unmeasured, so that its
-weights and code are back in the caches that other networks have emptied since, then a few times as it
+A visit waits until the CPU is at its pace, for a while, runs the network a little unmeasured, so that its
+weights and code are back in the caches that other networks have emptied since (weights that L3 holds take
+half a dozen runs: the first took 7 % longer than the tenth, the sixth 1 %), then a few times as it
 is, then a few times with the time of each kernel. Runs that the pace (`hwcost.measure.pace`) shows
 to be slowed are kept, but do not count, and up to twice as many are added to make up for them, where
 the CPU was at its pace when the visit began: one that was waited for in vain will not be for longer.
@@ -35,15 +36,17 @@ from hwcost.measure.pace import CALM, Pace
 from hwcost.measure.statistics import summarise
 from hwcost.runtimes.base import SWITCH, Session
 
-_VISIT = 0.025  # s of whole runs that a visit aims at
-_RUNS = (2, 12)  # whole runs a visit, least and most
-_PROFILES = (1, 4)
+_VISIT = 0.05  # s of whole runs that a visit aims at
+_RUNS = (2, 24)  # whole runs a visit, least and most
+_PROFILES = (1, 12)
+_WARM = 0.012  # s of runs after which caches hold what they can: a few ticks of the system, too, after which it has
+# spread several threads over CPUs
+_WARM_RUNS = (1, 6)  # of one thread before a visit, least and most
 _TRIES = 3  # times the runs wanted, at most
 WAIT = 0.3  # s for the CPU to find its pace
 _SHARE = 0.05  # of a visit that may be stolen or waited before it counts as disturbed
 _STABLE = 0.05  # relative change between runs that ends the warm-up
-_WARM_RUNS = (3, 20)
-_TOGETHER = 0.012  # s, a few ticks of the system, after which it has spread threads over CPUs
+_FIRST_RUNS = (3, 20)
 
 
 def _none() -> NDArray[np.float32]:
@@ -60,6 +63,7 @@ class Round:
     disturbance: Disturbance
     seconds: float  # the measured part of the visit
     paces: NDArray[np.float32] = field(default_factory=_none)  # [runs + profiles], none from an older clock
+    running: float = 0.0  # in which the network ran, for the clock or to warm up; no store keeps it
 
     @property
     def disturbed(self) -> bool:
@@ -141,11 +145,11 @@ class Laps:
 def warm_up(session: Session) -> float:
     """Run until two runs agree within 5 % with the best so far; returns that best (s)."""
     best, agreed = timed(session)[0], 0
-    for done in range(1, _WARM_RUNS[1]):
+    for done in range(1, _FIRST_RUNS[1]):
         seconds = timed(session)[0]
         agreed = agreed + 1 if abs(seconds - best) <= _STABLE * best else 0
         best = min(best, seconds)
-        if agreed >= 2 and done + 1 >= _WARM_RUNS[0]:
+        if agreed >= 2 and done + 1 >= _FIRST_RUNS[0]:
             break
     return best
 
@@ -160,7 +164,7 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
     works = threads == 1 and not session.sleeps  # so that a thread that has no CPU waits for one
     hopeful = pace.wait(WAIT)
-    _warm(session, threads)
+    warming = _warm(session, threads)
     watch, in_runs, start = Watch(), Watch(all_threads=threads > 1), time.perf_counter()
     laps = _runs(session, runs, Laps(pace), most=_TRIES * runs if hopeful else runs)
     waited = in_runs.stop().waited
@@ -176,15 +180,18 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     )
     lost = watch.stop()
     lost = replace(lost, waited=max(lost.waited, waited))
-    return Round(whole, waits if works else np.zeros_like(whole), kernels, lost, seconds, paces)
+    running = warming + sum(laps.walls) + sum(profiled.walls)
+    return Round(whole, waits if works else np.zeros_like(whole), kernels, lost, seconds, paces, running)
 
 
-def _warm(session: Session, threads: int) -> None:
-    """Once; with several threads until the system has seen that they share a CPU, where they were woken on one."""
-    end = time.perf_counter() + (_TOGETHER if threads > 1 else 0.0)
-    session.run()
-    while time.perf_counter() < end:
+def _warm(session: Session, threads: int) -> float:
+    """Run for a while, several threads as often as that takes; returns how long it took (s)."""
+    start, done = time.perf_counter(), 0
+    least, most = _WARM_RUNS
+    while done < least or (time.perf_counter() - start < _WARM and (threads > 1 or done < most)):
         session.run()
+        done += 1
+    return time.perf_counter() - start
 
 
 def _runs(session: Session, wanted: int, laps: Laps, most: int) -> Laps:

@@ -236,15 +236,15 @@ def test_slowed_runs_are_made_up_for_but_not_for_ever() -> None:
     calm, slowed = Idle(), Idle()
     take_round(calm, expected=1.0, threads=1, pace=NoPace())
     taken = take_round(slowed, expected=1.0, threads=1, pace=learnt(1.0, 1.5))
-    assert (calm.runs, calm.profiles) == (1 + 2, 1)
-    assert (slowed.runs, slowed.profiles) == (1 + 3 * 2, 1)  # a long network's kernels find calm moments anyway
+    assert (calm.runs, calm.profiles) == (6 + 2, 1)
+    assert (slowed.runs, slowed.profiles) == (6 + 3 * 2, 1)  # a long network's kernels find calm moments anyway
     assert taken.disturbed
     short = Idle()
     take_round(short, expected=1e-3, threads=1, pace=learnt(1.0, 1.5))
-    assert (short.runs, short.profiles) == (1 + 3 * 12, 3 * 4)
+    assert (short.runs, short.profiles) == (6 + 3 * 24, 3 * 12)
     in_vain = Idle()  # what a wait did not mend, more runs will not
     take_round(in_vain, expected=1e-3, threads=1, pace=learnt(1.5))
-    assert (in_vain.runs, in_vain.profiles) == (1 + 12, 4)
+    assert (in_vain.runs, in_vain.profiles) == (6 + 24, 12)
 
 
 class Told(NoPace):
@@ -273,12 +273,12 @@ class Diary(Idle):
         return super().profile(runs, between)
 
 
-@pytest.mark.parametrize(("threads", "warm"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize(("threads", "warm"), [(1, 6), (2, 9)])
 def test_several_threads_run_until_they_are_spread_and_profilers_find_none_at_work(
     threads: int, warm: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds, session = iter(range(1000)), Diary()
-    monkeypatch.setattr(clock, "_TOGETHER", 3.0)
+    monkeypatch.setattr(clock, "_WARM", 9.0)
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))  # a second a look
     take_round(session, expected=1.0, threads=threads, pace=Told(session.diary))
     assert session.diary == ["run"] * (warm + 2) + ["settle", "profile"]
