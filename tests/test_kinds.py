@@ -38,7 +38,7 @@ class Simulated:
         self.network = get_runtime("torch-eager").lower(trace(module, (torch.empty(shape, device="meta"),)))
         self._times = np.array([call + p.kernel.cost.flops / rate for p in self.network.kernels])
         self._visits = 0
-        self.sleeps = False
+        self.sleeps, self.warm_ups = False, 0
 
     def run(self) -> None:
         """Nothing to run."""

@@ -180,7 +180,7 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     )
     lost = watch.stop()
     lost = replace(lost, waited=max(lost.waited, waited))
-    running = warming + sum(laps.walls) + sum(profiled.walls)
+    running = warming + sum(laps.walls) + sum(profiled.walls) + len(kernels) / profiles * session.warm_ups * expected
     return Round(whole, waits if works else np.zeros_like(whole), kernels, lost, seconds, paces, running)
 
 

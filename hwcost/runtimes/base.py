@@ -113,6 +113,7 @@ class Session(Protocol):
 
     network: Network  # what `profile` gives the times of
     sleeps: bool  # whether the thread that calls `run` may sleep while a device works
+    warm_ups: int  # inferences of a profile before those that it gives
 
     def run(self) -> Any:
         """One inference; returns its output."""

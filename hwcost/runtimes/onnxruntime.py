@@ -82,7 +82,7 @@ def export(module: Any, inputs: Sequence[Any]) -> bytes:
 class OnnxSession:
     """A module exported and optimised, on a stated number of threads."""
 
-    sleeps = False
+    sleeps, warm_ups = False, 2
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._threads = threads
@@ -133,8 +133,8 @@ class OnnxSession:
         return model
 
     def _events(self, runs: int, between: Between = nothing) -> list[dict[str, Any]]:
-        """Profile events of the nodes in `runs` inferences, after two that warm up."""
-        warm = 2
+        """Profile events of the nodes in `runs` inferences, after those that warm up."""
+        warm = self.warm_ups
         with tempfile.TemporaryDirectory() as folder:
             options = self._options()
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")

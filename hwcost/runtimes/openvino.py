@@ -34,7 +34,7 @@ try:
 except ImportError as error:
     raise RuntimeUnavailable("runtime openvino needs the package openvino; install hwcost[openvino]") from error
 
-_WARM, _LEAST = 2, 3  # inferences before those that count, and least number of these
+_LEAST = 3  # inferences that a profile counts
 _HEADS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul"})  # what others are fused into
 _FUSED = frozenset({
     "relu", "relu6", "hardtanh", "sigmoid", "tanh", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "leaky_relu",
@@ -74,7 +74,7 @@ RUNTIME = OpenVino()
 class OpenVinoSession:
     """A module converted and compiled, on a stated number of threads."""
 
-    sleeps = False
+    sleeps, warm_ups = False, 2
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         import torch
@@ -120,7 +120,7 @@ class OpenVinoSession:
         """
         compiled, counted = self._counted(), max(runs, _LEAST)
         request = self._bound(compiled)
-        before, _ = self._means(request, _WARM)
+        before, _ = self._means(request, self.warm_ups)
         between()
         total, quickest = self._means(request, counted)
         for _ in range(runs):
@@ -128,7 +128,8 @@ class OpenVinoSession:
         # By place: each compiling numbers copies anew, and a node below a microsecond counts as not executed.
         every = read_nodes(compiled.get_runtime_model())
         names = [every[i].name for i in self._places]
-        seconds = [total[n] * (_WARM + counted) - before[n] * _WARM for n in names]
+        warm = self.warm_ups
+        seconds = [total[n] * (warm + counted) - before[n] * warm for n in names]
         return np.tile(np.maximum(np.array(seconds, dtype=np.float64), 0.0) * quickest / counted, (runs, 1))
 
     def _means(self, request: Any, runs: int) -> tuple[dict[str, float], float]:

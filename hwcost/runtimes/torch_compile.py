@@ -79,7 +79,7 @@ RUNTIME = TorchCompile()
 class CompiledSession:
     """A module compiled for a stated number of threads."""
 
-    sleeps = False
+    sleeps, warm_ups = False, 0
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._inputs, self._threads = tuple(inputs), threads

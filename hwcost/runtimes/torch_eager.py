@@ -97,6 +97,7 @@ class EagerSession:
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._module, self._inputs, self._threads = module, tuple(inputs), threads
+        self.warm_ups = 0
         self._on_cuda = self.sleeps = any(isinstance(x, torch.Tensor) and x.is_cuda for x in self._inputs)
         self.run()  # some modules keep tensors from their first run, and make fewer calls from then on
         graph = trace(module, self._inputs)

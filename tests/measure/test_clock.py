@@ -19,6 +19,7 @@ class Counting:
 
     network = None
     sleeps = False
+    warm_ups = 0
 
     def __init__(self) -> None:
         self.calls: list[str] = []

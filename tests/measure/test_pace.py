@@ -217,6 +217,7 @@ class Idle:
 
     network = None
     sleeps = False
+    warm_ups = 0
 
     def __init__(self) -> None:
         self.runs = self.profiles = 0
