@@ -287,7 +287,7 @@ def _gelu(e: Export, op: Op, reads: list[Value]) -> None:
         e.write(op, "Gelu", reads)
         return
     x, shape = reads[0], reads[0].shape
-    cube = e.sketch.add("Mul", [e.sketch.add("Mul", [x, x], shape, op.module), x], shape, op.module)
+    cube = e.sketch.add("Mul", [x, e.sketch.add("Mul", [x, x], shape, op.module)], shape, op.module)
     scaled = e.sketch.add("Mul", [constant(()), cube], shape, op.module)
     inner = e.sketch.add("Mul", [constant(()), e.sketch.add("Add", [x, scaled], shape, op.module)], shape, op.module)
     total = e.sketch.add("Add", [constant(()), e.sketch.add("Tanh", [inner], shape, op.module)], shape, op.module)

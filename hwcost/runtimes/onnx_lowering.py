@@ -25,6 +25,7 @@ from hwcost.runtimes.onnx_blocks import Blocks, block_size
 from hwcost.runtimes.onnx_export import Export
 from hwcost.runtimes.onnx_fusions import IN_CONV, fuse
 from hwcost.runtimes.onnx_nodes import Node, kernel_of
+from hwcost.runtimes.onnx_order import file_order, run_order
 from hwcost.runtimes.onnx_sketch import Sketch, Step, Value, sole_maker
 
 VERSION = "1.32"
@@ -53,7 +54,16 @@ def lower(graph: Graph, runtime: str, *, part: bool = False, lanes: int | None =
     add_into_plain_conv(sketch)
     take_apart(sketch)
     sketch.clean()
+    as_they_run(sketch)
     return _placed(sketch, runtime, graph.since)
+
+
+def as_they_run(sketch: Sketch) -> None:
+    """Bring the nodes into the order in which ONNX Runtime runs them."""
+    number = {id(step): place for place, step in enumerate(sketch.steps)}
+    makers = [[number[id(v.maker)] for v in step.reads if v.maker is not None] for step in sketch.steps]
+    outputs = [number[id(v.maker)] for v in sketch.outputs if v.maker is not None]
+    sketch.steps = [sketch.steps[place] for place in run_order(makers, file_order(makers, outputs))]
 
 
 def add_into_plain_conv(sketch: Sketch) -> None:

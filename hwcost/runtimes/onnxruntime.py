@@ -15,7 +15,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from hwcost.graph import Graph, TensorSpec
 from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, by_parts, nothing, vanishing
 from hwcost.runtimes.onnx_nodes import Node, dtype_of, kernel_of
+from hwcost.runtimes.onnx_order import file_order
 
 try:
     import onnx
@@ -128,6 +129,9 @@ class OnnxSession:
             options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
             ort.InferenceSession(exported, options, providers=_PROVIDERS)
             model = onnx.load(options.optimized_model_filepath)
+        nodes = in_order(model.graph)
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
         for number, node in enumerate(model.graph.node):
             node.name = node.name or f"{node.op_type}#{number}"  # functions that were inlined have none
         return model
@@ -151,6 +155,23 @@ class OnnxSession:
 
 
 # -- the optimised graph ----------------------------------------------------------------------------
+
+
+def in_order(graph: Any) -> list[Any]:
+    """Copies of the nodes of an ONNX graph in the order of a file (`onnx_order`)."""
+    made = {name: number for number, node in enumerate(graph.node) for name in node.output}
+    reads = [[made[name] for name in _reads(node) if name in made] for node in graph.node]
+    order = file_order(reads, [made[output.name] for output in graph.output if output.name in made])
+    return [type(graph.node[number]).FromString(graph.node[number].SerializeToString()) for number in order]
+
+
+def _reads(node: Any) -> Iterator[str]:
+    """Names of what a node reads, itself or in a graph that it holds."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+            for each in inner.node:
+                yield from _reads(each)
 
 
 def read_nodes(model: Any, events: Sequence[Mapping[str, Any]]) -> list[Node]:
