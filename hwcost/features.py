@@ -62,6 +62,7 @@ _ALIGNMENT = (
     "waste_8_last",
 )
 _LAYOUT = ("strided", "layout_in", "layout_out", "run", "moved", "itemsize", "inputs", "in_place")
+_BROADCASTS = frozenset({"add", "sub", "mul", "div", "maximum", "minimum"})
 _CEILINGS_ERR = 0.2  # by which a measured ceiling may be too low, as where the clock is higher than it was
 _LAYOUTS = {"contiguous": 0.0, "strided": 2.0}  # 1: channels innermost, or in blocks
 NAMES = ("kind", "ops", "epilogue", *_COST, *_EXTENT, *_WINDOW, *_ALIGNMENT, *_LAYOUT, "parallel")
@@ -220,7 +221,7 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
     """Geometry of a kernel: the main op's tensors and parameters."""
     op = kernel.main
     out = op.outputs[0] if op.outputs else op.inputs[0]
-    first = op.inputs[0] if op.inputs else out
+    first = _largest(op.inputs) if op.kind in _BROADCASTS else op.inputs[0] if op.inputs else out
     tensors = [t for o in kernel.ops for t in o.inputs]
     channels = _channels(op, first, out)
     return (
@@ -230,6 +231,11 @@ def _shape_features(kernel: Kernel) -> tuple[float, ...]:
         _LAYOUTS.get(out.layout, 1.0), *_permutation(op, first), float(ITEMSIZE[first.dtype]), float(len(tensors)),
         float(any(o.param("in_place") is True for o in kernel.ops)),
     )  # fmt: skip
+
+
+def _largest(inputs: tuple[TensorSpec, ...]) -> TensorSpec:
+    """What an elementwise op works along, whichever side a gate or a number stands on."""
+    return max(inputs, key=lambda tensor: tensor.numel)
 
 
 def _extent(op: OpSpec, first: TensorSpec, out: TensorSpec, channels: tuple[int, int]) -> tuple[float, ...]:

@@ -79,6 +79,13 @@ def test_no_kernel_is_answered_below_what_its_products_take_at_the_highest_ceili
         assert found.least(np.array([True])) == pytest.approx([seconds / 1.2], rel=1e-3)
 
 
+def test_a_gate_may_stand_on_either_side(device: Device) -> None:
+    """gate * map is as much work as map * gate, along the same dimension."""
+    whole, gate = TensorSpec("self", (1, 24, 14, 14)), TensorSpec("other", (1, 24, 1, 1))
+    one, other = (Kernel((OpSpec("mul", inputs, (whole,)),)) for inputs in ((whole, gate), (gate, whole)))
+    assert described(device, one) == described(device, other)
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_eager_tells_an_op_that_writes_into_its_input(device: Device, in_place: bool) -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(inplace=in_place))
