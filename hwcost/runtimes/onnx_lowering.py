@@ -59,10 +59,10 @@ def lower(graph: Graph, runtime: str, *, part: bool = False, lanes: int | None =
 
 
 def as_they_run(sketch: Sketch) -> None:
-    """Bring the nodes into the order in which ONNX Runtime runs them."""
+    """Bring the nodes into the order in which ONNX Runtime runs them; what none of them makes comes from outside."""
     number = {id(step): place for place, step in enumerate(sketch.steps)}
-    makers = [[number[id(v.maker)] for v in step.reads if v.maker is not None] for step in sketch.steps]
-    outputs = [number[id(v.maker)] for v in sketch.outputs if v.maker is not None]
+    makers = [[number[id(v.maker)] for v in step.reads if id(v.maker) in number] for step in sketch.steps]
+    outputs = [number[id(v.maker)] for v in sketch.outputs if id(v.maker) in number]
     sketch.steps = [sketch.steps[place] for place in run_order(makers, file_order(makers, outputs))]
 
 
