@@ -89,9 +89,7 @@ class Columns:
     compute_time: Array  # s, W / P
     at_best: Array  # s, of the work that cannot be left out over the ceiling of the kind, or P where it has none
     memory_time: Array  # s, each part of the traffic at the level it fits in
-    floor: (
-        Array  # s, the more of that work at the higher of both and of all traffic at L2's ceiling, where one is stated
-    )
+    floor: Array  # s, that work at the higher of both ceilings or all traffic at L2's, whichever takes longer
     streams: Array  # s, [n, 3]: weights, activations read, activations written, all of it from DRAM
     features: Array  # [n, len(NAMES)]; the kind's column is filled by the residual
     kinds: tuple[str, ...]
