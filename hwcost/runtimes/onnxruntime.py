@@ -92,7 +92,7 @@ class OnnxSession:
         self._session = ort.InferenceSession(self._model, self._options(), providers=_PROVIDERS)
         names = [i.name for i in self._session.get_inputs()]
         self._feeds = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        nodes = read_nodes(model, self._events(1))
+        nodes = read_nodes(model, self._last(json.loads(self._profiled(1)), 1))
         self._names = [n.name for n in nodes]
         self._timed = np.array([kernel_of(n) is not None for n in nodes], dtype=bool)
         self.network = network_of(nodes, model)
@@ -106,7 +106,7 @@ class OnnxSession:
 
     def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
         """Seconds of each kernel in `runs` inferences, [runs, kernels]."""
-        events = self._events(runs, between)
+        events = self._last(without_arguments(self._profiled(runs, between)), runs)
         if [e["name"] for e in events] != [f"{n}_kernel_time" for n in self._names] * runs:
             raise RuntimeError("a profiled run must run the nodes of the optimised graph, but it ran others")
         seconds = np.array([e["dur"] for e in events], dtype=np.float64).reshape(runs, -1) * 1e-6
@@ -136,22 +136,32 @@ class OnnxSession:
             node.name = node.name or f"{node.op_type}#{number}"  # functions that were inlined have none
         return model
 
-    def _events(self, runs: int, between: Between = nothing) -> list[dict[str, Any]]:
-        """Profile events of the nodes in `runs` inferences, after those that warm up."""
-        warm = self.warm_ups
+    def _profiled(self, runs: int, between: Between = nothing) -> str:
+        """The profile, in JSON, of a new session in `runs` inferences after those that warm up."""
         with tempfile.TemporaryDirectory() as folder:
             options = self._options()
             options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
             session = ort.InferenceSession(self._model, options, providers=_PROVIDERS)
-            for _ in range(warm):
+            for _ in range(self.warm_ups):
                 session.run(None, self._feeds)
             for _ in range(runs):
                 between()
                 session.run(None, self._feeds)
             between()
-            found = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        events = [e for e in found if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
-        return events[len(events) // (warm + runs) * warm :]
+            return Path(session.end_profiling()).read_text(encoding="utf-8")
+
+    def _last(self, events: Sequence[Mapping[str, Any]], runs: int) -> Sequence[Mapping[str, Any]]:
+        """Of a profile's events, those of nodes in the last `runs` inferences."""
+        nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
+        return nodes[len(nodes) // (self.warm_ups + runs) * self.warm_ups :]
+
+
+def without_arguments(profile: str) -> list[dict[str, Any]]:
+    """The events of a profile, one a line, without what they say of their tensors and threads: nine tenths of the text,
+    which would take longer to read in than the session takes to make."""
+    events = (line.rstrip(",").partition(',"args" :')[0] for line in profile.splitlines() if line.startswith("{"))
+    found: list[dict[str, Any]] = json.loads("[" + ",".join(e if e.endswith("}") else e + "}" for e in events) + "]")
+    return found
 
 
 # -- the optimised graph ----------------------------------------------------------------------------
