@@ -135,10 +135,11 @@ def additivity(options: argparse.Namespace) -> None:
     times = np.array([m.timing.latency for n in found for m in n.kernels])
     network = np.repeat(np.arange(len(found)), [len(n.kernels) for n in found])
     calls = np.array([n.calls for n in found], float)
+    spread = np.array([n.timing.spread for n in found])
     error = np.empty(len(found))
     for part in range(5):
         held = np.arange(len(found)) % 5 == part
-        overhead = fit_overhead(times, network, calls, whole, ~held)
+        overhead = fit_overhead(times, network, calls, whole, ~held, spread)
         composed = np.bincount(network, overhead.kernels(times)) + overhead.beside(calls)
         error[held] = (composed / whole - 1)[held]
         print(f"  {overhead}")
