@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from hwcost.accuracy import Accuracy, Comparison
-from hwcost.features import Columns, Target, buckets, columns, reach_of
-from hwcost.intervals import calibrated, errors_by_kind, own_error, parts_of_error
+from hwcost.features import Columns, Target, buckets, columns, reach_of, traffic_of
+from hwcost.intervals import calibrated, errors_by_kind, own_error, parts_of_error, with_drift
 from hwcost.measure.clock import quiet_interpreter
 from hwcost.measure.flat import Flat
 from hwcost.measure.statistics import DRIFT
@@ -167,6 +167,7 @@ def _cross_validate(flat: Flat, rows: Rows, settings: Settings, prior: Residual 
     error = np.log(rows.total / predicted)
     common, borne, shared = parts_of_error(error, own, unknown)
     z, shared = calibrated(error, np.hypot(common, borne * own), unknown, shared)
+    common = with_drift(common, z)
     spread = np.exp(z * np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2))
     account = account_of(flat, predicted, predicted / spread, predicted * spread)
     return Errors({kind: borne * s for kind, s in sigma.items()}, common, shared, z, account, 1.0 / borne)
@@ -174,7 +175,7 @@ def _cross_validate(flat: Flat, rows: Rows, settings: Settings, prior: Residual 
 
 def _rows(flat: Flat, target: Target) -> Rows:
     """Kernels that are alike in contexts that are alike become one, in the order in which they are met."""
-    moved = np.array([kernel.cost.bytes for kernel in flat.kernels], dtype=float)
+    moved = np.array([traffic_of(kernel) for kernel in flat.kernels], dtype=float)
     traffic = np.bincount(flat.network, moved[flat.kernel], len(flat))
     reaches = np.array([reach_of(t, target.device) for t in traffic], dtype=np.int64)
     bucket, reach = buckets(flat.distance), reaches[flat.network]

@@ -3,7 +3,8 @@
 A kernel's error is that of its kind, and less where it was measured itself. Networks bear a share of their kernels'
 errors, since a clock that charges one too much charges others too little, and two errors besides: one that all kernels
 of a network share, and one that those share which were not measured. From these comes a standard error, and from the
-shares of networks that lie inside how many of them an interval is.
+shares of networks that lie inside how many of them an interval is. They were measured in the hours of the others, so
+what campaigns of different hours differ by comes on top.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from hwcost.measure.statistics import DRIFT
 from hwcost.residual import known_as
 
 if TYPE_CHECKING:
@@ -111,6 +113,12 @@ def calibrated(error: Array, known: Array, unknown: Array, shared: float) -> tup
     # an error is inside from this much on: z^2 (known^2 + (shared * unknown)^2) = error^2
     needed = np.sqrt(np.maximum((error / z) ** 2 - known**2, 0.0))[~of_known] / unknown[~of_known]
     return z, _conformal(needed)
+
+
+def with_drift(common: float, z: float) -> float:
+    """The error that all kernels of a network share, so that z of it covers the drift between campaigns
+    (`hwcost.measure.statistics`) too."""
+    return float(np.hypot(common, DRIFT / z)) if z > 0 else common
 
 
 def _conformal(score: Array) -> float:
