@@ -208,8 +208,14 @@ def _at(value: Param, axis: int) -> float:
     return float(one) if isinstance(one, (int, float)) else 0.0
 
 
-@lru_cache(maxsize=1 << 16)
+def traffic_of(kernel: Kernel) -> int:
+    """Compulsory traffic (byte) of a kernel, remembered for `columns`."""
+    return sum(_traffic(kernel)[2:])
+
+
+@lru_cache(maxsize=1 << 17)
 def _traffic(kernel: Kernel) -> tuple[int, int, int, int, int]:
+    """Flops, macs, and bytes of weights, activations read and activations written."""
     cost = kernel.cost
     return cost.flops, cost.macs, cost.bytes_weights, cost.bytes_activations, cost.bytes_written
 

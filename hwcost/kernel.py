@@ -18,6 +18,8 @@ from hwcost.cost import Cost, total
 from hwcost.graph import OpSpec, Param, TensorSpec
 from hwcost.rules import cost_of
 
+_WHOLE = frozenset({int})
+
 
 def bucket(distance: int) -> int:
     """Reuse distances (byte) within a factor of two are one context; 0 and -1, for none, are kept."""
@@ -158,11 +160,18 @@ def _tensors(data: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 def _tensor_in(data: Mapping[str, Any]) -> TensorSpec:
     shape = tuple(data["shape"])  # checked before it is looked up, since 1, 1.0 and True are equal
-    if not all(type(n) is int and n >= 0 for n in shape) or type(data.get("elements", 0)) is not int:
+    if not _WHOLE.issuperset(map(type, shape)) or min(shape, default=0) < 0:
         raise KernelError(f"a shape must hold whole numbers from 0 on, but got {dict(data)!r}")
+    if len(data) > 2:  # more than a name and a shape
+        _check_rest(data)
+    return _tensor(tuple({**data, "shape": shape}.items()))
+
+
+def _check_rest(data: Mapping[str, Any]) -> None:
+    if type(data.get("elements", 0)) is not int:
+        raise KernelError(f"elements must be a whole number, but got {dict(data)!r}")
     if not all(type(data.get(flag, False)) is bool for flag in ("weight", "internal", "repeat")):
         raise KernelError(f"weight, internal and repeat must be true or false, but got {dict(data)!r}")
-    return _tensor(tuple({**data, "shape": shape}.items()))
 
 
 @lru_cache(maxsize=1 << 16)

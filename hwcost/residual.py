@@ -83,15 +83,17 @@ class Bins:
     """Features as the numbers of the bins that they fall into, of which each holds the same weight.
 
     scikit-learn would bin them so too, but sorts a column anew for each edge where rows have weights, which
-    takes longer than growing the trees. The first column, the kind, stays as it is.
+    takes longer than growing the trees. The first column, the kind, stays as it is; those in which all kernels
+    are alike, as dtypes often are, tell trees nothing and are left out.
     """
 
     def __init__(self, features: Array, weight: Array) -> None:
-        self._edges = [_edges(column, weight) for column in features.T[1:]]
+        varies = np.flatnonzero(np.ptp(features[:, 1:], axis=0)) + 1 if len(features) else []
+        self._edges = {int(place): _edges(features[:, place], weight) for place in varies}
 
     def __call__(self, features: Array) -> Array:
-        """[n, features], each in its bin."""
-        binned = [edges.searchsorted(column) for edges, column in zip(self._edges, features.T[1:], strict=True)]
+        """[n, features that vary], each in its bin."""
+        binned = [edges.searchsorted(features[:, place]) for place, edges in self._edges.items()]
         return np.column_stack([features[:, 0], *binned])
 
 
