@@ -143,7 +143,10 @@ def measure(
     runtime: RuntimeOption = "torch-eager",
     threads: ThreadsOption = 1,
     store: StoreOption = "measurements.db",
-    rounds: Annotated[int, typer.Option(min=2, help="Undisturbed rounds of each network, at least.")] = 8,
+    rounds: Annotated[
+        int,
+        typer.Option(min=2, help="Undisturbed rounds of each network, at least; a higher number later adds an hour's."),
+    ] = 8,
     spread: Annotated[
         float | None,
         typer.Option(metavar="SHARE", help="Go on, up to twice the rounds or the --time, until the spread is this."),
