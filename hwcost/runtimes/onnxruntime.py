@@ -13,8 +13,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -87,6 +89,8 @@ class OnnxSession:
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._threads = threads
+        self._folder = Path(tempfile.mkdtemp(prefix="hwcost-"))  # of profiles
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         model = self._optimised(export(module, inputs))
         self._model = model.SerializeToString()
         self._session = ort.InferenceSession(self._model, self._options(), providers=_PROVIDERS)
@@ -138,17 +142,19 @@ class OnnxSession:
 
     def _profiled(self, runs: int, between: Between = nothing) -> str:
         """The profile, in JSON, of a new session in `runs` inferences after those that warm up."""
-        with tempfile.TemporaryDirectory() as folder:
-            options = self._options()
-            options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
-            session = ort.InferenceSession(self._model, options, providers=_PROVIDERS)
-            for _ in range(self.warm_ups):
-                session.run(None, self._feeds)
-            for _ in range(runs):
-                between()
-                session.run(None, self._feeds)
+        options = self._options()
+        options.enable_profiling, options.profile_file_prefix = True, str(self._folder / "profile")
+        session = ort.InferenceSession(self._model, options, providers=_PROVIDERS)
+        for _ in range(self.warm_ups):
+            session.run(None, self._feeds)
+        for _ in range(runs):
             between()
-            return Path(session.end_profiling()).read_text(encoding="utf-8")
+            session.run(None, self._feeds)
+        between()
+        written = Path(session.end_profiling())
+        profile = written.read_text(encoding="utf-8")
+        written.unlink()
+        return profile
 
     def _last(self, events: Sequence[Mapping[str, Any]], runs: int) -> Sequence[Mapping[str, Any]]:
         """Of a profile's events, those of nodes in the last `runs` inferences."""
