@@ -88,8 +88,8 @@ class Bins:
     """
 
     def __init__(self, features: Array, weight: Array) -> None:
-        varies = np.flatnonzero(np.ptp(features[:, 1:], axis=0)) + 1 if len(features) else []
-        self._edges = {int(place): _edges(features[:, place], weight) for place in varies}
+        varies = np.flatnonzero(np.ptp(features[:, 1:], axis=0)) if len(features) else np.zeros(0, dtype=np.int64)
+        self._edges = {int(place): _edges(features[:, place], weight) for place in varies + 1}
 
     def __call__(self, features: Array) -> Array:
         """[n, features that vary], each in its bin."""
