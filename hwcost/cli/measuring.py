@@ -145,7 +145,7 @@ def measure(
     store: StoreOption = "measurements.db",
     rounds: Annotated[
         int,
-        typer.Option(min=2, help="Undisturbed rounds of each network, at least; a higher number later adds an hour's."),
+        typer.Option(min=2, help="Undisturbed rounds of each network, at least; ask for more later, to add to them."),
     ] = 8,
     spread: Annotated[
         float | None,

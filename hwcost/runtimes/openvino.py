@@ -157,7 +157,8 @@ class OpenVinoSession:
 
 def _whole(counted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Times (s) of which OpenVINO cut off the fraction of a microsecond, of each inference and of their mean
-    (`PerfCount` in its CPU plugin): half a microsecond each on average; what reads 0 was below one every time."""
+    (`PerfCount` in its CPU plugin): half a microsecond each on average; what reads 0 or less was below
+    one every time."""
     return np.where(counted > 0.0, counted + 2 * _CUT, _CUT)
 
 

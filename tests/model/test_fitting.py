@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hwcost import CostModel
 from hwcost.device import Device
 from hwcost.features import Target, columns
 from hwcost.fitting import Overhead, _fit_overhead, _folds, fit_overhead
-from hwcost.intervals import calibrated, errors_by_kind, parts_of_error
+from hwcost.intervals import calibrated, errors_by_kind, parts_of_error, with_drift
 from hwcost.measure import Measurement, Measurements, Timing
+from hwcost.measure.statistics import DRIFT
 
 
 def test_overhead_is_what_timing_added_and_what_no_kernel_explains() -> None:
@@ -200,3 +204,21 @@ def test_what_nobody_measured_is_not_below_its_roofline_whatever_the_overhead() 
     """Timing that added half takes half away, but not from a bound."""
     halved = Overhead(scale=0.5, per_kernel=-1e-6)
     assert halved.kernels(np.array([10e-6, 10e-6]), np.array([0.0, 8e-6])) == pytest.approx([4e-6, 8e-6])
+
+
+@given(st.floats(0.0, 0.5), st.floats(0.1, 10.0))
+def test_an_interval_holds_what_another_hour_differs_by(common: float, z: float) -> None:
+    """Folds are of one campaign: however well their networks are met, another one drifts, and no more than that."""
+    half = z * with_drift(common, z)
+    assert max(z * common, DRIFT) * (1 - 1e-9) <= half <= (z * common + DRIFT) * (1 + 1e-9)
+
+
+def test_intervals_of_a_clock_that_never_errs_hold_the_drift(
+    simulate_networks: Callable[..., Measurements], device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(simulate_networks.__globals__, "CLOCK", 1e-5)
+    exact = simulate_networks(80, seed=0, widths=(64, 128))
+    model = CostModel.fit(exact, device=device)
+    assert model.held_out is not None
+    assert model.held_out.mape < DRIFT / 5  # so that nothing else would make intervals as wide
+    assert all(n.high >= n.predicted * (1 + DRIFT) for n in model.held_out.networks)

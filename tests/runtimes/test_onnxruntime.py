@@ -26,7 +26,7 @@ def profile_of(name: str, folder: Any) -> str:
         return file.read()
 
 
-@pytest.mark.parametrize("name", ["/stages/0/Relu", 'a "name" with a \\', '","args" :{', "nœud"])
+@pytest.mark.parametrize("name", ["/stages/0/Relu", 'a "name" with a \\', '","args" :{', "nœud", "two\u2028lines"])
 def test_events_are_those_of_a_json_parser_but_for_their_arguments(name: str, tmp_path: Any) -> None:
     profile = profile_of(name, tmp_path)
     whole = json.loads(profile)
