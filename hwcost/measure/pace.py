@@ -4,10 +4,13 @@ On a shared machine another tenant's thread on the same core, a lower clock or h
 by a tenth or a fifth, for milliseconds or for minutes, and no counter of the guest shows it. A piece of
 arithmetic that stays in the first cache does: its time has one sharp lowest value, or it is longer.
 
-    pace = time of the piece / its lowest time so far,                     (1)
+    pace = time of the piece / the lowest time that lasts,                 (1)
 
-1 for a machine that is left alone. A run counts as calm if the pace right before and right after it
-is at most 1.05; the lowest time is the tenth lowest ever seen, so that one lucky reading does not rule.
+about 1 for a machine that is left alone. A run counts as calm if the pace right before and right after it
+is at most 1.05. A time lasts if a tenth of a row of 500 readings reached it, ten seconds of a campaign or half
+a second of nothing else: the lowest that was ever seen, or the tenth lowest, is lower the longer one looks.
+After a week of campaigns it was 3 % below what any minute had reached, and a machine that was 2 % slower than
+in its best minutes counted as slowed in 98 of 100 visits.
 A process that begins while the machine is slowed would take that for its pace, and others would never
 know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
 
@@ -15,9 +18,8 @@ Where several threads of torch work, the piece is theirs: each writes its part o
 another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as
 long for minutes on end, and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved
 to another cache). Of five such readings in a row the second counts, since the first two find caches that a network has
-emptied. Here the lowest time is less sharp: where pages lie moves that of a process by 4 %, and one reading in ten
-thousand is a seventh short of the others. So what is within a fifth of the lowest time is at its pace; what takes
-longer is as slow as it is, since spreads rest on it.
+emptied. Here the lowest time is less sharp: where pages lie moves that of a process by 4 %. So what is within a
+fifth of the lowest time is at its pace; what takes longer is as slow as it is, since spreads rest on it.
 
 Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's
 for 45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of the
@@ -26,7 +28,6 @@ visit, and nothing begins before the threads of others have fallen asleep.
 
 from __future__ import annotations
 
-import bisect
 import json
 import math
 import os
@@ -46,7 +47,8 @@ _SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear a
 _REPEATS = 8  # products in a piece, about 30 us together
 _PLACES = 1.2  # by which the piece of several threads may differ though nothing slows it
 _PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
-_LOWEST = 10
+_ROW = 500  # readings
+_LASTS = 10  # one reading in so many
 _DOZE = 0.005  # s, longer than a tick at 250 Hz, by which systems count what threads on other CPUs use
 _DOZES = 20  # at most
 _LEARN = 0.5  # s
@@ -66,11 +68,12 @@ class Pace:
         self._piece = piece or _multiply()
         self._known = known  # s, a lowest time of before
         self._within = within  # of the lowest time, up to which a time is as low
-        self._lowest: list[float] = []
+        self._row: list[float] = []
         self._hope = 1.0  # share of the longest wait that is worth while
         end = time.perf_counter() + learn
-        while len(self._lowest) < _LOWEST or time.perf_counter() < end:
-            self._look()
+        while len(self._row) < _LASTS or time.perf_counter() < end:
+            self._row.append(self._piece())
+        self._lowest = self._lasting()
 
     def read(self) -> float:
         """The pace now; takes some tens of microseconds."""
@@ -78,16 +81,22 @@ class Pace:
 
     def _look(self) -> float:
         seconds = self._piece()
-        if len(self._lowest) < _LOWEST or seconds < self._lowest[-1]:
-            bisect.insort(self._lowest, seconds)
-            del self._lowest[_LOWEST:]
-        times = seconds / min(self._lowest[-1], self._known)
+        self._row.append(seconds)
+        if len(self._row) == _ROW:
+            self._lowest = min(self._lowest, self._lasting())
+        times = seconds / min(self._lowest, self._known)
         return times / self._within if times <= CALM * self._within else times
+
+    def _lasting(self) -> float:
+        """What a tenth of the row reached; the next row begins."""
+        reached = sorted(self._row)[len(self._row) // _LASTS - 1]
+        self._row.clear()
+        return reached
 
     @property
     def lowest(self) -> float:
-        """The lowest time of the piece (s) that was seen since it began."""
-        return self._lowest[-1]
+        """The lowest time of the piece (s) that lasted since it began."""
+        return self._lowest
 
     def wait(self, limit: float) -> bool:
         """Wait until the machine is calm, `limit` seconds at most; tells whether it is.
@@ -184,8 +193,8 @@ def _read() -> dict[str, list[float]]:
 def _here(threads: int) -> str:
     """What must be the same for times of the piece to be."""
     if threads > 1:
-        return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads, second of 5"
-    return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}"
+        return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads, second of 5, lasting"
+    return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}, lasting"
 
 
 def _multiply() -> Piece:

@@ -1,7 +1,7 @@
 """How far the clock can be trusted, on the machine it runs on. Prints a table; asserts nothing.
 
     python tests/bench/bench_clock.py repeatability --of onnxruntime:1 torch-eager:1 [--pause 600] [--burn]
-    python tests/bench/bench_clock.py additivity --runtime torch-eager
+    python tests/bench/bench_clock.py additivity --runtime torch-eager [--store kept.db --rounds 24]
     python tests/bench/bench_clock.py throughput --runtime torch-eager
     python tests/bench/bench_clock.py processes --store postgresql://user@host/name --processes 4
     python tests/bench/bench_clock.py calibration
@@ -106,7 +106,7 @@ def repeatability(options: argparse.Namespace) -> None:
 def _of(options: argparse.Namespace, target: str) -> Measurements:
     """The thirty networks on "runtime:threads"."""
     runtime, _, threads = target.partition(":")
-    place = {"runtime": runtime, "threads": int(threads or 1)}
+    place = {"runtime": runtime, "threads": int(threads or 1), "store": ""}
     return _in_process(argparse.Namespace(**{**vars(options), **place}))
 
 
@@ -129,7 +129,8 @@ def _compare(first: Measurements, second: Measurements, what: str) -> None:
 
 
 def additivity(options: argparse.Namespace) -> None:
-    """Kernels in context and the overhead fitted on other networks (`hwcost.fitting`) against the whole network."""
+    """Kernels in context and the overhead fitted on other networks (`hwcost.fitting`) against the whole network. A
+    store that is named is kept: the same command with a higher number of rounds adds those of another hour."""
     found = _campaign(options, list(islice(sampled_items(DesignedSpace(), seed=11), options.count))).networks
     whole = np.array([n.timing.latency for n in found])
     times = np.array([m.timing.latency for n in found for m in n.kernels])
@@ -170,6 +171,7 @@ def throughput(options: argparse.Namespace) -> None:
 
 def processes(options: argparse.Namespace) -> None:
     """Several processes on one campaign: every network exactly once."""
+    options.store = options.store or "bench.db"
     workers = [mp.get_context("spawn").Process(target=_join, args=(vars(options),)) for _ in range(options.processes)]
     for worker in workers:
         worker.start()
@@ -217,12 +219,15 @@ def _in_process(options: argparse.Namespace) -> Measurements:
 
 def _campaign(options: argparse.Namespace, items: list[Item] | None = None) -> Measurements:
     with tempfile.TemporaryDirectory() as folder:
-        store = Store.open(Path(folder) / "m.db", create=True)
+        store, ended = Store.open(options.store or Path(folder) / "m.db", create=True), list[Outcome]()
         chosen = list(thirty()) if items is None else items
-        return measure(
+        found = measure(
             chosen, store=store, runtime=options.runtime, threads=options.threads, rounds=options.rounds,
-            spread=options.spread,
+            spread=options.spread, on_end=ended.append,
         )  # fmt: skip
+    for name, why in ended[0].failed.items():
+        print(f"  {name} failed: {why}")
+    return found
 
 
 def _burner() -> Any:
@@ -253,7 +258,7 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=600.0)
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--processes", type=int, default=4)
-    parser.add_argument("--store", default="bench.db")
+    parser.add_argument("--store", default="", help="of additivity: kept; of processes: shared")
     parser.add_argument("--burn", action="store_true")
     options = parser.parse_args()
     benches[options.bench](options)

@@ -27,29 +27,32 @@ def piece(*seconds: float) -> Callable[[], float]:
 
 
 def learnt(*then: float) -> Pace:
-    """A pace that has seen ten pieces of 1 s, and will see these."""
+    """A pace that has learnt from ten pieces of 1 s, and will see these."""
     return Pace(piece(*[1.0] * 10, *then), learn=0.0)
 
 
 # -- the pace -------------------------------------------------------------------------------------
 
 
-def test_the_pace_is_relative_to_the_fastest_pieces_so_far() -> None:
+def test_the_pace_is_relative_to_the_lowest_time_that_lasts() -> None:
     pace = learnt(1.0, 1.2, 2.0)
     assert [pace.read() for _ in range(3)] == [1.0, 1.2, 2.0]
 
 
-def test_one_lucky_reading_does_not_make_every_other_one_slow() -> None:
-    pace = learnt(0.5, 1.0)
-    pace.read()
-    assert pace.read() == 1.0
+@pytest.mark.parametrize(("faster", "pace"), [(49, 1.0), (50, 2.0)])
+def test_lucky_readings_do_not_make_others_slow_however_many_there_are_unless_a_tenth_is(
+    faster: int, pace: float
+) -> None:
+    row = ([0.5] * faster + [1.0] * 500)[:500]
+    paces = learnt(*row * 20)
+    for _ in range(500 * 20):
+        paces.read()
+    assert paces.read() == pace
 
 
-def test_ten_faster_readings_do() -> None:
-    pace = learnt(*[0.5] * 10, 1.0)
-    for _ in range(10):
-        pace.read()
-    assert pace.read() == 2.0
+def test_a_machine_that_was_slowed_at_first_is_known_by_its_first_row_of_others() -> None:
+    paces = learnt(*[0.5] * 500)
+    assert [paces.read() for _ in range(500)] == [0.5] * 499 + [1.0]
 
 
 def test_what_is_as_low_as_processes_differ_is_at_its_pace() -> None:
