@@ -7,10 +7,10 @@ arithmetic that stays in the first cache does: its time has one sharp lowest val
     pace = time of the piece / the lowest time that lasts,                 (1)
 
 about 1 for a machine that is left alone. A run counts as calm if the pace right before and right after it
-is at most 1.05. A time lasts if a tenth of a row of 500 readings reached it, ten seconds of a campaign or half
-a second of nothing else: the lowest that was ever seen, or the tenth lowest, is lower the longer one looks.
-After a week of campaigns it was 3 % below what any minute had reached, and a machine that was 2 % slower than
-in its best minutes counted as slowed in 98 of 100 visits.
+is at most 1.05. A time lasts if a tenth of a row of 500 readings reached it, or a tenth of the half second in
+which a process learns: the lowest that was ever seen, or the tenth lowest, is lower the longer one looks. After
+some hours of campaigns it was 2 to 3 % below what any row had reached, and a machine that was 2 % slower than in
+its best minutes counted as slowed in nearly every visit.
 A process that begins while the machine is slowed would take that for its pace, and others would never
 know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
 
@@ -18,8 +18,8 @@ Where several threads of torch work, the piece is theirs: each writes its part o
 another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as
 long for minutes on end, and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved
 to another cache). Of five such readings in a row the second counts, since the first two find caches that a network has
-emptied. Here the lowest time is less sharp: where pages lie moves that of a process by 4 %. So what is within a
-fifth of the lowest time is at its pace; what takes longer is as slow as it is, since spreads rest on it.
+emptied. Here the lowest time is less sharp: where pages lie moves that of a process by 4 %. So what is within
+that of the lowest time is at its pace; what takes longer is as slow as it is, since spreads rest on it.
 
 Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's
 for 45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of the
@@ -45,7 +45,7 @@ CALM = 1.05  # pace up to which a run counts
 
 _SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear algebra libraries split over threads
 _REPEATS = 8  # products in a piece, about 30 us together
-_PLACES = 1.2  # by which the piece of several threads may differ though nothing slows it
+_PLACES = 1.04  # by which the piece of several threads may differ though nothing slows it
 _PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
 _ROW = 500  # readings
 _LASTS = 10  # one reading in so many

@@ -106,7 +106,7 @@ def repeatability(options: argparse.Namespace) -> None:
 def _of(options: argparse.Namespace, target: str) -> Measurements:
     """The thirty networks on "runtime:threads"."""
     runtime, _, threads = target.partition(":")
-    place = {"runtime": runtime, "threads": int(threads or 1), "store": ""}
+    place = {"runtime": runtime, "threads": int(threads or 1)}
     return _in_process(argparse.Namespace(**{**vars(options), **place}))
 
 
@@ -131,7 +131,8 @@ def _compare(first: Measurements, second: Measurements, what: str) -> None:
 def additivity(options: argparse.Namespace) -> None:
     """Kernels in context and the overhead fitted on other networks (`hwcost.fitting`) against the whole network. A
     store that is named is kept: the same command with a higher number of rounds adds those of another hour."""
-    found = _campaign(options, list(islice(sampled_items(DesignedSpace(), seed=11), options.count))).networks
+    items = list(islice(sampled_items(DesignedSpace(), seed=11), options.count))
+    found = _campaign(options, items, options.store).networks
     whole = np.array([n.timing.latency for n in found])
     times = np.array([m.timing.latency for n in found for m in n.kernels])
     network = np.repeat(np.arange(len(found)), [len(n.kernels) for n in found])
@@ -171,7 +172,6 @@ def throughput(options: argparse.Namespace) -> None:
 
 def processes(options: argparse.Namespace) -> None:
     """Several processes on one campaign: every network exactly once."""
-    options.store = options.store or "bench.db"
     workers = [mp.get_context("spawn").Process(target=_join, args=(vars(options),)) for _ in range(options.processes)]
     for worker in workers:
         worker.start()
@@ -217,9 +217,9 @@ def _in_process(options: argparse.Namespace) -> Measurements:
     return found
 
 
-def _campaign(options: argparse.Namespace, items: list[Item] | None = None) -> Measurements:
+def _campaign(options: argparse.Namespace, items: list[Item] | None = None, kept: str = "") -> Measurements:
     with tempfile.TemporaryDirectory() as folder:
-        store, ended = Store.open(options.store or Path(folder) / "m.db", create=True), list[Outcome]()
+        store, ended = Store.open(kept or Path(folder) / "m.db", create=True), list[Outcome]()
         chosen = list(thirty()) if items is None else items
         found = measure(
             chosen, store=store, runtime=options.runtime, threads=options.threads, rounds=options.rounds,
@@ -261,6 +261,8 @@ def main() -> None:
     parser.add_argument("--store", default="", help="of additivity: kept; of processes: shared")
     parser.add_argument("--burn", action="store_true")
     options = parser.parse_args()
+    if options.bench == "processes" and not options.store:
+        parser.error("processes share a store: name it with --store")
     benches[options.bench](options)
 
 
