@@ -362,7 +362,7 @@ class Campaign:
 
 def _expected(visited: _Visited) -> float:
     """Seconds of a visit on a calm machine."""
-    return max(6 * visited.expected, 0.1)
+    return max(6 * visited.expected, 0.12)
 
 
 def _once(items: Iterable[Item]) -> Iterator[Item]:

@@ -36,8 +36,8 @@ from hwcost.measure.pace import CALM, Pace
 from hwcost.measure.statistics import summarise
 from hwcost.runtimes.base import SWITCH, Session
 
-_VISIT = 0.05  # s of whole runs that a visit aims at
-_RUNS = (2, 24)  # whole runs a visit, least and most
+_VISIT = 0.06  # s of whole runs that a visit aims at
+_RUNS = (2, 32)  # whole runs a visit, least and most
 _PROFILES = (1, 12)
 _WARM = 0.012  # s of runs after which caches hold what they can: a few ticks of the system, too, after which it has
 # spread several threads over CPUs

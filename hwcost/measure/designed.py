@@ -1,7 +1,8 @@
 """The space `designed`: random networks made to cover the shapes that kernels come in.
 
-Six networks of ten are of realistic structure (`designed_stages`), a few work on signals or are a classifier alone, the
-others are chains of pieces (`designed_chain`). A network follows from its seed and the version of these rules alone.
+Six networks of ten are of realistic structure (`designed_stages`), a few work on signals, are a classifier alone or the
+last stages of a network, the others are chains of pieces (`designed_chain`). A network follows from its seed and the
+version of these rules alone.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from hwcost.measure import MeasurementError
 from hwcost.measure.designed_chain import chain, expected, head
 from hwcost.measure.designed_draws import log_uniform
 from hwcost.measure.designed_modules import Shape
-from hwcost.measure.designed_stages import signals, stages, transformer
+from hwcost.measure.designed_stages import last_stages, signals, stages, transformer
 
-VERSION = 9
-_SIGNALS, _HEADS = 0.04, 0.03  # of all networks
+VERSION = 10
+_SIGNALS, _HEADS, _LAST_STAGES = 0.04, 0.03, 0.08  # of all networks
 _LONG_TIMES = (1e-3, 1.2e-1)  # s, expected, of networks of realistic structure
 _LATER = 0.5  # of those, that begin somewhere in the middle: else nothing late in a network were ever reached
 
@@ -65,6 +66,8 @@ def draw(rng: Rng) -> tuple[nn.Module, Shape]:
         return _cut(rng, *signals(rng), limit=log_uniform(rng, *_LONG_TIMES))
     if rng.random() < _HEADS:
         return head(rng)
+    if rng.random() < _LAST_STAGES:
+        return _cut(rng, *last_stages(rng), limit=log_uniform(rng, *_LONG_TIMES))
     form = rng.random()
     if form < 0.4:
         return _cut(rng, *stages(rng), limit=log_uniform(rng, *_LONG_TIMES))

@@ -65,8 +65,33 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
     """Layers of a staged convolutional network, in order, and the shape of its input."""
     batch = 1 if rng.random() < 0.8 else int(pick(rng, 2, 4, 8))
     size = int(pick(rng, 64, 96, 128, 160, 192, 224, 224, 224, 256, 288))
+    style = _style(rng)
+    c = 8 * int(pick(rng, 1, 2, 3, 4, 4, 5, 6, 8, 8, 8, 12, 16))
+    layers = _stem(style, c)
+    for _ in range(4):
+        kind = _BLOCKS[int(rng.choice(len(_BLOCKS), p=_WEIGHTS))]
+        out, stride = 8 * max(1, round(c * float(pick(rng, 1, 1.25, 1.5, 2, 2)) / 8)), int(pick(rng, 1, 2, 2, 2))
+        layers += _stage(style, kind, c, out, stride)
+        c = out
+    return [*layers, *_head(style, c)], (batch, 3, size, size)
+
+
+def last_stages(rng: Rng) -> tuple[list[Layer], Shape]:
+    """Layers as networks end in: many channels on a small map, where weights rule; and the shape of that map."""
+    style, size = _style(rng), int(pick(rng, 4, 6, 7, 7, 8, 10, 12, 14, 14, 16, 20, 28))
+    first = c = 32 * round(log_uniform(rng, 8, 32))
+    layers: list[Layer] = []
+    for _ in range(2):
+        kind = pick(rng, _plain, _basic, _bottleneck, _multi, _BLOCKS[int(rng.choice(len(_BLOCKS), p=_WEIGHTS))])
+        out = c if rng.random() < 0.6 else 32 * round(log_uniform(rng, 8, 32))
+        layers += _stage(style, kind, c, out, int(pick(rng, 1, 1, 2)))
+        c = out
+    return [*layers, *_head(style, c)], (1 if rng.random() < 0.8 else int(pick(rng, 2, 4)), first, size, size)
+
+
+def _style(rng: Rng) -> Style:
     into, act = bool(rng.random() < 0.5), pick(rng, *_ACTIVATIONS)
-    style = Style(
+    return Style(
         rng,
         act if not into or act is nn.GELU else partial(act, inplace=True),
         int(pick(rng, 3, 3, 5, 7)),
@@ -74,15 +99,12 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
         bool(rng.random() < 0.4),
         into,
     )
-    c = 8 * int(pick(rng, 1, 2, 3, 4, 4, 5, 6, 8, 8, 8, 12, 16))
-    layers = _stem(style, c)
-    for _ in range(4):
-        kind = _BLOCKS[int(rng.choice(len(_BLOCKS), p=_WEIGHTS))]
-        out, stride = 8 * max(1, round(c * float(pick(rng, 1, 1.25, 1.5, 2, 2)) / 8)), int(pick(rng, 1, 2, 2, 2))
-        for number in range(int(pick(rng, 1, 2, 3, 5))):
-            layers.append(kind(style, c, out, stride if number == 0 else 1))
-            c = out
-    return [*layers, *_head(style, c)], (batch, 3, size, size)
+
+
+def _stage(style: Style, kind: Callable[..., Layer], c: int, out: int, stride: int) -> list[Layer]:
+    """Blocks of one kind, the first of which changes the shape."""
+    count = int(pick(style.rng, 1, 2, 3, 5))
+    return [kind(style, c if number == 0 else out, out, stride if number == 0 else 1) for number in range(count)]
 
 
 def signals(rng: Rng) -> tuple[list[Layer], Shape]:

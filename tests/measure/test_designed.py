@@ -116,3 +116,9 @@ def test_networks_begin_at_every_depth(graphs: list[Graph]) -> None:
     maps = [shape for g in graphs if len(shape := g.inputs[0].shape) == 4]
     assert any(c == 3 for _, c, _, _ in maps)
     assert any(c >= 64 and h <= 28 for _, c, h, _ in maps)
+
+
+def test_convolutions_of_large_weights_are_covered(graphs: list[Graph]) -> None:
+    """As networks end in them: 512 to 512 channels of 3 x 3 are 9.4 MB."""
+    convs = [[op.spec for op in g.ops if op.spec.kind == "conv2d"] for g in graphs]
+    assert sum(any(w.bytes > 8e6 for c in found if (w := c.input("weight"))) for found in convs) >= 8
