@@ -131,7 +131,7 @@ def measure(
         threads: number of threads; they are bound to cores where the system allows it.
         store: open for writing.
         rounds: undisturbed rounds of each network, at least.
-        spread: go on, up to twice the rounds, until the spread is at most this, 0.0125 or more.
+        spread: go on, up to twice the rounds, until the spread is at most this, 0.015 or more.
         budget: wall time (s) after which no new round begins.
         insist: what is left of the budget goes to networks whose spread is above the one asked for.
         skip_known: pass over networks of a space whose kernels are all known in their contexts.

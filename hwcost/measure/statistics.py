@@ -19,10 +19,11 @@ one draw fewer than there are rounds because with few of them n draws vary too l
 The smallest h such that x_(k) (1 ± h) holds 90 % of that distribution is what the rounds of one
 campaign say. What they cannot say is how the machine drifts between campaigns, so the spread is
 
-    sqrt(h^2 + d^2 + b^2),    d = 1.25 %,    b = 1 - 1 / p,                (3)
+    sqrt(h^2 + d^2 + b^2),    d = 1.5 %,     b = 1 - 1 / p,                (3)
 
-d from ten pairs of campaigns over the 30 networks of tests/bench/bench_clock.py, whose latencies moved
-together: this d covers nine of ten disagreements of all pairs (1 % covers 84 %). p is the pace
+d from pairs of campaigns over the 30 networks of tests/bench/bench_clock.py, whose latencies move together. Of
+ten pairs 1.25 % covered nine of ten disagreements, of six later ones 89 % of all, but of the worst pair 21 of 30;
+1.5 % covers 93 %, and of each pair 25 or more. p is the pace
 (`hwcost.measure.pace`) of the round that x_(k) is from: 1 where a run of it was calm. Runs during which the
 CPU was p times slower than it can be took between 1 and p times as long as they need, so the latency lies
 between x_(k) / p and x_(k); on a machine that is never calm rounds agree, and are all too long.
@@ -42,7 +43,7 @@ from hwcost.measure import Timing
 Array = NDArray[np.float64]
 
 COVERAGE = 0.9
-DRIFT = 0.0125  # d of eq. (3)
+DRIFT = 0.015  # d of eq. (3)
 LOW = 0.1  # the low quantile, eq. (1)
 
 

@@ -188,7 +188,7 @@ def test_progress_reaches_its_end(store: Store) -> None:
         ({"rounds": 1}, "rounds must be at least 2"),
         ({"budget": 0.0}, "must be above 0"),
         ({"spread": -1.0}, "must be above 0"),
-        ({"spread": 0.009}, "spread must be at least 0.0125"),
+        ({"spread": 0.009}, "spread must be at least 0.015"),
         ({"runtime": "abacus"}, "runtime must be one of torch-eager"),
     ],
 )
@@ -252,7 +252,7 @@ def test_a_network_is_done_after_enough_undisturbed_rounds() -> None:
 
 
 def test_a_spread_asked_for_is_waited_for_but_not_for_ever() -> None:
-    plan = Plan(rounds=3, spread=0.0125)
+    plan = Plan(rounds=3, spread=0.015)
     wild = [visit(s) for s in (1.0, 1.5, 2.0, 2.5, 3.0)]
     assert plan.is_met([visit(1.0)] * 3)
     assert not plan.is_met(wild)
@@ -262,12 +262,12 @@ def test_a_spread_asked_for_is_waited_for_but_not_for_ever() -> None:
 def test_a_budget_is_spent_until_a_spread_is_met(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the rounds are what each gets at first; here none ever repeats as well as was asked for."""
     monkeypatch.setattr(Plan, "is_reached", lambda plan, rounds: False)
-    start, found = time.monotonic(), measure(list(networks.items(2)), store=store, rounds=2, spread=0.0125, budget=8.0)
+    start, found = time.monotonic(), measure(list(networks.items(2)), store=store, rounds=2, spread=0.015, budget=8.0)
     assert time.monotonic() - start < 60  # it ends at all
     assert len({n.name for n in found.networks}) == 2
     assert [len(rounds) > 4 for rounds in store.rounds(1).values()] == [True, True]
     other = Store.open(tmp_path / "other.db", create=True)
-    measure(list(networks.items(2)), store=other, rounds=2, spread=0.0125, budget=60.0, insist=False)
+    measure(list(networks.items(2)), store=other, rounds=2, spread=0.015, budget=60.0, insist=False)
     assert [len(rounds) for rounds in other.rounds(1).values()] == [4, 4]
 
 
