@@ -21,7 +21,7 @@ space = DesignedSpace()
 
 @pytest.fixture(scope="module")
 def graphs() -> list[Graph]:
-    return [trace(*item.build()) for item in islice(sampled_items(space, seed=1), 130)]
+    return [trace(*item.build()) for item in islice(sampled_items(space, seed=3), 170)]
 
 
 def test_a_network_follows_from_its_parameters() -> None:

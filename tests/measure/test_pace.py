@@ -245,10 +245,10 @@ def test_slowed_runs_are_made_up_for_but_not_for_ever() -> None:
     assert taken.disturbed
     short = Idle()
     take_round(short, expected=1e-3, threads=1, pace=learnt(1.0, 1.5))
-    assert (short.runs, short.profiles) == (6 + 3 * 24, 3 * 12)
+    assert (short.runs, short.profiles) == (6 + 3 * 32, 3 * 12)
     in_vain = Idle()  # what a wait did not mend, more runs will not
     take_round(in_vain, expected=1e-3, threads=1, pace=learnt(1.5))
-    assert (in_vain.runs, in_vain.profiles) == (6 + 24, 12)
+    assert (in_vain.runs, in_vain.profiles) == (6 + 32, 12)
 
 
 class Told(NoPace):
