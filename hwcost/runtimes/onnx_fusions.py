@@ -17,6 +17,7 @@ from hwcost.runtimes.onnx_patterns import (
     gate_to_silu,
     parts_to_gelu,
     parts_to_norm,
+    product_before_gelu,
     scale_in_matmul,
 )
 from hwcost.runtimes.onnx_sketch import Sketch, Step, Value, sole_maker
@@ -274,5 +275,5 @@ _FIRST: tuple[_Pass, ...] = (
 )  # fmt: skip
 _SECOND: tuple[_Pass, ...] = (
     push_transposes, activate_gemm, activate_conv, gathers_to_split, slices_to_split, turn_in_matmul,
-    bias_into_gelu, parts_to_norm, add_into_norm, parts_to_gelu, gate_to_silu, scale_in_matmul,
+    product_before_gelu, bias_into_gelu, parts_to_norm, add_into_norm, parts_to_gelu, gate_to_silu, scale_in_matmul,
 )  # fmt: skip

@@ -39,6 +39,25 @@ def _scaled(step: Step) -> int:
     return 1 if step.reads[0].constant else 0
 
 
+def product_before_gelu(sketch: Sketch) -> bool:
+    """A Gelu of a product stays in the parts that it was exported as, as ONNX Runtime 1.32 was seen to leave it."""
+    changed = False
+    for step in sketch:
+        maker = step.reads[0].maker if step.kind == "Gelu" else None
+        if maker is None or maker.kind != "Mul":
+            continue
+        x, number = maker.out, Value((), step.out.dtype, constant=True)
+        shape, module = step.out.shape, step.module
+        erf = sketch.add("Erf", [sketch.add("Div", [x, number], shape, module)], shape, module)
+        product = sketch.add("Mul", [x, sketch.add("Add", [erf, number], shape, module)], shape, module)
+        sketch.replace(step.out, sketch.add("Mul", [product, number], shape, module))
+        sketch.drop(step)
+        changed = True
+    if changed:
+        sketch.sort()
+    return changed
+
+
 def bias_into_gelu(sketch: Sketch) -> bool:
     """The bias before a Gelu is added by it."""
     changed = False
