@@ -44,9 +44,10 @@ def key(content: bytes) -> str:
 
 
 def sources() -> list[Path]:
-    """The code that turns data into a fit. A cost model's kernels are priced by the rules, so these belong to it."""
+    """The code that turns data into a fit. A cost model's kernels are priced by the rules, so these belong to it, and
+    so does what reads measurements and says how certain they are."""
     here = Path(__file__).parent
-    return sorted([*here.glob("*.py"), *(here / "rules").glob("*.py"), here / "measure" / "tables.py"])
+    return sorted([*here.glob("*.py"), *(here / "rules").glob("*.py"), *(here / "measure").glob("*.py")])
 
 
 def recall(content: bytes) -> Known | None:

@@ -99,6 +99,21 @@ def test_imports_point_down(name: str) -> None:
         assert down, f"{place}: {mine} may not import {other}, which stands no lower"
 
 
+def test_a_cached_fit_is_of_all_code_that_makes_it() -> None:
+    """Where any of it changes, another fit may come out. Rooms that make kernels are no part: a fit gets them made."""
+    from hwcost import fitcache
+
+    reached, ahead = set[str](), ["hwcost.fitting", "hwcost.modelfile"]
+    while ahead:
+        if (name := ahead.pop()) not in reached and room_part(name) not in ("runtimes", "tracing", "__init__"):
+            reached.add(name)
+            ahead += [other for _, other in imports(SOURCES[name], name) if other in SOURCES]
+    assert {"hwcost.measure.statistics", "hwcost.measure.flat", "hwcost.rules"} <= reached
+    package = Path(fitcache.__file__).parent
+    keyed = {path.relative_to(package) for path in fitcache.sources()}
+    assert {SOURCES[name].relative_to(ROOT / "hwcost") for name in reached} <= keyed
+
+
 def test_the_face_names_where_each_name_lives() -> None:
     import hwcost
 

@@ -255,7 +255,7 @@ def test_a_cached_fit_is_of_this_code() -> None:
     from hwcost import fitcache
 
     names = {path.relative_to(Path(fitcache.__file__).parent).as_posix() for path in fitcache.sources()}
-    assert names >= {"residual.py", "features.py", "device.py", "cost.py", "rules/matmul.py", "measure/tables.py"}
+    assert names >= {"residual.py", "features.py", "device.py", "cost.py", "rules/matmul.py", "measure/statistics.py"}
 
 
 def test_a_damaged_cache_is_not_used(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
