@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,11 @@ class Accuracy:
     def mape(self) -> float:
         """Mean absolute relative error."""
         return float(np.mean(np.abs(self._errors()))) if self.networks else float("nan")
+
+    @property
+    def shift(self) -> float:
+        """Median of measured over predicted, less 1: what all networks have in common, such as a busy hour."""
+        return float(np.median([n.measured / n.predicted for n in self.networks])) - 1.0 if self.networks else math.nan
 
     @property
     def spearman(self) -> float:

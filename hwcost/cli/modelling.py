@@ -151,6 +151,7 @@ def _figures(accuracy: Accuracy) -> dict[str, Any]:
         "within_5_or_clock": accuracy.within_clock(0.05), "within_10_or_clock": accuracy.within_clock(0.10),
         "clock_above_5": accuracy.wider_clock(0.05), "clock": accuracy.clock,
         "coverage_of_interval": accuracy.coverage_of_interval, "width": accuracy.width,
+        "shift": accuracy.shift,
     }  # fmt: skip
 
 

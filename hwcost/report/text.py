@@ -15,10 +15,13 @@ from hwcost.accuracy import Accuracy, Comparison
 from hwcost.ceiling import ComputeCeiling, MemoryCeiling
 from hwcost.device import Device
 from hwcost.estimate import Estimate
+from hwcost.measure.statistics import DRIFT
 from hwcost.report.columns import column, percent
 
 if TYPE_CHECKING:
     from hwcost.advise import Advice
+
+_SEVERAL = 10  # networks whose median tells what all have in common
 
 
 def device_table(devices: Iterable[Device]) -> Table:
@@ -96,7 +99,7 @@ def baseline_table(found: Mapping[str, Accuracy]) -> Table:
 
 
 def accuracy_lines(accuracy: Accuracy, what: str) -> str:
-    """The figures of a comparison in two sentences."""
+    """The figures of a comparison in two sentences, and a third where all networks are off one way."""
     repeats = f"repeats to ±{percent(accuracy.clock)} (median network)"
     clock = repeats if math.isfinite(accuracy.clock) else "does not say how well it repeats"
     spearman = "" if accuracy.spearman != accuracy.spearman else f"Spearman {accuracy.spearman:.3f}, "
@@ -104,7 +107,20 @@ def accuracy_lines(accuracy: Accuracy, what: str) -> str:
         f"{len(accuracy.networks)} {what}: mean error {percent(accuracy.mape)}, "
         f"within 5 % {percent(accuracy.within(0.05), 0)}, within 10 % {percent(accuracy.within(0.10), 0)}, "
         f"{spearman}inside the interval {percent(accuracy.coverage_of_interval, 0)}.\n"
-        f"The clock itself {clock}."
+        f"The clock itself {clock}.{_shifted(accuracy)}"
+    )
+
+
+def _shifted(accuracy: Accuracy) -> str:
+    """What errs in common says more of the hour or of the machine than of any network."""
+    if len(accuracy.networks) < _SEVERAL or abs(accuracy.shift) <= DRIFT:
+        return ""
+    more = accuracy.shift > 0
+    why = "others used a shared cache or the machine" if more else "the fit's own hours were busier"
+    return (
+        f"\nThey took {percent(abs(accuracy.shift))} {'more' if more else 'less'} than predicted (median), "
+        f"where campaigns drift by {percent(DRIFT)}: {why}, or it is another machine. "
+        "Intervals do not hold that; measure again at another hour."
     )
 
 

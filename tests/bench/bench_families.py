@@ -82,6 +82,7 @@ def report(label: str, rows: list[Comparison]) -> None:
     for bound in (0.05, 0.1):
         print(f"  within {bound:.0%}: {a.within(bound):.1%}; or the clock's spread: {a.within_clock(bound):.1%}")
     print(f"  inside the interval {a.coverage_of_interval:.0%}, its median width {width:.0%}")
+    print(f"  measured {a.shift:+.1%} off predicted (median)")
     print(f"  median spread of the clock {np.median([r.spread for r in rows]):.1%}")
     told = Accuracy(tuple(r for r in rows if r.spread <= _TOLD))
     if 0 < len(told.networks) < len(rows):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
+import pytest
 from rich.console import Console
 
+from hwcost.accuracy import Accuracy, Comparison
 from hwcost.report.text import accuracy_lines, block_table, ceiling_table, comparison_table, describe_path, device_table
 
 
@@ -49,6 +52,19 @@ def test_accuracy_has_the_clock_beside_it(result):
     text = accuracy_lines(result.held_out, "networks held out of the fit")
     assert text.startswith("60 networks held out of the fit: mean error 4.")
     assert "The clock itself repeats to ±2." in text
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [(1.08, "They took 8.0 % more than predicted"), (0.9, "They took 10.0 % less than predicted"), (1.01, "")],
+)
+def test_a_busy_hour_is_told_from_errors_of_single_networks(factor: float, said: str) -> None:
+    rows = [
+        Comparison(target="t", predicted=t, low=0.95 * t, high=1.05 * t, measured=factor * t, spread=0.02)
+        for t in np.linspace(1e-3, 3e-3, 10).tolist()
+    ]
+    text = accuracy_lines(Accuracy(tuple(rows)), "networks")
+    assert (said in text) if said else ("They took" not in text)
 
 
 def test_two_networks_have_no_rank_correlation(result):
