@@ -133,10 +133,14 @@ def fit(
     settings: Settings,
     prior: Residual | None = None,
     errors: Errors | None = None,
+    rows: Rows | None = None,
 ) -> Fitted:
-    """Cross-validate, unless the errors are known already, then fit on everything."""
+    """Cross-validate, unless the errors are known already, then fit on everything.
+
+    `rows` are those of `flat`, where they were made already.
+    """
     with quiet_interpreter():  # which would look again and again through all the kernels
-        rows = _rows(flat, target)
+        rows = rows or rows_of(flat, target)
         errors = errors or _cross_validate(flat, rows, settings, prior)
         residual, overhead = _fit_on(rows, np.ones(len(rows.total), dtype=bool), settings, prior)
     return Fitted(residual, overhead, errors)
@@ -173,7 +177,7 @@ def _cross_validate(flat: Flat, rows: Rows, settings: Settings, prior: Residual 
     return Errors({kind: borne * s for kind, s in sigma.items()}, common, shared, z, account, 1.0 / borne)
 
 
-def _rows(flat: Flat, target: Target) -> Rows:
+def rows_of(flat: Flat, target: Target) -> Rows:
     """Kernels that are alike in contexts that are alike become one, in the order in which they are met."""
     moved = np.array([traffic_of(kernel) for kernel in flat.kernels], dtype=float)
     traffic = np.bincount(flat.network, moved[flat.kernel], len(flat))

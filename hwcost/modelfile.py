@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from hwcost.about import HEAD, PRIOR, About, counts_of, identity_of, provenance_
 from hwcost.ceiling import DeviceError
 from hwcost.device import Device
 from hwcost.features import Target
-from hwcost.fitting import Errors, account_of, fit
+from hwcost.fitting import Errors, Rows, account_of, fit, rows_of
 from hwcost.measure import MeasurementError, Measurements
 from hwcost.measure.clock import quiet_interpreter
 from hwcost.measure.flat import Flat
@@ -125,30 +126,38 @@ def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostMod
         device = Device.from_toml(held["device.toml"].decode(), f"{path}: device.toml")
         if not head["fitted"]:
             return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
-        prior = from_bytes(held[PRIOR], path) if PRIOR in held else None
         target = Target(device, head["threads"], head["dtype"], head["runtime"])
         settings = Settings(**head["settings"])
         stored = {name: held[f"{name}.parquet"] for name in SCHEMAS}
-        later = partial(_measurements, stored)
+        before = partial(from_bytes, held[PRIOR], path) if PRIOR in held else lambda: None
         make = partial(
-            CostModel, target, head["runtime"], settings=settings, prior=prior, date=str(head.get("date", ""))
-        )
+            CostModel, target, head["runtime"], measurements=partial(_measurements, stored), settings=settings,
+            date=str(head.get("date", "")),
+        )  # fmt: skip
         known = fitcache.recall(content)
         if known is not None:  # then the measurements could be read, and are not needed now
-            return make(fitted=known.fitted, measurements=later, about=known.about)
-        with quiet_interpreter():  # looking again and again through a million new objects takes a fifth of it all
-            flat = flat_from_tables(_tables(stored))
+            return make(prior=before(), fitted=known.fitted, about=known.about)
+        # looking again and again through a million new objects takes a fifth of it all; a prior's trees leave a core
+        with quiet_interpreter(), ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(_read, stored, target)
+            prior = before()
+            flat, rows = reading.result()
             errors = _errors_from_json(held[_ERRORS], flat) if _ERRORS in held else None
-            fitted = fit(flat, target, settings, prior.fitted.residual if prior else None, errors)
+            fitted = fit(flat, target, settings, prior.fitted.residual if prior else None, errors, rows)
             stands_on = prior.provenance if prior else ""
             told = provenance_of(flat.environment, flat.families, str(head.get("date", "")), stands_on)
             found = About(told, identity_of(held), counts_of(flat))
         fitcache.remember(content, fitcache.Known(fitted, found))
-        return make(fitted=fitted, measurements=later, about=found)
+        return make(prior=prior, fitted=fitted, about=found)
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
     except (DeviceError, MeasurementError) as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def _read(stored: dict[str, bytes], target: Target) -> tuple[Flat, Rows]:
+    flat = flat_from_tables(_tables(stored))
+    return flat, rows_of(flat, target)
 
 
 def _measurements(stored: dict[str, bytes]) -> Measurements:
