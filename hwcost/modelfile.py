@@ -137,7 +137,8 @@ def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostMod
         known = fitcache.recall(content)
         if known is not None:  # then the measurements could be read, and are not needed now
             return make(prior=before(), fitted=known.fitted, about=known.about)
-        # looking again and again through a million new objects takes a fifth of it all; a prior's trees leave a core
+        # looking again and again through a million new objects takes a fifth of it all; and while the trees of a
+        # prior grow, outside the interpreter, this model's own kernels are read inside it
         with quiet_interpreter(), ThreadPoolExecutor(1) as beside:
             reading = beside.submit(_read, stored, target)
             prior = before()

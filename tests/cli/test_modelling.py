@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_evaluate_measures_targets_now(run, made, nets):
         assert n["measured_s"] > 0
     for key in ("within_5", "within_10", "mape", "coverage_of_interval"):
         assert document[key] >= 0
+    assert math.isfinite(document["shift"])
     assert document["spearman"] is None  # two networks have no rank correlation
 
 
