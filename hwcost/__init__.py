@@ -14,49 +14,49 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from hwcost.version import __version__
 
 if not (Path(__file__).parent / "search" / "__init__.py").is_file():  # a checkout whose links were lost
     __path__.append(str(Path(__file__).parents[1]))
 
 _PLACES = {
     "Cost": "cost",
-    "CostModel": "model",
-    "Device": "device",
-    "DeviceError": "ceiling",
-    "Estimate": "model",
+    "CostModel": "model.cost_model",
+    "Device": "device.device",
+    "DeviceError": "device.ceilings",
+    "Estimate": "model.estimate",
     "Graph": "graph",
     "Kernel": "kernel",
-    "LatencyTable": "table",
-    "Measurement": "measure",
-    "TraceError": "tracing",
-    "UnknownOp": "tracing",
-    "Work": "rules",
-    "calibrate": "calibration",
-    "free": "rules",
-    "rule": "rules",
-    "trace": "tracing",
+    "LatencyTable": "table.table",
+    "Measurement": "measure.types",
+    "TraceError": "tracing.trace",
+    "UnknownOp": "tracing.trace",
+    "Work": "rules.registry",
+    "calibrate": "calibration.run",
+    "free": "rules.registry",
+    "rule": "rules.registry",
+    "trace": "tracing.trace",
 }
 
 __all__ = ["__version__", *_PLACES]
 
 if TYPE_CHECKING:
-    from hwcost.calibration import calibrate as calibrate
-    from hwcost.ceiling import DeviceError as DeviceError
+    from hwcost.calibration.run import calibrate as calibrate
     from hwcost.cost import Cost as Cost
-    from hwcost.device import Device as Device
+    from hwcost.device.ceilings import DeviceError as DeviceError
+    from hwcost.device.device import Device as Device
     from hwcost.graph import Graph as Graph
     from hwcost.kernel import Kernel as Kernel
-    from hwcost.measure import Measurement as Measurement
-    from hwcost.model import CostModel as CostModel
-    from hwcost.model import Estimate as Estimate
-    from hwcost.rules import Work as Work
-    from hwcost.rules import free as free
-    from hwcost.rules import rule as rule
-    from hwcost.table import LatencyTable as LatencyTable
-    from hwcost.tracing import TraceError as TraceError
-    from hwcost.tracing import UnknownOp as UnknownOp
-    from hwcost.tracing import trace as trace
+    from hwcost.measure.types import Measurement as Measurement
+    from hwcost.model.cost_model import CostModel as CostModel
+    from hwcost.model.estimate import Estimate as Estimate
+    from hwcost.rules.registry import Work as Work
+    from hwcost.rules.registry import free as free
+    from hwcost.rules.registry import rule as rule
+    from hwcost.table.table import LatencyTable as LatencyTable
+    from hwcost.tracing.trace import TraceError as TraceError
+    from hwcost.tracing.trace import UnknownOp as UnknownOp
+    from hwcost.tracing.trace import trace as trace
 
 
 def __getattr__(name: str) -> Any:

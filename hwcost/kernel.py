@@ -16,7 +16,7 @@ from typing import Any
 
 from hwcost.cost import Cost, total
 from hwcost.graph import OpSpec, Param, TensorSpec
-from hwcost.rules import cost_of
+from hwcost.rules.registry import cost_of
 
 _WHOLE = frozenset({int})
 

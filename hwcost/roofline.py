@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hwcost.device import Device
+from hwcost.device.device import Device
 
 Array = NDArray[np.float64]
 

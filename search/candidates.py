@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from hwcost.search.detached_trial import Choose, built, draw, fixed_or_random, random_choice
 from hwcost.search.objective import Judgement, LatencyObjective, ObjectiveError
-from hwcost.search.probe import Choose, built, draw, fixed_or_random, random_choice
 
 _DESCENT = 25  # generations of a descent towards the budget where random architectures miss it
 _PARENTS = 10

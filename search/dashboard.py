@@ -15,8 +15,8 @@ import optuna
 
 from hwcost import units
 from hwcost.search import plots
-from hwcost.search.density import character_of
-from hwcost.search.memory import ATTRIBUTE, attribute_of, is_training
+from hwcost.search.once import ATTRIBUTE, attribute_of, is_training
+from hwcost.search.utilisation import character_of
 
 PREFIX = "hwcost"
 
@@ -114,7 +114,7 @@ def _latency(facts: Mapping[str, Any]) -> str:
 
 
 def _amount(key: str, most: float) -> str:
-    from hwcost.search.limits import dimension_of
+    from hwcost.search.budgets import dimension_of
 
     dimension = dimension_of(key.partition("@")[0])
     return units.format(most, dimension) if dimension else f"{most:g}"

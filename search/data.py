@@ -14,7 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hwcost.search.spaces import Space, get_object
+from hwcost.spaces.base import Space
+from hwcost.spaces.registry import get_object
 
 BENCH = "nas-bench-201"
 DATASETS = ("cifar10", "cifar100", "imagenet")
@@ -40,7 +41,7 @@ class Tabulated:
 
     def __call__(self, params: Mapping[str, Any], trial: Any) -> float:
         """The mean validation accuracy of the cell's trainings."""
-        from hwcost.search.spaces.nas_bench_201 import NasBench201
+        from hwcost.spaces.nas_bench_201 import NasBench201
 
         return accuracies(self.dataset)[NasBench201.digits(params)]
 
@@ -70,7 +71,7 @@ def get_data(name: str, space: Space, *, seed: int = 0, threads: int = 1) -> Dat
 def _bench(dataset: str, space: Space) -> Data:
     if space.name != BENCH:
         raise DataError(f"data {BENCH}/{dataset} is of space {BENCH}, but the space is {space.name}")
-    from hwcost.search.spaces.nas_bench_201 import NasBench201
+    from hwcost.spaces.nas_bench_201 import NasBench201
 
     table = accuracies(dataset)
     return Data(Tabulated(dataset), tuple((NasBench201.from_digits(d), a) for d, a in table.items()))

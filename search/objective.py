@@ -29,10 +29,10 @@ import optuna
 
 from hwcost.search import penalties
 from hwcost.search.artifacts import keep
-from hwcost.search.density import ceilings_of, energy_of, facts_of, parts_of
-from hwcost.search.limits import GENERIC, QUANTITIES, Budget, BudgetError, Limit, blocks_at, parse_budget, value_of
-from hwcost.search.memory import ATTRIBUTE, Memory, key_of
-from hwcost.search.probe import built, random_choice
+from hwcost.search.budgets import GENERIC, QUANTITIES, Budget, BudgetError, Limit, blocks_at, parse_budget, value_of
+from hwcost.search.detached_trial import built, random_choice
+from hwcost.search.once import ATTRIBUTE, Memory, key_of
+from hwcost.search.utilisation import ceilings_of, energy_of, facts_of, parts_of
 
 Form = Literal["constraint", "pareto", "mnas-soft", "mnas-hard", "tunas-absolute", "one-sided", "linear"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -369,7 +369,7 @@ class _Traced:
 
     def __call__(self) -> Any:
         if self._graph is None:
-            from hwcost.tracing import trace
+            from hwcost.tracing.trace import trace
 
             if not callable(getattr(self._architecture, "forward", None)):
                 raise BudgetError(

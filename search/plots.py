@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 
 from hwcost.search import scoring
 from hwcost.search.artifacts import breakdown_of
-from hwcost.search.memory import ATTRIBUTE, attribute_of
+from hwcost.search.once import ATTRIBUTE, attribute_of
 
 GREY, BLUE, RED = "#cccccc", "#3182bd", "#de2d26"  # Optuna's colours: infeasible, feasible, best
 _MOST_REJECTED = 2000  # drawn; a search may reject hundreds of thousands

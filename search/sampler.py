@@ -27,9 +27,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hwcost.search.candidates import Candidate, Pool
-from hwcost.search.memory import attribute_of, is_training
+from hwcost.search.detached_trial import Probe, built, draw, fixed_or_random, random_choice
 from hwcost.search.objective import LatencyObjective
-from hwcost.search.probe import Probe, built, draw, fixed_or_random, random_choice
+from hwcost.search.once import attribute_of, is_training
 from hwcost.search.ranking import Encoded, Ranking
 
 Array = NDArray[np.float64]

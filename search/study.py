@@ -30,9 +30,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError
 
 from hwcost.search.candidates import NothingFits
-from hwcost.search.memory import ATTRIBUTE, Ledger, attribute_of, is_training
+from hwcost.search.detached_trial import built, random_choice
 from hwcost.search.objective import LatencyObjective, ObjectiveError
-from hwcost.search.probe import built, random_choice
+from hwcost.search.once import ATTRIBUTE, Ledger, attribute_of, is_training
 from hwcost.search.sampler import ArchitectureSampler, FeasibleSampler
 
 Progress = Callable[..., None]

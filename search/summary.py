@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from hwcost.search.detached_trial import built, random_choice
 from hwcost.search.objective import LatencyObjective, ObjectiveError
-from hwcost.search.probe import built, random_choice
 
 _AT_LEAST = 5  # samples of a choice before its effect is told
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from hwcost.search.spaces.base import Space
+from hwcost.spaces.base import Space
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwcost.about import unpacked
 from hwcost.graph import ITEMSIZE, OpSpec, TensorSpec
 from hwcost.kernel import Kernel, KernelError
-from hwcost.rules import cost_of
-from hwcost.shipped import shipped
+from hwcost.model.provenance import unpacked
+from hwcost.paths import shipped
+from hwcost.rules.registry import cost_of
 
 
 def tensor(name: str, *shape: int, **flags: Any) -> TensorSpec:
@@ -134,10 +134,10 @@ def test_fusion_keeps_the_work_and_saves_the_traffic_between() -> None:
 def test_a_kernel_that_was_met_before_its_rule_is_counted_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import hwcost.rules
 
-    monkeypatch.setattr(hwcost.rules, "_RULES", dict(hwcost.rules._RULES))
+    monkeypatch.setattr(hwcost.rules.registry, "_RULES", dict(hwcost.rules.registry._RULES))
     kernel = Kernel((OpSpec("test_kernel.late", (), (tensor("output", 5),)),))
     assert kernel.cost.macs == 0
-    hwcost.rules.rule("test_kernel.late")(lambda op: hwcost.rules.Work(macs=7))
+    hwcost.rules.registry.rule("test_kernel.late")(lambda op: hwcost.rules.registry.Work(macs=7))
     try:
         assert kernel.cost.macs == 7
     finally:

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwcost.ceiling import ComputeCeiling, MemoryCeiling
-from hwcost.device import Device
-from hwcost.roofline import (
-    compute_time,
-    is_compute_bound,
-    level_time,
-    memory_time,
-    ridge_point,
-    roofline_time,
-)
+from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
+from hwcost.device.device import Device
+from hwcost.roofline import compute_time, is_compute_bound, level_time, memory_time, ridge_point, roofline_time
 
 TOY = {"peak": 100.0, "bandwidth": 10.0}  # ridge at 10 flop/byte
 work = st.integers(0, 10**15)  # counts

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from hwcost.advise.edits import Edit, conv_of
 from hwcost.graph import Graph, Op, OpSpec, TensorSpec
-from hwcost.rules import cost_of
+from hwcost.rules.registry import cost_of
 
 Shape = tuple[int, ...]
 _VECTORS = ("batch_norm", "prelu", "_prelu_kernel", "group_norm", "instance_norm")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from hwcost.graph import Graph, Op, OpSpec, Param, TensorSpec
-from hwcost.rules import cost_of
+from hwcost.rules.registry import cost_of
 
 CONVOLUTIONS = ("conv2d", "convolution")
 COSTLY = (

@@ -9,7 +9,7 @@ import torch
 
 from hwcost.advise.edits import Edit
 from hwcost.graph import Graph
-from hwcost.tracing import TraceError, trace
+from hwcost.tracing.trace import TraceError, trace
 
 BATCHES = (2, 4, 8)
 STEP = 32  # pixels: what most networks divide their input by

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hwcost.advise.edits import Edit
-from hwcost.estimate import Estimate
 from hwcost.graph import Graph, block_name
+from hwcost.model.estimate import Estimate
 
 SHARE = 0.2  # of the latency that no kernel explains; below it, layers are not the problem
 DEPTH = 2

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hwcost import __version__
 from hwcost.cli.common import examples, report_error, say
+from hwcost.version import __version__
 
 # In the order of the help.
 _FILES = (

@@ -23,8 +23,8 @@ from hwcost.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hwcost.advise import Advice
-    from hwcost.model import CostModel
+    from hwcost.advise.registry import Advice
+    from hwcost.model.cost_model import CostModel
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +59,7 @@ def advise(
         raise UsageError("advice needs either --device NAME or --model FILE")
     network, inputs = _network(target, input or [], kwargs)
     cost_model = priced_by(device, model, runtime, threads, dtype)
-    from hwcost.advise import advise as ask
+    from hwcost.advise.registry import advise as ask
 
     found = ask(network, inputs, model=cost_model)
     before = cost_model.estimate(network, inputs)

@@ -27,8 +27,8 @@ from hwcost.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from hwcost.device import Device
-    from hwcost.estimate import Estimate
+    from hwcost.device.device import Device
+    from hwcost.model.estimate import Estimate
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def devices(
     as_json: JsonFlag = False,
 ) -> None:
     """The catalogue of devices, or one device with every ceiling and its source."""
-    from hwcost.device import Device
+    from hwcost.device.device import Device
 
     if plot is not None and not name:
         raise UsageError("a plot needs a device: `hwcost devices NAME --plot FILE`")
@@ -134,7 +134,7 @@ def _bounded(
 ) -> Estimate:
     """A network's kernels with their roofline times."""
     from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs
-    from hwcost.model import CostModel
+    from hwcost.model.cost_model import CostModel
 
     specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
     model = CostModel.analytic(device, runtime=runtime, threads=threads, dtype=dtype)

@@ -27,8 +27,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hwcost.device import Device
-    from hwcost.model import CostModel
+    from hwcost.device.device import Device
+    from hwcost.model.cost_model import CostModel
 
 
 _WIDTH_OF_PIPES = 140  # columns: tables in a file or a pipe keep their lines whole
@@ -288,7 +288,7 @@ StoreOption = Annotated[
 
 def load_device(name: str) -> Device:
     """A device of the catalogue or of a file."""
-    from hwcost.device import Device
+    from hwcost.device.device import Device
 
     return Device.load(name)
 
@@ -303,7 +303,7 @@ def load_model(
         ModelError: none such, or of another runtime or thread count than what was asked for.
         MeasurementError: no such quantile, or nothing measured tells it.
     """
-    from hwcost.model import CostModel, DefaultModel
+    from hwcost.model.cost_model import CostModel, DefaultModel
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DefaultModel)

@@ -25,9 +25,9 @@ from hwcost.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from hwcost.estimate import Estimate
     from hwcost.graph import Graph
-    from hwcost.model import CostModel
+    from hwcost.model.cost_model import CostModel
+    from hwcost.model.estimate import Estimate
 
 
 def register(app: typer.Typer) -> None:
@@ -79,11 +79,11 @@ def count(target: str, inputs: Sequence[str], kwargs: str = "") -> Graph:
     from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs
 
     if target.endswith(".onnx"):
-        from hwcost.importers.onnx_graph import onnx_graph
+        from hwcost.tracing.onnx_file import onnx_graph
 
         return onnx_graph(target, [spec.shape for spec in parse_inputs(inputs)] if inputs else [])
     specs = parse_inputs(inputs)
-    from hwcost.tracing import trace
+    from hwcost.tracing.trace import trace
 
     examples_ = tuple(s.tensor("meta" if "float" in s.dtype else "cpu") for s in specs)
     return trace(build_target(target, parse_kwargs(kwargs)), examples_)
@@ -93,7 +93,7 @@ def priced_by(
     device: str, model: str, runtime: str | None, threads: int | None, dtype: str, quantile: str = "low"
 ) -> CostModel:
     """The cost model that --model or --device names."""
-    from hwcost.model import CostModel
+    from hwcost.model.cost_model import CostModel
 
     if model:
         return load_model(model, runtime=runtime, threads=threads, quantile=quantile)

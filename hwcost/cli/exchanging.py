@@ -44,7 +44,7 @@ def export(
 ) -> None:
     """Write a store's measurements of one environment as Parquet files with a card that says what they are."""
     from hwcost.measure.exchange import export as run
-    from hwcost.measure.store import Store
+    from hwcost.measure.store.store import Store
 
     opened = Store.open(store)
     try:
@@ -76,8 +76,8 @@ def import_(
     a line: the environment, then each kernel with its latency_s. neusight is a CSV file of GPU operators, or a folder
     of them.
     """
-    from hwcost.importers import read
-    from hwcost.measure.store import Store
+    from hwcost.importers.registry import read
+    from hwcost.measure.store.store import Store
 
     found = read(format, path)
     opened = Store.open(store, create=True)

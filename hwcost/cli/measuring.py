@@ -37,9 +37,9 @@ from hwcost.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from hwcost.device import Device
-    from hwcost.measure import Item, Measurements, NetworkMeasurement
+    from hwcost.device.device import Device
     from hwcost.measure.campaign import Outcome
+    from hwcost.measure.types import Item, Measurements, NetworkMeasurement
 
 
 def register(app: typer.Typer) -> None:
@@ -74,9 +74,9 @@ def calibrate(
     writable(output)
     if plot is not None:
         writable(plot)
-    from hwcost.calibration import calibrate as run
-    from hwcost.calibration import joined
-    from hwcost.device import Device
+    from hwcost.calibration.run import calibrate as run
+    from hwcost.calibration.run import joined
+    from hwcost.device.device import Device
 
     older = Device.load(output) if output.exists() else None  # refused, if it is no device, before anything is measured
     with progress("calibrating") as bar:
@@ -242,7 +242,8 @@ def _drawn(name: str, samples: int | None, seed: int) -> Iterable[Item]:
     from itertools import islice
 
     from hwcost.measure.items import sampled_items
-    from hwcost.search.spaces import SpaceError, get_space
+    from hwcost.spaces.base import SpaceError
+    from hwcost.spaces.registry import get_space
 
     try:
         chosen = _designed() if name == "designed" else get_space(name)
@@ -253,7 +254,7 @@ def _drawn(name: str, samples: int | None, seed: int) -> Iterable[Item]:
 
 
 def _designed() -> Any:
-    from hwcost.measure.designed import DesignedSpace
+    from hwcost.spaces.designed.space import DesignedSpace
 
     return DesignedSpace()
 
@@ -273,7 +274,7 @@ def _campaign(
     from hwcost import units
     from hwcost.measure.campaign import Outcome
     from hwcost.measure.campaign import measure as run
-    from hwcost.measure.store import Store
+    from hwcost.measure.store.store import Store
 
     budget = units.parse(time, "second") if time else math.inf
     opened, ends = Store.open(store, create=True), list[Outcome]()

@@ -31,11 +31,11 @@ from hwcost.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from hwcost.accuracy import Accuracy
-    from hwcost.device import Device
-    from hwcost.measure import Item, Measurements
-    from hwcost.model import CostModel
-    from hwcost.runtimes import Network
+    from hwcost.device.device import Device
+    from hwcost.measure.types import Item, Measurements
+    from hwcost.model.accuracy import Accuracy
+    from hwcost.model.cost_model import CostModel
+    from hwcost.runtimes.base import Network
 
 
 def register(app: typer.Typer) -> None:
@@ -78,8 +78,8 @@ def fit(
 
     Networks that the clock knows to worse than 25 % are left out where at least a hundred others are there.
     """
-    from hwcost.measure.store import Store
-    from hwcost.model import CostModel
+    from hwcost.measure.store.store import Store
+    from hwcost.model.cost_model import CostModel
 
     here = load_device(device)
     writable(output)
@@ -233,7 +233,7 @@ def _show_evaluation(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> None
 
 
 def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Network], Accuracy]:
-    from hwcost.measure.store import Store
+    from hwcost.measure.store.store import Store
 
     measurements = Store.open(url).measurements(model.runtime, model.threads, environment=environment)
     if model.measurements is not None:
@@ -247,9 +247,9 @@ def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Networ
 
 def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs: str) -> tuple[list[Network], Accuracy]:
     """Predicted from the trace alone, before anything runs; then measured, interleaved."""
-    from hwcost.accuracy import Accuracy, Comparison
     from hwcost.cli.targets import build_target, parse_inputs, parse_kwargs, target_item
-    from hwcost.tracing import TraceError
+    from hwcost.model.accuracy import Accuracy, Comparison
+    from hwcost.tracing.trace import TraceError
 
     specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
     lowered: dict[str, Network] = {}
@@ -279,7 +279,7 @@ def _measured_now(model: CostModel, items: list[Item]) -> Measurements:
     from tempfile import TemporaryDirectory
 
     from hwcost.measure.campaign import measure
-    from hwcost.measure.store import Store
+    from hwcost.measure.store.store import Store
 
     with TemporaryDirectory() as folder, progress("measuring") as bar:
         store = Store.open(Path(folder) / "evaluate.db", create=True)
@@ -291,8 +291,8 @@ def _measured_now(model: CostModel, items: list[Item]) -> Measurements:
 
 def _beside(model: CostModel, networks: list[Network], accuracy: Accuracy) -> dict[str, Accuracy]:
     """What each baseline says of the same networks; a baseline states no interval."""
-    from hwcost.accuracy import Accuracy
-    from hwcost.baselines import fit_baselines
+    from hwcost.model.accuracy import Accuracy
+    from hwcost.model.baselines import fit_baselines
 
     found = {}
     with progress("fitting the baselines") as bar:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwcost.cli.common import JsonFlag, ThreadsOption, UsageError, console, examples, print_json, say
-from hwcost.cli.stages import RUNTIME, SPACE, Job, Plan, folder
+from hwcost.quickstart import RUNTIME, SPACE, Job, Plan, folder
 
 if TYPE_CHECKING:
     import optuna
 
-    from hwcost.measure import Measurements
-    from hwcost.model import CostModel
+    from hwcost.measure.types import Measurements
+    from hwcost.model.cost_model import CostModel
     from hwcost.report.page import Candidate, QuickstartResult, Winner
 
 
@@ -80,7 +80,7 @@ def chosen(study: optuna.Study, most: int) -> list[optuna.trial.FrozenTrial]:
     Raises:
         UsageError: nothing was trained within the budget.
     """
-    from hwcost.search.memory import is_training
+    from hwcost.search.once import is_training
 
     front = sorted((t for t in study.best_trials if is_training(t)), key=lambda t: t.values[1])
     if not front:
@@ -96,7 +96,7 @@ def chosen(study: optuna.Study, most: int) -> list[optuna.trial.FrozenTrial]:
 def candidates(study: optuna.Study) -> tuple[Candidate, ...]:
     """Every proposal with its prediction, in order."""
     from hwcost.report.page import Candidate
-    from hwcost.search.memory import attribute_of
+    from hwcost.search.once import attribute_of
 
     states = {"rejected": "rejected", "known": "duplicate", "trained": "trained"}
     found = []
@@ -144,7 +144,7 @@ def _winners(
 
 def _training_seconds(study: optuna.Study) -> float:
     """Mean duration (s) of the trials that trained."""
-    from hwcost.search.memory import is_training
+    from hwcost.search.once import is_training
 
     times = [t.duration.total_seconds() for t in study.trials if is_training(t) and t.duration]
     return sum(times) / len(times) if times else 0.0

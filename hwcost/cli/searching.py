@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from hwcost.search.data import Data
     from hwcost.search.objective import LatencyObjective
-    from hwcost.search.spaces import Space
     from hwcost.search.summary import SpaceSummary
-    from hwcost.table import LatencyTable
+    from hwcost.spaces.base import Space
+    from hwcost.table.table import LatencyTable
 
 _DATA = {"nas-bench-201": "nas-bench-201/cifar10"}  # of the spaces that have their own; the others train on digits
 
@@ -92,7 +92,7 @@ def search(
     The latency is predicted before an architecture is trained; what is over the budget costs no training.
     """
     from hwcost.search.data import get_data
-    from hwcost.search.spaces import get_space
+    from hwcost.spaces.registry import get_space
 
     chosen, budgets = get_space(space), _budgets(budget, model)
     weighed = _across(across, model)
@@ -113,7 +113,7 @@ def search(
 
 def _priced(name: str, space: Space, runtime: str | None, threads: int | None, quantile: str) -> Any:
     """The space's latency table: read, or made from a cost model, so that a proposal costs a look-up."""
-    from hwcost.table import LatencyTable
+    from hwcost.table.table import LatencyTable
 
     if Path(name).suffix == ".parquet":
         if quantile != "low":
@@ -244,7 +244,7 @@ def _publish(study: optuna.Study, objective: LatencyObjective) -> None:
 
 
 def _document(study: optuna.Study, objective: LatencyObjective) -> dict[str, Any]:
-    from hwcost.search.memory import attribute_of, is_training
+    from hwcost.search.once import attribute_of, is_training
 
     trained = [t for t in study.trials if is_training(t)]
     best = {t.number for t in study.best_trials} if trained else set()
@@ -263,7 +263,7 @@ def _document(study: optuna.Study, objective: LatencyObjective) -> dict[str, Any
 def _front(device: str, trained: list[Any]) -> list[dict[str, Any]]:
     """The Pareto front of accuracy and one device's latency, by rising latency."""
     from hwcost.search import scoring
-    from hwcost.search.memory import attribute_of
+    from hwcost.search.once import attribute_of
 
     found = [(attribute_of(t), t.params) for t in trained]
     own = [{**a, **a["devices"][device]} for a, _ in found]
@@ -285,7 +285,7 @@ def _score(study: optuna.Study, space: Space, objective: LatencyObjective, data:
     at it.
     """
     from hwcost.search import scoring
-    from hwcost.search.memory import attribute_of, is_training
+    from hwcost.search.once import attribute_of, is_training
 
     if not data.truth or len(objective.models) > 1:
         return {}
@@ -308,7 +308,7 @@ def _tell(document: dict[str, Any], objective: LatencyObjective) -> None:
     from rich.table import Table
 
     from hwcost import units
-    from hwcost.search.density import character_of
+    from hwcost.search.utilisation import character_of
 
     table = Table(title="the best that was found", title_justify="left")
     for column in ("accuracy", "latency", "interval", "parameters"):

@@ -27,9 +27,9 @@ from hwcost.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from hwcost.accuracy import Accuracy
-    from hwcost.model import CostModel
-    from hwcost.search.spaces import Space
+    from hwcost.model.accuracy import Accuracy
+    from hwcost.model.cost_model import CostModel
+    from hwcost.spaces.base import Space
 
 _WORTH_PROCESSES = 20_000  # combinations of choices; below, starting workers takes longer than the work
 
@@ -74,8 +74,8 @@ def table(
 
     A run that ended early goes on where it stopped when the same command is given again.
     """
-    from hwcost.search.spaces import get_space
-    from hwcost.tablefile import checked
+    from hwcost.spaces.registry import get_space
+    from hwcost.table.file import checked
 
     settings = {"widths": widths, "resolutions": resolutions}
     query = "&".join(f"{name}={value}" for name, value in settings.items() if value)
@@ -101,7 +101,7 @@ def table(
 
 
 def _priced(space: Space, model: CostModel, output: Path, jobs: int | None) -> int:
-    from hwcost.table import LatencyTable
+    from hwcost.table.table import LatencyTable
 
     with progress(f"pricing the blocks of {space.name}") as bar:
         return LatencyTable.write(space, model, output, jobs=jobs, progress=bar)
@@ -110,8 +110,8 @@ def _priced(space: Space, model: CostModel, output: Path, jobs: int | None) -> i
 def _measured(
     space: Space, store: str, output: Path, runtime: str | None, threads: int | None, environment: str
 ) -> int:
-    from hwcost.measure.store import Store
-    from hwcost.table import LatencyTable
+    from hwcost.measure.store.store import Store
+    from hwcost.table.table import LatencyTable
 
     made = LatencyTable.measured(space, Store.open(store).measurements(runtime, threads, environment=environment))
     made.save(output)
@@ -120,15 +120,15 @@ def _measured(
 
 def _jobs(space: Space) -> int:
     """All cores that this process may use, where there is enough to do."""
-    from hwcost.generation import Walk
+    from hwcost.table.build import Walk
 
     return len(os.sched_getaffinity(0)) if Walk(space).total >= _WORTH_PROCESSES else 1
 
 
 def table_accuracy(path: str, store: str, environment: str = "") -> Accuracy:
     """A table's sums against the networks of its space that a store holds."""
-    from hwcost.measure.store import Store
-    from hwcost.table import LatencyTable
+    from hwcost.measure.store.store import Store
+    from hwcost.table.table import LatencyTable
 
     loaded = LatencyTable.load(path)
     measured = Store.open(store).measurements(loaded.runtime, loaded.threads, environment=environment)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from hwcost.measure import Item
+    from hwcost.measure.types import Item
 
 _SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(\w+))?\Z")
 
@@ -122,7 +122,7 @@ def target_item(target: str, inputs: Sequence[str], kwargs: str) -> Item:
     Raises:
         UsageError: it cannot, or an option cannot be read.
     """
-    from hwcost.measure import Item
+    from hwcost.measure.types import Item
 
     specs, arguments = parse_inputs(inputs), parse_kwargs(kwargs)
     build_target(target, arguments)

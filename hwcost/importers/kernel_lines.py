@@ -4,7 +4,7 @@
     {"kernel": [{"kind": "relu", "in": [{"name": "self", "shape": [8]}], "out": [{"name": "out", "shape": [8]}]}],
      "latency_s": 1.2e-6}
 
-The first line says where (`hwcost.measure.Environment`); each other line is a kernel
+The first line says where (`hwcost.measure.types.Environment`); each other line is a kernel
 (`hwcost.kernel.Kernel.to_json`) with its latency in seconds and, where they are known, median_s, p95_s,
 spread (relative half-width of a 90 % interval), rounds and distance.
 """
@@ -16,9 +16,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from hwcost.importers import FormatError, Imported, numbered, seconds
+from hwcost.importers.registry import FormatError, Imported, numbered, seconds
 from hwcost.kernel import Kernel, KernelError
-from hwcost.measure import Environment, MeasurementError, Measurements, NetworkMeasurement, Timing, lone
+from hwcost.measure.types import Environment, MeasurementError, Measurements, NetworkMeasurement, Timing, lone
 
 _KEYS = {"kernel", "latency_s", "median_s", "p95_s", "spread", "rounds", "distance"}
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TextIO
 
 from hwcost.graph import OpSpec, TensorSpec
-from hwcost.importers import FormatError, Imported, seconds, whole_number
+from hwcost.importers.registry import FormatError, Imported, seconds, whole_number
 from hwcost.kernel import Kernel
-from hwcost.measure import Environment, Measurements, NetworkMeasurement, Timing, lone
+from hwcost.measure.types import Environment, Measurements, NetworkMeasurement, Timing, lone
 
 Row = Mapping[str, str | None]
 Cell = Callable[..., int]  # column -> number

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hwcost.about import HEAD, PRIOR, unpacked
-from hwcost.importers import FormatError, Imported
+from hwcost.importers.registry import FormatError, Imported
 from hwcost.measure.exchange import load, load_period
 from hwcost.measure.tables import SCHEMAS, from_tables
+from hwcost.model.provenance import HEAD, PRIOR, unpacked
 
 
 def read(path: Path) -> Imported:

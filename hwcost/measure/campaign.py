@@ -21,9 +21,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hwcost import units
-from hwcost.measure import Environment, Item, MeasurementError, Measurements
 from hwcost.measure.clock import WAIT, Round, quiet_interpreter, take_round, warm_up, whole_timing
-from hwcost.measure.known import Known
+from hwcost.measure.enough import Known
 from hwcost.measure.machine import (
     check_device,
     check_threads,
@@ -37,9 +36,10 @@ from hwcost.measure.machine import (
 )
 from hwcost.measure.pace import pace_of, remember
 from hwcost.measure.statistics import DRIFT
-from hwcost.measure.store import Store
-from hwcost.runtimes import Runtime, get_runtime
-from hwcost.runtimes.base import Session
+from hwcost.measure.store.store import Store
+from hwcost.measure.types import Environment, Item, MeasurementError, Measurements
+from hwcost.runtimes.base import Runtime, Session
+from hwcost.runtimes.registry import get_runtime
 
 if TYPE_CHECKING:
     from torch import nn
@@ -285,7 +285,7 @@ class Campaign:
 
     def _check_memory(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Raise a MeasurementError for a network that does not fit: the system would kill the campaign at it."""
-        from hwcost.tracing import TraceError, trace
+        from hwcost.tracing.trace import TraceError, trace
 
         try:
             graph = trace(module, inputs)

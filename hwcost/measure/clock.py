@@ -30,10 +30,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.measure import MeasurementError, Timing
 from hwcost.measure.machine import Disturbance, Watch
 from hwcost.measure.pace import CALM, Pace
 from hwcost.measure.statistics import summarise
+from hwcost.measure.types import MeasurementError, Timing
 from hwcost.runtimes.base import SWITCH, Session
 
 _VISIT = 0.06  # s of whole runs that a visit aims at

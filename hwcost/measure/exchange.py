@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hwcost import units
-from hwcost.measure import MeasurementError, Measurements
 from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
+from hwcost.measure.types import MeasurementError, Measurements
 
 Period = tuple[float, float]  # first and last moment, s since 1970
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hwcost.measure import Item
+from hwcost.measure.types import Item
 
 
 class Sampled(Protocol):

@@ -20,9 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from hwcost.measure import Environment, MeasurementError
-from hwcost.runtimes import Runtime
-from hwcost.runtimes.base import vanishing
+from hwcost.measure.types import Environment, MeasurementError
+from hwcost.runtimes.base import Runtime, vanishing
 
 _LEVELS: Mapping[str, Literal["L1", "L2", "L3"]] = {"1": "L1", "2": "L2", "3": "L3"}
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of mallopt(3)

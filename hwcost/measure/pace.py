@@ -39,7 +39,7 @@ from importlib.metadata import version
 import numpy as np
 
 from hwcost.measure.machine import cpu_name
-from hwcost.shipped import kept
+from hwcost.paths import kept
 
 CALM = 1.05  # pace up to which a run counts
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hwcost.measure import MeasurementError, Measurements, Timing
+from hwcost.measure.types import MeasurementError, Measurements, Timing
 
 _COLUMNS: Mapping[str, str] = {"low": "low", "typical": "median", "tail": "p95"}
 _SPELLINGS: Mapping[str, str] = {

@@ -38,7 +38,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.measure import Timing
+from hwcost.measure.types import Timing
 
 Array = NDArray[np.float64]
 

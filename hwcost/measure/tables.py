@@ -3,7 +3,7 @@
 Three tables: `networks` (one row a network), `kernels` (each distinct description once, as canonical
 JSON) and `times` (one row a kernel in a network, pointing at both). Nothing is lost; files are small
 because text is stored once per distinct value and the bytes of times are split by significance, so
-that digits which are not there (`hwcost.measure.summaries`) take no room: about eight bytes a kernel.
+that digits which are not there (`hwcost.measure.store.summaries`) take no room: about eight bytes a kernel.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from hwcost.kernel import Kernel, KernelError
-from hwcost.measure import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
-from hwcost.measure.flat import Flat
+from hwcost.measure.arrays import Flat
+from hwcost.measure.types import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
 
 _TIMING = [("latency", pa.float64()), ("median", pa.float64()), ("p95", pa.float64()), ("spread", pa.float64()),
            ("rounds", pa.int32()), ("flags", pa.string())]  # fmt: skip

@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hwcost import units
-from hwcost.ceiling import ComputeCeiling, MemoryCeiling
-from hwcost.device import Device
+from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
+from hwcost.device.device import Device
 from hwcost.report.axes import linear_axis
 from hwcost.report.columns import percent
 from hwcost.report.plots import BLUE, GREY, figure

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwcost.accuracy import Accuracy
-from hwcost.estimate import Estimate
+from hwcost.model.accuracy import Accuracy
+from hwcost.model.estimate import Estimate
 from hwcost.report.columns import percent
 from hwcost.report.page import QuickstartResult
 from hwcost.units import format as quantity

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hwcost.accuracy import Accuracy, Comparison
-from hwcost.device import Device
-from hwcost.estimate import Estimate
+from hwcost.device.device import Device
+from hwcost.model.accuracy import Accuracy, Comparison
+from hwcost.model.estimate import Estimate
 
 State = Literal["trained", "rejected", "duplicate"]
 

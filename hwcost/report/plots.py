@@ -11,7 +11,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hwcost.accuracy import Accuracy, Comparison
+from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.report.axes import linear_axis, log_axis
 from hwcost.report.columns import interval, percent
 from hwcost.report.page import Candidate, QuickstartResult, Winner

@@ -14,9 +14,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hwcost.ceiling import ComputeCeiling, MemoryCeiling
-from hwcost.device import Device
-from hwcost.estimate import Estimate, KernelEstimate
+from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
+from hwcost.device.device import Device
+from hwcost.model.estimate import Estimate, KernelEstimate
 from hwcost.report.axes import log_axis
 from hwcost.report.columns import percent
 from hwcost.report.plots import PALETTE, figure

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwcost import units
-from hwcost.accuracy import Accuracy
-from hwcost.ceiling import ComputeCeiling, MemoryCeiling
-from hwcost.estimate import BlockEstimate
+from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
+from hwcost.model.accuracy import Accuracy
+from hwcost.model.estimate import BlockEstimate
 from hwcost.report.columns import column, percent
 from hwcost.report.findings import findings
 from hwcost.report.html import Column, definitions_html, escape, figure_html, table_html

@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from hwcost import units
-from hwcost.accuracy import Accuracy, Comparison
-from hwcost.ceiling import ComputeCeiling, MemoryCeiling
-from hwcost.device import Device
-from hwcost.estimate import Estimate
+from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
+from hwcost.device.device import Device
 from hwcost.measure.statistics import DRIFT
+from hwcost.model.accuracy import Accuracy, Comparison
+from hwcost.model.estimate import Estimate
 from hwcost.report.columns import column, percent
 
 if TYPE_CHECKING:
-    from hwcost.advise import Advice
+    from hwcost.advise.registry import Advice
 
 _SEVERAL = 10  # networks whose median tells what all have in common
 

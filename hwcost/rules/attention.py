@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from hwcost.graph import OpSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 SOFTMAX_FLOPS = 5  # per score: maximum, subtract, exponential, sum, divide
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from hwcost.graph import OpSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 
 # [b, o, *out] = conv2d([b, i, *in], [o, i/groups, *kernel], [o]?)

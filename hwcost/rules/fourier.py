@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from hwcost.graph import OpSpec, TensorSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 
 def _flops(full: TensorSpec, axes: tuple[int, ...], *, real: bool) -> int:

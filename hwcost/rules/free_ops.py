@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwcost.rules import free
+from hwcost.rules.registry import free
 
 free(
     "a view: no data moves",

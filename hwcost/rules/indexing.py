@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwcost.graph import OpSpec, Param
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 
 @rule(

@@ -6,7 +6,7 @@ From their definitions, functions counted as in `pointwise`: x is the prediction
 from __future__ import annotations
 
 from hwcost.graph import OpSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 _FLOPS = {
     "l1_loss": 2,  # |x - y|

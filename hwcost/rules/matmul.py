@@ -6,7 +6,7 @@ import math
 import string
 
 from hwcost.graph import OpSpec, TensorSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 
 # [*, n] = linear([*, k], [n, k], [n]?)

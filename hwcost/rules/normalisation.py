@@ -8,7 +8,7 @@ the affine part 2: 8 in all, 6 without the affine part.
 from __future__ import annotations
 
 from hwcost.graph import OpSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 _STATISTICS, _APPLY, _AFFINE = 4, 2, 2
 

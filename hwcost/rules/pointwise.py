@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hwcost.graph import OpSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 _FLOPS: dict[int, tuple[str, ...]] = {
     1: (

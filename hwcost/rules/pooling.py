@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hwcost.graph import OpSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 
 # [b, c, *out] = max_pool2d([b, c, *in], kernel_size, stride?, ...)

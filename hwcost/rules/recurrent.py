@@ -8,7 +8,7 @@ additions per gate for the two biases.
 from __future__ import annotations
 
 from hwcost.graph import ITEMSIZE, OpSpec
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1, "quantized_lstm": 4, "quantized_gru": 3}
 _GATE_FLOPS = {4: 24, 3: 20, 1: 4}

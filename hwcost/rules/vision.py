@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwcost.graph import OpSpec, Param
-from hwcost.rules import Work, rule
+from hwcost.rules.registry import Work, rule
 
 _IOU_FLOPS = 12  # of a pair of boxes: 4 comparisons, 5 subtractions and clamps, a product, a sum, a division
 

@@ -77,7 +77,7 @@ def by_parts() -> Iterator[None]:
 
 def traced(module: Any, inputs: Any, kwargs: Any, runs_fused: Callable[[frozenset[str]], bool]) -> Graph:
     """The graph of a module; by its parts where it has ops of `FUSED`, and `runs_fused` does not want these."""
-    from hwcost.tracing import trace
+    from hwcost.tracing.trace import trace
 
     graph = trace(module, inputs, kwargs)
     fused = FUSED & {op.spec.kind for op in graph.ops}

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hwcost.graph import Graph, Op, OpSpec
 from hwcost.kernel import Kernel
 from hwcost.runtimes.base import Between, Network, Placed, nothing, unloaded
-from hwcost.tracing import trace
+from hwcost.tracing.trace import trace
 
 
 class TorchEager:

@@ -3,7 +3,7 @@
 Every tensor of a traced forward is a `Shadow`: it has a form and the device of the module, but no
 data. Every operator call arrives here whole (under inference mode composite ops are not taken
 apart), is written down, and is answered with new shadows. A signature met before is answered from
-memory (`hwcost.tracing.answers`), so repeated blocks cost next to nothing.
+memory (`hwcost.tracing.signatures`), so repeated blocks cost next to nothing.
 
 Lives: all views of one storage hold one `Memory`; it dies when they do, in the user's own code.
 Known values: what follows from constants, parameters and integer inputs alone, and is small, is
@@ -23,10 +23,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph, Life, Op
-from hwcost.tracing.answers import DTYPES, Entry, Learner, any_known, remembered, span
-from hwcost.tracing.calls import packed_tensors
-from hwcost.tracing.forms import FormError
+from hwcost.tracing.schema import packed_tensors
 from hwcost.tracing.shadow import Memory, NeedsValue, Shadow, Weight, form_of, make_shadow, memory_of
+from hwcost.tracing.shapes.shapes import FormError
+from hwcost.tracing.signatures import DTYPES, Entry, Learner, any_known, remembered, span
 
 KNOWN_LIMIT = 1 << 16  # elements; larger values are not computed
 _NUMBERS = (int, float, bool, complex)

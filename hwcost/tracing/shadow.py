@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 
 from hwcost.graph import Life
-from hwcost.tracing.forms import Form
+from hwcost.tracing.shapes.shapes import Form
 
 
 class NeedsValue(RuntimeError):

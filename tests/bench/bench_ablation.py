@@ -27,15 +27,17 @@ from unittest.mock import patch
 import numpy as np
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwcost import CostModel, Device, fitting
-from hwcost.accuracy import Accuracy, Comparison
-from hwcost.baselines import fit_baselines, relative_fit
-from hwcost.fitting import Overhead
+from hwcost import CostModel, Device
 from hwcost.graph import block_name
-from hwcost.measure import Measurements, NetworkMeasurement
-from hwcost.measure.store import Store
-from hwcost.modelfile import shipped_path
-from hwcost.runtimes import Network, get_runtime
+from hwcost.measure.store.store import Store
+from hwcost.measure.types import Measurements, NetworkMeasurement
+from hwcost.model import fit as fitting
+from hwcost.model.accuracy import Accuracy, Comparison
+from hwcost.model.baselines import fit_baselines, relative_fit
+from hwcost.model.files import shipped_path
+from hwcost.model.fit import Overhead
+from hwcost.runtimes.base import Network
+from hwcost.runtimes.registry import get_runtime
 
 Row = tuple[str, Accuracy | str]  # what was taken away, and the figures or why there are none
 LOOP = 5  # times that a call runs to be timed alone
@@ -134,7 +136,7 @@ def by_trace(model: CostModel, test: Measurements, *, unfused: bool) -> Accuracy
 
 def graph_of(network: NetworkMeasurement) -> Any:
     """The traced graph of a measured network, or None where its specification does not lead to it."""
-    from hwcost.tracing import trace
+    from hwcost.tracing.trace import trace
 
     try:
         module, inputs = built(network.spec)
@@ -149,8 +151,8 @@ def built(spec: Any) -> tuple[Any, tuple[Any, ...]]:
     import torch
 
     from hwcost.cli.targets import build_target, parse_inputs
-    from hwcost.measure.designed import DesignedSpace
     from hwcost.search.spaces import get_space
+    from hwcost.spaces.designed.space import DesignedSpace
 
     if "library" in spec:
         module, inputs = real_networks()[f"{spec['library']}/{spec['name']}"].build()
@@ -191,7 +193,7 @@ def timed_alone(network: NetworkMeasurement) -> NetworkMeasurement | None:
     import torch
 
     from hwcost.measure.materialise import materialise
-    from hwcost.tracing import trace
+    from hwcost.tracing.trace import trace
 
     try:
         module, inputs = materialise(lambda: built(network.spec))

@@ -27,14 +27,14 @@ import torch
 from torch import nn
 
 from hwcost import calibrate
-from hwcost.fitting import fit_overhead
-from hwcost.measure import Item, Measurements
 from hwcost.measure.campaign import Outcome, measure
-from hwcost.measure.designed import DesignedSpace
-from hwcost.measure.designed_attention import Attention
-from hwcost.measure.designed_modules import Residual
 from hwcost.measure.items import sampled_items
-from hwcost.measure.store import Store
+from hwcost.measure.store.store import Store
+from hwcost.measure.types import Item, Measurements
+from hwcost.model.fit import fit_overhead
+from hwcost.spaces.designed.attention import Attention
+from hwcost.spaces.designed.modules import Residual
+from hwcost.spaces.designed.space import DesignedSpace
 
 # -- networks ---------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ def _compare(first: Measurements, second: Measurements, what: str) -> None:
 
 
 def additivity(options: argparse.Namespace) -> None:
-    """Kernels in context and the overhead fitted on other networks (`hwcost.fitting`) against the whole network. A
+    """Kernels in context and the overhead fitted on other networks (`hwcost.model.fit`) against the whole network. A
     store that is named is kept: the same command with a higher number of rounds adds those of another hour."""
     items = list(islice(sampled_items(DesignedSpace(), seed=11), options.count))
     found = _campaign(options, items, options.store).networks

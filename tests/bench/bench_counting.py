@@ -43,8 +43,8 @@ def by_hwcost(module: nn.Module, x: torch.Tensor) -> float:
 
 
 def by_hwcost_first(module: nn.Module, x: torch.Tensor) -> float:
-    from hwcost.rules import cost_of
-    from hwcost.tracing.answers import forget
+    from hwcost.rules.registry import cost_of
+    from hwcost.tracing.signatures import forget
 
     forget()
     cost_of.cache_clear()

@@ -24,7 +24,7 @@ from joblib import Parallel, delayed
 from hwcost import CostModel, Device, LatencyTable
 from hwcost.search import LatencyObjective, run_study
 from hwcost.search.data import get_data
-from hwcost.search.memory import attribute_of, is_training
+from hwcost.search.once import attribute_of, is_training
 from hwcost.search.spaces import get_space
 
 Point = tuple[float, float, float]  # accuracy, latency (s), intensity (flop/byte)

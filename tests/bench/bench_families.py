@@ -25,11 +25,11 @@ from families import development, families
 from torch import Tensor, nn
 
 from hwcost import CostModel
-from hwcost.accuracy import Accuracy, Comparison
-from hwcost.measure import Item
 from hwcost.measure.campaign import measure
 from hwcost.measure.items import sampled_items
-from hwcost.measure.store import Store
+from hwcost.measure.store.store import Store
+from hwcost.measure.types import Item
+from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.search.spaces import get_space
 
 SPACES = ("mbconv", "tiny-cnn")

@@ -5,7 +5,7 @@
 Bars: at most 1 ms a trial with a table, 20 ms with a traced module, each beside the Optuna trial itself (random
 sampling, in memory, the same decisions); and 10,000 random proposals within 60 s. A traced module is new each time:
 equal ones are estimated once, and would cost nothing. The first ones of a process teach it what each kind of layer
-gives (`hwcost.tracing.answers`). Building a module is the user's part, and is timed beside.
+gives (`hwcost.tracing.signatures`). Building a module is the user's part, and is timed beside.
 Seconds are of CPU time, but a neighbour on the same physical core slows them as well, by half for minutes. So, as in
 hwcost's own clock, the same trials are made again and again with hwcost and without it, in turn; a trial's time is the
 tenth percentile of its rounds (undisturbed; the bar is for this), and the median is stated beside it. Python's full

@@ -23,11 +23,12 @@ from torch import nn
 
 from hwcost import trace
 from hwcost.kernel import Kernel
-from hwcost.measure.designed import DesignedSpace
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
-from hwcost.runtimes import Runtime, get_runtime, runtime_names
+from hwcost.runtimes.base import Runtime
+from hwcost.runtimes.registry import get_runtime, runtime_names
 from hwcost.search.spaces import get_space, space_names
+from hwcost.spaces.designed.space import DesignedSpace
 
 PEAK, BANDWIDTH = 5e10, 1e10  # flop/s, byte/s: only weigh kernels against each other
 Build = Callable[[], tuple[nn.Module, tuple[torch.Tensor, ...]]]

@@ -2,7 +2,7 @@
 
     python tests/bench/bench_model.py [--store designed.db --device here.toml] [--kernels 20000]
 
-Without a store the fit is of random networks of the simulated machine of tests/model/conftest.py. The ratio is of wall
+Without a store the fit is of random networks of the simulated machine of tests/conftest.py. The ratio is of wall
 time, the best of some runs; CPU seconds stand beside it: more of them where threads share the work (a fit's folds,
 large trees), fewer where the machine was busy with something else. The fit and the cold load run once. At last, how
 good a bound the roofline of the shipped models' device is, on the networks that they were fitted on.
@@ -26,10 +26,10 @@ import torch
 
 import hwcost
 from hwcost import CostModel, Device
-from hwcost.compose import Catalogue
-from hwcost.measure import Measurements
+from hwcost.measure.types import Measurements
+from hwcost.model.catalogue import Catalogue
+from hwcost.paths import shipped
 from hwcost.search.spaces import get_space
-from hwcost.shipped import shipped
 
 Line = tuple[str, float, Callable[[], Any], int]  # what, bar (s), work, runs
 ARCHITECTURES = 10_000
@@ -38,7 +38,7 @@ SPACES = ("tiny-cnn", "mbconv", "vit", "nas-bench-201")
 
 def simulated(kernels: int) -> tuple[Measurements, Device]:
     """Random networks with `kernels` kernels in all, most of them distinct."""
-    place = Path(__file__).parents[1] / "model" / "conftest.py"
+    place = Path(__file__).parents[1] / "conftest.py"
     spec = importlib.util.spec_from_file_location("simulated_machine", place)
     assert spec is not None
     assert spec.loader is not None
@@ -50,7 +50,7 @@ def simulated(kernels: int) -> tuple[Measurements, Device]:
 
 def measured(store: str, device: str, kernels: int) -> tuple[Measurements, Device]:
     """The first networks of a store that hold `kernels` kernels together."""
-    from hwcost.measure.store import Store
+    from hwcost.measure.store.store import Store
 
     found = Store.open(store).measurements()
     counts = np.cumsum([len(n.kernels) for n in found.networks])

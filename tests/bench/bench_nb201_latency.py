@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from hwcost.accuracy import Accuracy, Comparison
 from hwcost.measure.campaign import measure
 from hwcost.measure.items import space_item
-from hwcost.measure.store import Store
-from hwcost.model import CostModel
+from hwcost.measure.store.store import Store
+from hwcost.model.accuracy import Accuracy, Comparison
+from hwcost.model.cost_model import CostModel
 from hwcost.search.spaces import Params
-from hwcost.search.spaces.nas_bench_201 import NasBench201
+from hwcost.spaces.nas_bench_201 import NasBench201
 
 WANTED = 0.9  # share of cells within 10 %
 

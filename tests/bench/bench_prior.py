@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwcost import CostModel
-from hwcost.accuracy import Accuracy, Comparison
-from hwcost.measure import Measurements
-from hwcost.measure.store import Store
-from hwcost.modelfile import shipped_path
-from hwcost.runtimes import Network
+from hwcost.measure.store.store import Store
+from hwcost.measure.types import Measurements
+from hwcost.model.accuracy import Accuracy, Comparison
+from hwcost.model.files import shipped_path
+from hwcost.runtimes.base import Network
 
 Row = tuple[str, Accuracy]
 

@@ -29,7 +29,7 @@ from scipy.optimize import nnls
 
 from hwcost.search import LatencyObjective, run_study, scoring
 from hwcost.search.candidates import NothingFits
-from hwcost.search.spaces.nas_bench_201 import EDGES, NasBench201
+from hwcost.spaces.nas_bench_201 import EDGES, NasBench201
 
 SPACE = NasBench201()
 CONFIDENCES = (0.5, 0.9, 0.95)

@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from hwcost import LatencyTable
 from hwcost.cli.common import load_model
-from hwcost.lookup import Lookup, Term
-from hwcost.model import CostModel
+from hwcost.model.cost_model import CostModel
 from hwcost.search.spaces import Space, get_space, space_names
-from hwcost.table import TableError
+from hwcost.table.file import TableError
+from hwcost.table.lookup import Lookup, Term
 
 SCALED = ("--widths", "0.5:1.5:0.05", "--resolutions", "128,160,192,224")
 RUNTIMES = ("torch-eager", "onnxruntime")

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwcost.measure import Item
+from hwcost.measure.types import Item
 
 Built = tuple[nn.Module, tuple[Tensor, ...]]
 

@@ -14,7 +14,7 @@ import typer
 
 from hwcost import cli
 from hwcost.cli import common
-from hwcost.model import ModelError
+from hwcost.model.cost_model import ModelError
 
 VERBS = sorted(c.name or c.callback.__name__ for c in cli.app.registered_commands if c.callback)
 HEAVY = ("torch", "sklearn", "numpy", "pandas", "pydantic", "optuna", "plotly", "sqlalchemy")
@@ -69,7 +69,7 @@ def _raises(error: Exception | KeyboardInterrupt, monkeypatch: pytest.MonkeyPatc
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("hwcost.device.Device.names", fail)
+    monkeypatch.setattr("hwcost.device.device.Device.names", fail)
 
 
 def test_a_bug_keeps_its_traceback(run, monkeypatch):

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hwcost.fitting import Overhead
-from hwcost.measure.store import Store
+from hwcost.measure.store.store import Store
+from hwcost.model.fit import Overhead
 
 Run = Callable[..., Any]
 PLACE = {"cpu": "A72", "cores": 4, "runtime": "torch-eager", "threads": 1}

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import typer
 
-from hwcost.ceiling import ComputeCeiling, KindCeiling, MemoryCeiling
 from hwcost.cli import measuring
-from hwcost.device import Device
-from hwcost.measure.store import Store
+from hwcost.device.ceilings import ComputeCeiling, KindCeiling, MemoryCeiling
+from hwcost.device.device import Device
+from hwcost.measure.store.store import Store
 
 Run = Callable[..., Any]
 OPTIONS = {"space": "designed", "seed": 3, "runtime": "torch-eager", "threads": 1, "store": "m.db", "rounds": 8}
@@ -131,7 +131,7 @@ def test_calibrations_of_several_thread_counts_share_a_file(
             host={"cpu": "A", "threads": str(threads), "date": "now", "quiet": "no: noise", "left_out": "L2: noise"},
         )  # fmt: skip
 
-    monkeypatch.setattr("hwcost.calibration.calibrate", calibrated)
+    monkeypatch.setattr("hwcost.calibration.run.calibrate", calibrated)
     path = tmp_path / "here.toml"
     for threads, runtime in (("1", "torch-eager"), ("2", "torch-eager"), ("2", "onnxruntime")):
         said = run("calibrate", "--threads", threads, "--runtime", runtime, "-o", str(path))

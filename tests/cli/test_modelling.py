@@ -12,10 +12,11 @@ import pytest
 from hwcost.cli import modelling
 from hwcost.measure.campaign import measure
 from hwcost.measure.items import sampled_items
-from hwcost.measure.store import Store
-from hwcost.model import CostModel
+from hwcost.measure.store.store import Store
+from hwcost.model.cost_model import CostModel
 from hwcost.search.spaces import get_space
-from hwcost.table import LatencyTable, TableError
+from hwcost.table.file import TableError
+from hwcost.table.table import LatencyTable
 
 SMALL_DEVICE = """
 name = "here"

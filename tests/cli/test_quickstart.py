@@ -9,8 +9,8 @@ import pytest
 
 from hwcost.cli import main
 from hwcost.cli.quickstart import run, summary
-from hwcost.cli.stages import Job, Plan
-from hwcost.device import Device
+from hwcost.device.device import Device
+from hwcost.quickstart import Job, Plan
 from hwcost.report.html import save_page
 from hwcost.report.page import QuickstartResult
 

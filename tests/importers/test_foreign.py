@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hwcost.importers import FormatError, format_names, read
+from hwcost.importers.registry import FormatError, format_names, read
 from hwcost.kernel import Kernel
-from hwcost.measure import MeasurementError
+from hwcost.measure.types import MeasurementError
 
 SHARED = Path(os.environ.get("HWCOST_SHARED", Path(__file__).parents[3] / "shared"))
 CONV = (
@@ -74,7 +74,7 @@ def test_a_kernel_of_neusight_is_the_one_that_is_traced() -> None:
     torch = pytest.importorskip("torch")
     import hwcost
     from hwcost.importers.neusight import _kernel
-    from hwcost.runtimes import get_runtime
+    from hwcost.runtimes.registry import get_runtime
 
     def traced(module: object, *shape: int) -> Kernel:
         graph = hwcost.trace(module, (torch.empty(shape, device="meta"),))

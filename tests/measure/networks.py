@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hwcost.measure import Item
+from hwcost.measure.types import Item
 
 
 def _build(width: int) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -34,7 +34,7 @@ def items(count: int) -> Iterator[Item]:
 def main(url: str, count: int, rounds: int) -> None:
     """A campaign that says what it has stored."""
     from hwcost.measure.campaign import measure
-    from hwcost.measure.store import Store
+    from hwcost.measure.store.store import Store
 
     store = Store.open(url, create=True)
     add = store.add_round

@@ -20,14 +20,16 @@ import torch
 from sqlalchemy import create_engine, func, select
 from torch import nn
 
-from hwcost.measure import Item, MeasurementError, campaign, schema
+from hwcost.measure import campaign
 from hwcost.measure.campaign import Campaign, Outcome, Plan, measure
 from hwcost.measure.clock import Round
-from hwcost.measure.designed_attention import Attention
 from hwcost.measure.machine import Disturbance
 from hwcost.measure.materialise import materialise
-from hwcost.measure.store import Store
-from hwcost.runtimes import get_runtime
+from hwcost.measure.store import schema
+from hwcost.measure.store.store import Store
+from hwcost.measure.types import Item, MeasurementError
+from hwcost.runtimes.registry import get_runtime
+from hwcost.spaces.designed.attention import Attention
 
 NETWORKS = Path(__file__).with_name("networks.py")
 _spec = importlib.util.spec_from_file_location("measured_networks", NETWORKS)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hwcost.measure import MeasurementError
 from hwcost.measure.clock import quiet_interpreter, take_round, warm_up
 from hwcost.measure.pace import NoPace
+from hwcost.measure.types import MeasurementError
 from hwcost.runtimes.base import nothing
 
 

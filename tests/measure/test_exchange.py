@@ -8,10 +8,10 @@ import pytest
 
 from hwcost.graph import OpSpec, TensorSpec
 from hwcost.kernel import Kernel
-from hwcost.measure import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
 from hwcost.measure.exchange import card, export, load, load_period
-from hwcost.measure.store import Store
-from hwcost.measure.summaries import rounded
+from hwcost.measure.store.store import Store
+from hwcost.measure.store.summaries import rounded
+from hwcost.measure.types import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
 
 
 def timing(latency: float, *flags: str) -> Timing:

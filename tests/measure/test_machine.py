@@ -12,9 +12,10 @@ import time
 import pytest
 import torch
 
-from hwcost.measure import MeasurementError, machine
+from hwcost.measure import machine
 from hwcost.measure.machine import Watch, allowed_cpus, idlest, pinning
-from hwcost.runtimes import get_runtime
+from hwcost.measure.types import MeasurementError
+from hwcost.runtimes.registry import get_runtime
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux shows")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hwcost.measure import Environment, MeasurementError, Measurements, NetworkMeasurement, Timing
 from hwcost.measure.quantiles import factor, named
+from hwcost.measure.types import Environment, MeasurementError, Measurements, NetworkMeasurement, Timing
 
 
 def network(latency: float, median: float, p95: float, rounds: int = 8) -> NetworkMeasurement:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hwcost import CostModel, Device
-from hwcost.measure import Measurements
+from hwcost.measure.types import Measurements
 
 
 def bench(name: str) -> ModuleType:

@@ -1,10 +1,10 @@
-"""Tests of hwcost.accuracy: worked figures."""
+"""Tests of hwcost.model.accuracy: worked figures."""
 
 from __future__ import annotations
 
 import math
 
-from hwcost.accuracy import Accuracy, Comparison
+from hwcost.model.accuracy import Accuracy, Comparison
 
 
 def row(predicted: float, measured: float, low: float = 0.0, high: float = 1.0, spread: float = 0.02) -> Comparison:

@@ -1,4 +1,4 @@
-"""Tests of hwcost.baselines: each does what its name says, and the model beats them all."""
+"""Tests of hwcost.model.baselines: each does what its name says, and the model beats them all."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hwcost import CostModel, Device
-from hwcost.baselines import Baseline, fit_baselines
-from hwcost.measure import Measurements
-from hwcost.model import ModelError
+from hwcost.measure.types import Measurements
+from hwcost.model.baselines import Baseline, fit_baselines
+from hwcost.model.cost_model import ModelError
 
 
 @pytest.fixture(scope="module")

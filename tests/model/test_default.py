@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from hwcost import CostModel, Device
-from hwcost.importers import read
-from hwcost.measure import Measurements
-from hwcost.model import DefaultModel, ModelError
-from hwcost.modelfile import shipped_path
+from hwcost.importers.registry import read
+from hwcost.measure.types import Measurements
+from hwcost.model.cost_model import DefaultModel, ModelError
+from hwcost.model.files import shipped_path
 from hwcost.search.spaces import space_names
 
 
@@ -29,7 +29,7 @@ def ships(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = tmp_path / "datasets" / "models"
     folder.mkdir(parents=True)
     model.save(folder / "torch-eager-1.hwcost")
-    monkeypatch.setattr("hwcost.modelfile.shipped", lambda *parts: (tmp_path / "datasets").joinpath(*parts))
+    monkeypatch.setattr("hwcost.model.files.shipped", lambda *parts: (tmp_path / "datasets").joinpath(*parts))
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Tests of hwcost.features and of what the residual makes of kinds: worked numbers on kernels of known shape."""
+"""Tests of hwcost.model.features and of what the residual makes of kinds: worked numbers on kernels of known shape."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from hwcost import trace
-from hwcost.ceiling import KindCeiling, MemoryCeiling
-from hwcost.device import Device
-from hwcost.features import NAMES, Columns, Target, columns
+from hwcost.device.ceilings import KindCeiling, MemoryCeiling
+from hwcost.device.device import Device
 from hwcost.graph import OpSpec, TensorSpec
 from hwcost.kernel import Kernel
-from hwcost.measure import Measurements
-from hwcost.residual import UNSEEN_SIGMA, Residual
-from hwcost.runtimes import get_runtime
+from hwcost.measure.types import Measurements
+from hwcost.model.features import NAMES, Columns, Target, columns
+from hwcost.model.residual import UNSEEN_SIGMA, Residual
+from hwcost.runtimes.registry import get_runtime
 
 
 def kernel(module: nn.Module, *shape: int, dtype: torch.dtype = torch.float32) -> Kernel:

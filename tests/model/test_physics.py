@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hwcost import CostModel
-from hwcost.estimate import Estimate
-from hwcost.measure import Measurements
+from hwcost.measure.types import Measurements
+from hwcost.model.estimate import Estimate
 
 SHIPPED = sorted((Path(__file__).parents[2] / "datasets" / "models").glob("*.hwcost"))
 needs_shipped = pytest.mark.skipif(not SHIPPED, reason="no model ships yet: datasets/models holds no .hwcost file")

@@ -1,4 +1,4 @@
-"""Tests of hwcost.model: merging measurements, refusing foreign ones, and estimates that are made late."""
+"""Tests of hwcost.model.cost_model: merging measurements, refusing foreign ones, and estimates that are made late."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from hwcost import CostModel, Device
-from hwcost.measure import MeasurementError, Measurements
-from hwcost.model import ModelError
+from hwcost.measure.types import MeasurementError, Measurements
+from hwcost.model.cost_model import ModelError
 
 
 def test_merging_more_measurements_is_fitting_on_all_of_them(

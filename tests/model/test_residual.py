@@ -1,4 +1,4 @@
-"""Tests of hwcost.residual: features that say the same of equal kernels, and a fit that is repeatable."""
+"""Tests of hwcost.model.residual: features that say the same of equal kernels, and a fit that is repeatable."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from hwcost.device import Device
-from hwcost.features import NAMES, Columns, Target, columns
-from hwcost.measure import Measurements
-from hwcost.residual import Residual, Settings, _identities, known_as
+from hwcost.device.device import Device
+from hwcost.measure.types import Measurements
+from hwcost.model.features import NAMES, Columns, Target, columns
+from hwcost.model.residual import Residual, Settings, _identities, known_as
 
 
 def _data(measurements: Measurements, device: Device):  # type: ignore[no-untyped-def]
@@ -65,7 +65,7 @@ def test_what_a_kinds_kernels_do_not_tell_is_as_with_all_kinds(measurements: Mea
 
 def test_the_same_data_give_the_same_fit_in_another_process() -> None:
     script = (
-        "import sys; sys.path.insert(0, 'tests/model'); import conftest as c; from hwcost import CostModel, Device;"
+        "import sys; sys.path.insert(0, 'tests'); import conftest as c; from hwcost import CostModel, Device;"
         "m = CostModel.fit(c.simulate(20, 0), device=Device.from_toml(c.DEVICE));"
         "print(m.digest, repr(m.held_out.mape))"
     )

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from hwcost.accuracy import Accuracy, Comparison
-from hwcost.ceiling import ComputeCeiling, MemoryCeiling
 from hwcost.cost import Cost
-from hwcost.device import Device
-from hwcost.estimate import Estimate, KernelEstimate
+from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
+from hwcost.device.device import Device
+from hwcost.model.accuracy import Accuracy, Comparison
+from hwcost.model.estimate import Estimate, KernelEstimate
 from hwcost.report.page import Candidate, QuickstartResult, Winner
 
 PEAK, DRAM = 140e9, 14e9

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hwcost.cli import main
-from hwcost.device import Device
+from hwcost.device.device import Device
 from hwcost.report.ceilings import ceiling_notes, ceilings_figure
 
 ARTICLE = Device.load("intel-i9-10980xe")

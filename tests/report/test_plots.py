@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from hwcost import CostModel
-from hwcost.ceiling import ComputeCeiling, KindCeiling, MemoryCeiling
 from hwcost.cost import Cost
-from hwcost.device import Device
+from hwcost.device.ceilings import ComputeCeiling, KindCeiling, MemoryCeiling
+from hwcost.device.device import Device
 from hwcost.report.plots import error_figure, front_figure, kinds_figure, predicted_figure
 from hwcost.report.rooflines import placed, roofline_figure, without_arithmetic
 

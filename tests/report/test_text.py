@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hwcost.accuracy import Accuracy, Comparison
+from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.report.text import accuracy_lines, block_table, ceiling_table, comparison_table, describe_path, device_table
 
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hwcost
 from hwcost.graph import OpSpec, TensorSpec
-from hwcost.rules import RuleError, Work, cost_of, free, known_kinds, rule
+from hwcost.rules.registry import RuleError, Work, cost_of, free, known_kinds, rule
 
 small = st.integers(1, 4)
 

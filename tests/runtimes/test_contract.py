@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from hwcost import trace
-from hwcost.measure.designed_attention import Attention
-from hwcost.measure.designed_modules import Residual, SqueezeExcite
 from hwcost.measure.machine import allowed_cpus, vanishing_is_zero
 from hwcost.measure.materialise import materialise
-from hwcost.runtimes import Runtime, RuntimeUnavailable, get_runtime, runtime_names
-from hwcost.runtimes.base import Session
+from hwcost.runtimes.base import Runtime, RuntimeUnavailable, Session
+from hwcost.runtimes.registry import get_runtime, runtime_names
+from hwcost.spaces.designed.attention import Attention
+from hwcost.spaces.designed.modules import Residual, SqueezeExcite
 
 
 def convolutional() -> nn.Module:

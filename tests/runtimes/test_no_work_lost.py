@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hwcost import CostModel, Device, trace
-from hwcost.importers.onnx_graph import onnx_graph
-from hwcost.runtimes import get_runtime
+from hwcost.runtimes.registry import get_runtime
+from hwcost.tracing.onnx_file import onnx_graph
 
 RUNTIMES = ("torch-eager", "torch-compile", "onnxruntime")
 
@@ -81,7 +81,7 @@ def test_the_bound_is_of_the_fused_op_where_it_runs() -> None:
 
 def test_an_onnx_file_is_lowered_as_the_module_it_came_from(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from hwcost.runtimes.onnxruntime import export
+    from hwcost.runtimes.onnxruntime.session import export
 
     net = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1),
@@ -97,7 +97,7 @@ def test_an_onnx_file_is_lowered_as_the_module_it_came_from(tmp_path: Path) -> N
 
 def test_a_recurrent_layer_of_an_onnx_file_keeps_its_work(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from hwcost.runtimes.onnxruntime import export
+    from hwcost.runtimes.onnxruntime.session import export
 
     lstm, x = nn.LSTM(16, 24).eval(), torch.randn(5, 2, 16)
     path = tmp_path / "lstm.onnx"

@@ -11,7 +11,7 @@ from torch import nn
 from hwcost.measure.clock import take_round
 from hwcost.measure.pace import NoPace
 from hwcost.runtimes.torch_eager import RUNTIME, EagerSession
-from hwcost.tracing import trace
+from hwcost.tracing.trace import trace
 
 
 class Gate(nn.Module):

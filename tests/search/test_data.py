@@ -14,8 +14,8 @@ from hwcost import trace
 from hwcost.search import LatencyObjective
 from hwcost.search.data import DataError, accuracies, get_data, load_plain
 from hwcost.search.spaces import get_space
-from hwcost.search.spaces.nas_bench_201 import NasBench201
 from hwcost.search.summary import summarise
+from hwcost.spaces.nas_bench_201 import NasBench201
 
 
 class Evil:

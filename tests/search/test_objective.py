@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from hwcost import CostModel, Device, units
-from hwcost.ceiling import Energy
+from hwcost.device.ceilings import Energy
 from hwcost.search import LatencyObjective, ObjectiveError, penalties
-from hwcost.search.limits import BudgetError, blocks_at
-from hwcost.search.memory import attribute_of
+from hwcost.search.budgets import BudgetError, blocks_at
 from hwcost.search.objective import FORMS, Form
+from hwcost.search.once import attribute_of
 
 Toys = Any
 REJECTING = ("constraint", "pareto")

@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from hwcost.search import LatencyObjective, ObjectiveError, StudyError, run_study
-from hwcost.search.memory import Ledger, attribute_of, is_training
+from hwcost.search.once import Ledger, attribute_of, is_training
 from hwcost.search.study import open_storage
 
 Toys = Any

@@ -19,7 +19,7 @@ from hwcost.search import (
     run_study,
     summarise,
 )
-from hwcost.search.memory import attribute_of, is_training
+from hwcost.search.once import attribute_of, is_training
 from hwcost.search.study import open_storage
 
 Toys = Any

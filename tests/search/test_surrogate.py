@@ -16,9 +16,9 @@ from torch import nn
 
 from hwcost.search.encoding import Encoder, features_of
 from hwcost.search.ranking import area_improvement
-from hwcost.search.spaces.nas_bench_201 import NasBench201
-from hwcost.search.spaces.tiny_cnn import TinyCNN
 from hwcost.search.surrogate import Settings, Surrogate, expected_improvement, settings, warp
+from hwcost.spaces.nas_bench_201 import NasBench201
+from hwcost.spaces.tiny_cnn import TinyCNN
 
 
 class TestSurrogate:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hwcost.search.memory import attribute_of, is_training
+from hwcost.search.once import attribute_of, is_training
 from hwcost.search.study import open_storage
 
 POSTGRESQL = os.environ.get("HWCOST_TEST_POSTGRESQL", "")

@@ -1,0 +1,1 @@
+"""Measuring a machine's ceilings, and what its data sheet promises."""

@@ -1,0 +1,1 @@
+"""Devices: hardware with its ceilings, read from files, each ceiling with its source."""

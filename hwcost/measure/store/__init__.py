@@ -1,0 +1,1 @@
+"""The store: measurements in a database, written as they are taken."""

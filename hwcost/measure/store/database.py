@@ -1,0 +1,156 @@
+"""The database below a store: opening it, its errors as one line, and what dialects do differently."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateTable
+
+from hwcost.measure.store import schema as s
+from hwcost.measure.store.migrations import migrate
+from hwcost.measure.types import MeasurementError
+
+_BUSY = 60  # s that a process waits for another one's write to a SQLite file
+
+
+class StoreError(MeasurementError):
+    """A store that cannot be opened, read or written; the message is one line."""
+
+
+def parse_url(url: str | os.PathLike[str]) -> URL:
+    """An URL from a path or an URL; refuses what is neither SQLite nor PostgreSQL."""
+    text = os.fspath(url)
+    if "://" not in text:
+        return URL.create("sqlite", database=text)
+    try:
+        parsed = make_url(text)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise StoreError(f"a store is a path or an URL such as sqlite:///file.db, but got {text!r}") from error
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite" or not parsed.database:
+        raise StoreError(f"a store must be a SQLite file or a PostgreSQL database, but got {text!r}")
+    return parsed
+
+
+def check_file(path: Path, *, create: bool) -> None:
+    """Refuse a SQLite file that cannot be what it should; SQLite's own words are no help there."""
+    if path.is_dir():
+        raise StoreError(f"a store must be a file, but {path} is a directory")
+    if create and not path.parent.is_dir():
+        raise StoreError(f"the directory {path.parent} of store {path.name} does not exist; make it first")
+    if create and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise StoreError(f"store {path} cannot be written; choose another place")
+    if not create and not path.exists():
+        raise StoreError(f"no store at {path}; `hwcost measure --store {path}` makes one")
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine; a SQLite file that cannot be written is opened for reading."""
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    path = Path(str(url.database))
+    if path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        settled = "" if Path(f"{path}-wal").exists() else "&immutable=1"
+        return create_engine(f"sqlite:///file:{path}?mode=ro{settled}&uri=true", poolclass=NullPool)
+    engine = create_engine(url, connect_args={"timeout": _BUSY})
+    event.listen(engine, "connect", _settings)
+    return engine
+
+
+def _settings(connection: Any, _: Any) -> None:
+    """A write-ahead log: readers do not wait, and a killed process leaves whole transactions."""
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+_CREATION_LOCK = 0x68776373  # any number: two processes must not create the tables of a server at once
+
+
+def create_tables(engine: Engine) -> None:
+    """Make the tables, all or none: a process that is killed meanwhile, or looks, finds no half of a store."""
+    with engine.begin() as connection:
+        _alone(connection)
+        for table in s.metadata.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+        connection.execute(insert_new(connection, s.about), [{"key": "version", "value": str(s.VERSION)}])
+
+
+def _alone(connection: Connection) -> None:
+    """One transaction for all that follows, in which no other process makes or changes tables."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # the driver begins none before it changes tables
+
+
+def prepare(engine: Engine, name: str, *, create: bool) -> None:
+    """Make the tables where there are none, bring an older store to this version, refuse a newer one."""
+    if create and not inspect(engine).has_table(s.about.name):
+        create_tables(engine)
+    if not inspect(engine).has_table(s.about.name):
+        raise StoreError(f"{name} is a database without measurements; `hwcost measure --store` makes a store")
+    with engine.connect() as connection:
+        version = _version(connection, name)
+    if version > s.VERSION:
+        raise StoreError(
+            f"store {name} has version {version}, but this hwcost reads up to version {s.VERSION}; update hwcost"
+        )
+    if version < s.VERSION:
+        _upgrade(engine, name)
+
+
+def _version(connection: Connection, name: str) -> int:
+    text = connection.scalar(select(s.about.c.value).where(s.about.c.key == "version"))
+    if text is None or not text.isdigit() or int(text) < 1:
+        raise StoreError(f"store {name} must state its version, a number from 1 on, but it states {text!r}")
+    return int(text)
+
+
+def _upgrade(engine: Engine, name: str) -> None:
+    """All missing steps in one transaction; of several processes one does it and the others wait."""
+    if "mode=ro" in str(engine.url):
+        raise StoreError(
+            f"store {name} is of an earlier version and cannot be written to upgrade it; open a copy of it"
+        )
+    with engine.begin() as connection:
+        _alone(connection)
+        version = _version(connection, name)  # read again: another process may have been here
+        migrate(connection, version, s.VERSION)
+        connection.execute(update(s.about).where(s.about.c.key == "version").values(value=str(s.VERSION)))
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Database errors as one line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise StoreError(f"store {name} needs the package {error.name}; install hwcost[postgresql]") from error
+    except DBAPIError as error:
+        said = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        raise StoreError(f"store {name} cannot be used: {said}") from error
+
+
+def parts(values: list[Any], size: int = 500) -> Iterator[list[Any]]:
+    """Cut a list, for databases that limit the number of parameters."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def insert_new(connection: Connection, table: Any) -> Any:
+    """An insert that leaves rows alone that are there already."""
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
+    return dialect.insert(table).on_conflict_do_nothing()

@@ -1,0 +1,102 @@
+"""Predicted against measured: the rows, and the figures that sum them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from hwcost.measure.quantiles import measured
+from hwcost.measure.types import Timing
+from hwcost.model.estimate import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One network; times in seconds."""
+
+    target: str
+    predicted: float
+    low: float
+    high: float
+    measured: float
+    spread: float  # the clock's own: relative half-width of a 90 % interval of `measured`
+
+    @classmethod
+    def of(cls, target: str, estimate: Estimate, timing: Timing, quantile: str = "low") -> Comparison:
+        """An estimate beside what the clock said; of typical or tail latency, the spread is that of the unloaded one.
+
+        Raises:
+            MeasurementError: a quantile of what was timed in one round only, or imported without.
+        """
+        return cls(
+            target=target, predicted=estimate.latency, low=estimate.low, high=estimate.high,
+            measured=measured(timing, quantile, target), spread=timing.spread,
+        )  # fmt: skip
+
+    @property
+    def error(self) -> float:
+        """Relative error of the prediction, signed."""
+        return self.predicted / self.measured - 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Figures over many networks, all fractions from 0 to 1."""
+
+    networks: tuple[Comparison, ...]
+
+    def within(self, bound: float) -> float:
+        """Share of networks whose error is at most `bound`."""
+        return float(np.mean(np.abs(self._errors()) <= bound)) if self.networks else float("nan")
+
+    def within_clock(self, bound: float) -> float:
+        """Share of networks whose error is at most `bound`, or the spread of their own measurement where
+        that is wider."""
+        inside = [abs(n.error) <= max(bound, n.spread) for n in self.networks]
+        return float(np.mean(inside)) if inside else float("nan")
+
+    def wider_clock(self, bound: float) -> float:
+        """Share of networks that the clock itself repeats no better than `bound`."""
+        return float(np.mean([n.spread > bound for n in self.networks])) if self.networks else float("nan")
+
+    @property
+    def mape(self) -> float:
+        """Mean absolute relative error."""
+        return float(np.mean(np.abs(self._errors()))) if self.networks else float("nan")
+
+    @property
+    def shift(self) -> float:
+        """Median of measured over predicted, less 1: what all networks have in common, such as a busy hour."""
+        return float(np.median([n.measured / n.predicted for n in self.networks])) - 1.0 if self.networks else math.nan
+
+    @property
+    def spearman(self) -> float:
+        """Rank correlation of predicted and measured; NaN for fewer than three networks."""
+        if len(self.networks) < 3:
+            return float("nan")
+        result = spearmanr([n.predicted for n in self.networks], [n.measured for n in self.networks])
+        return float(result.statistic)
+
+    @property
+    def coverage_of_interval(self) -> float:
+        """Share of measured values inside the stated interval."""
+        inside = [n.low <= n.measured <= n.high for n in self.networks]
+        return float(np.mean(inside)) if inside else float("nan")
+
+    @property
+    def clock(self) -> float:
+        """Median spread of the measured values: no prediction can be told to be better than this."""
+        return float(np.median([n.spread for n in self.networks])) if self.networks else float("nan")
+
+    @property
+    def width(self) -> float:
+        """Median relative half-width of the stated intervals."""
+        widths = [(n.high - n.low) / 2 / n.predicted for n in self.networks]
+        return float(np.median(widths)) if widths else float("nan")
+
+    def _errors(self) -> Sequence[float]:
+        return [n.error for n in self.networks]

@@ -1,0 +1,141 @@
+"""What ONNX Runtime makes of a traced graph on an x86 CPU: rules, without ONNX Runtime.
+
+In the order in which it happens:
+
+1. `onnx_export` writes the nodes of the ONNX export.
+2. `onnx_fusions` fuses them, and moves transpositions (`onnx_transposes`).
+3. `onnx_blocks` puts convolutions and what surrounds them into the blocked layout.
+4. Here: sums go into the convolutions outside blocks, functions without a kernel of their own are taken
+   apart, and nodes become kernels; those that move no data have none.
+
+The rules hold for the version named in `VERSION`; tests compare them with its optimised graphs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import hwcost.runtimes.onnxruntime.export_layout
+import hwcost.runtimes.onnxruntime.export_recurrent  # noqa: F401 - these two register their functions
+from hwcost.graph import Graph, OpSpec, TensorSpec
+from hwcost.kernel import Kernel
+from hwcost.runtimes.base import Network, Placed
+from hwcost.runtimes.onnxruntime.blocked_layout import Blocks, block_size
+from hwcost.runtimes.onnxruntime.export import Export
+from hwcost.runtimes.onnxruntime.fusions import IN_CONV, fuse
+from hwcost.runtimes.onnxruntime.mutable_graph import Sketch, Step, Value, sole_maker
+from hwcost.runtimes.onnxruntime.nodes import Node, kernel_of
+from hwcost.runtimes.onnxruntime.run_order import file_order, run_order
+
+VERSION = "1.32"
+# What a key of a node holds besides its tensors: attributes that its kernel is described with.
+_DESCRIBING = (
+    "strides",
+    "pads",
+    "dilations",
+    "group",
+    "kernel_shape",
+    "perm",
+    "axis",
+    "mode",
+    "activation",
+    "equation",
+)
+
+
+def lower(graph: Graph, runtime: str, *, part: bool = False, lanes: int | None = None) -> Network:
+    """Kernels of a traced graph, in the order they run; maps go into a part of a network and out of it in blocks."""
+    sketch = Export(graph).sketch
+    fuse(sketch)
+    if not part:
+        take_apart(sketch, only_outputs=True)
+    Blocks(sketch, block_size(lanes), part=part).run()
+    add_into_plain_conv(sketch)
+    take_apart(sketch)
+    sketch.clean()
+    as_they_run(sketch)
+    return _placed(sketch, runtime, graph.since)
+
+
+def as_they_run(sketch: Sketch) -> None:
+    """Bring the nodes into the order in which ONNX Runtime runs them; what none of them makes comes from outside."""
+    number = {id(step): place for place, step in enumerate(sketch.steps)}
+    makers = [[number[id(v.maker)] for v in step.reads if id(v.maker) in number] for step in sketch.steps]
+    outputs = [number[id(v.maker)] for v in sketch.outputs if id(v.maker) in number]
+    sketch.steps = [sketch.steps[place] for place in run_order(makers, file_order(makers, outputs))]
+
+
+def add_into_plain_conv(sketch: Sketch) -> None:
+    """Outside blocks a convolution with a bias takes in the addition that follows, and an activation after it."""
+    for add in sketch:
+        if add.kind != "Add" or len({v.shape for v in add.reads}) > 1 or len(add.out.shape) != 4:
+            continue
+        for mine, other in (add.reads, add.reads[::-1]):
+            conv = sole_maker(mine, "Conv")
+            if conv is None or conv.blocked or "activation" in conv.attributes or len(conv.reads) != 3:
+                continue
+            after = add.out.readers[0] if add.out.uses == len(add.out.readers) == 1 else None
+            last = add if after is None or after.kind not in IN_CONV else after
+            if last is not add:
+                conv.attributes["activation"] = last.kind.encode()
+            made = Step("Conv", [*conv.reads, other], [Value(mine.shape)], conv.module, conv.attributes)
+            sketch.put(made)
+            sketch.replace(last.out, made.out)
+            sketch.drop(last)
+            break
+    sketch.sort()
+
+
+def take_apart(sketch: Sketch, *, only_outputs: bool = False) -> None:
+    """A function without a kernel: another, and the product with its argument; an output's before blocks are."""
+    for step in sketch:
+        if step.kind == "HardSwish" and (step.out.kept or not only_outputs):
+            step.kind = "HardSigmoid"
+            product = Step("Mul", [step.reads[0], step.out], [Value(step.out.shape)], step.module)
+            sketch.replace(step.out, product.out)
+            sketch.put(product)
+    sketch.sort()
+
+
+def _placed(sketch: Sketch, runtime: str, moved: int) -> Network:
+    placed = list[Placed]()
+    written: dict[int, int] = {}
+    for step in sketch.steps:
+        kernel, size = _traced(step.attributes["traced"]) if "traced" in step.attributes else _kernel(
+            step.kind, step.blocked, tuple([(v.shape, v.dtype, v.constant) for v in step.reads]),
+            tuple([(v.shape, v.dtype) for v in step.writes]),
+            tuple([(name, step.attributes[name]) for name in _DESCRIBING if name in step.attributes]),
+        )  # fmt: skip
+        source = next((v for v in step.reads if not v.constant), None)
+        since = moved if source is None else written.get(id(source), 0)
+        if kernel is None:
+            for value in step.writes:
+                written[id(value)] = since
+            continue
+        placed.append(Placed(kernel, step.module, -1 if source is None else moved - since))
+        moved += size
+        for value in step.writes:
+            written[id(value)] = moved
+    return Network(tuple(placed), len(sketch.steps), runtime)
+
+
+def _traced(spec: OpSpec) -> tuple[Kernel, int]:
+    """The kernel of an op without a node that is known, and its traffic (byte)."""
+    kernel = Kernel((spec,))
+    return kernel, kernel.cost.bytes
+
+
+@lru_cache(maxsize=1 << 16)
+def _kernel(
+    kind: str,
+    blocked: bool,
+    reads: tuple[tuple[tuple[int, ...], str, bool], ...],
+    writes: tuple[tuple[tuple[int, ...], str], ...],
+    attributes: tuple[tuple[str, Any], ...],
+) -> tuple[Kernel | None, int]:
+    """The kernel of a node, and its traffic (byte); remembered, since networks repeat their blocks."""
+    inputs = tuple(TensorSpec("x", shape, dtype, weight=constant) for shape, dtype, constant in reads)
+    outputs = tuple(TensorSpec("x", shape, dtype) for shape, dtype in writes)
+    kernel = kernel_of(Node("", kind, blocked, inputs, outputs, dict(attributes)))
+    return kernel, kernel.cost.bytes if kernel is not None else 0

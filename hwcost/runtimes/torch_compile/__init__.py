@@ -1,0 +1,1 @@
+"""torch.compile with inductor on the CPU."""

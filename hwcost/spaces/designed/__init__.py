@@ -1,0 +1,1 @@
+"""The space `designed`: random networks that together cover the shapes kernels come in."""

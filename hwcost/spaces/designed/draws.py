@@ -1,0 +1,74 @@
+"""What designed networks draw: sizes, activations, and pieces of anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from hwcost.spaces.designed.modules import Arithmetic, Reordered, Shape
+
+Rng = np.random.Generator
+Maker = Callable[[Rng, Shape], nn.Module]
+
+
+def log_uniform(rng: Rng, low: float, high: float) -> float:
+    """A number between both, of uniform logarithm."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def channels(rng: Rng, low: int = 8, high: int = 512) -> int:
+    """A number of channels, of uniform logarithm; a multiple of 8 seven times of ten."""
+    size = log_uniform(rng, low, high)
+    return max(8, 8 * round(size / 8)) if rng.random() < 0.7 else max(3, round(size))
+
+
+def pick(rng: Rng, *choices: Any) -> Any:
+    """One of them; given twice it is twice as likely."""
+    return choices[int(rng.integers(len(choices)))]
+
+
+def width(rng: Rng) -> int:
+    """The width of tokens: heads times the width of a head."""
+    return int(pick(rng, 1, 2, 3, 4, 6, 8, 12)) * int(pick(rng, 16, 24, 32, 48, 64))
+
+
+_FUNCTIONS: tuple[Callable[[], nn.Module], ...] = (
+    nn.ReLU, nn.ReLU, nn.ReLU, nn.ReLU6, nn.SiLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.Sigmoid, nn.Tanh,
+    nn.Hardsigmoid, nn.ELU, nn.Softplus, nn.Mish,
+)  # fmt: skip
+
+
+def function(rng: Rng, gelu: float = 0.0) -> nn.Module:
+    """An activation function, GELU with that probability besides."""
+    if rng.random() < gelu:
+        return nn.GELU()
+    return _FUNCTIONS[int(rng.integers(len(_FUNCTIONS)))]()
+
+
+def after_others(rng: Rng) -> nn.Module:
+    """A function of what nobody else needs: in place half of the time."""
+    act = function(rng)
+    if hasattr(act, "inplace"):
+        setattr(act, "inplace", bool(rng.random() < 0.5))  # noqa: B010 - modules let any attribute be set
+    return act
+
+
+def activation(rng: Rng, shape: Shape) -> nn.Module:
+    """An activation function as a piece."""
+    return function(rng)
+
+
+def arithmetic(rng: Rng, shape: Shape) -> nn.Module:
+    """An elementwise operation as a piece."""
+    return Arithmetic(str(pick(rng, "add", "mul", "sub", "scale", "channel")), shape)
+
+
+def reordered(rng: Rng, shape: Shape) -> nn.Module:
+    """A copy into a random order of dimensions, of a map or of tokens with heads."""
+    dim = 1 if len(shape) == 4 else 2
+    groups = [g for g in (2, 3, 4, 6, 8, 12) if shape[dim] % g == 0] or [1]
+    order = rng.permutation(np.arange(1, len(shape) + 1))
+    return Reordered(int(rng.choice(groups)), (0, *(int(i) for i in order)), dim)

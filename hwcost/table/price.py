@@ -1,0 +1,347 @@
+"""Latency of many blocks at once, in arrays: what fills the rows of a latency table.
+
+A block's time is
+
+    t = scale * sum_k t(kernel k) + per_call * calls,                      (1)
+
+the network's law (`hwcost.model.cost_model`) without the part that a network pays once. Kernels are predicted
+once in a batch, and blocks are sums over indices into them.
+
+How long a kernel takes depends on how far its network reaches (`hwcost.model.features.reach_of`), which a block alone
+does not know: a row has the time at every reach, the traffic that tells a network's reach as a sum over its
+blocks, and as its latency the mean over networks of the space.
+
+Blocks of one form (`hwcost.table.templates`) are lowered together where a runtime makes a kernel of every
+op: each op is made once for every distinct set of the sizes it depends on. All other blocks are
+traced, or written down by their template, and lowered one by one.
+
+A `Pricer` keeps nothing from batch to batch, so batches may be priced in any process and any order.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwcost.device.device import Device
+from hwcost.graph import Graph, Op
+from hwcost.kernel import Kernel
+from hwcost.model.blocks import ONE_KERNEL_AN_OP
+from hwcost.model.catalogue import distance
+from hwcost.model.features import NAMES, Columns, buckets, columns, reach_of
+from hwcost.model.residual import Prediction
+from hwcost.runtimes.registry import get_runtime
+from hwcost.runtimes.torch_eager import as_called, calls_of
+from hwcost.table.file import TableError
+
+if TYPE_CHECKING:
+    from hwcost.model.cost_model import CostModel
+    from hwcost.table.templates import Template
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_SAMPLES = 32  # architectures that tell how far those of a space reach
+REACH = re.compile(r"reach_(\d+)_s")  # the columns of times by reach
+_MOST = 1 << 50  # byte; no network moves as many
+_COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some blocks to price. Each stands either in one of `groups` or among `loose`."""
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[Template, Ints, Ints], ...]  # template, sizes [n, number of sizes], places in the task [n]
+    loose: tuple[tuple[int, Graph], ...]  # place in the task, what was traced
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class _Batch:
+    """Blocks of a task as kernels: entry i says that kernel `index[i]` runs in block `row[i]`."""
+
+    rows: int
+    known: dict[tuple[Kernel, int], int] = field(default_factory=dict)  # (kernel, bucket of its distance) -> index
+    row: list[Ints] = field(default_factory=list)
+    index: list[Ints] = field(default_factory=list)
+    counts: dict[str, Ints] = field(default_factory=dict)
+    shapes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = {name: np.zeros(self.rows, dtype=np.int64) for name in _COUNTS}
+        self.shapes = [""] * self.rows
+
+    def number(self, kernel: Kernel, bucket: int) -> int:
+        return self.known.setdefault((kernel, bucket), len(self.known))
+
+
+class Pricer:
+    """Prices tasks for one model; small enough to be sent to other processes."""
+
+    def __init__(self, model: CostModel, space: Any = None) -> None:
+        self.shares = reaches(model, space) if model.is_fitted and space is not None else np.ones(1)  # of each reach
+        self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
+        self.is_fitted = model.is_fitted
+        self.measured = model.counts
+
+    def price(self, task: Task) -> dict[str, Any]:
+        """The columns of a task's rows."""
+        batch = _Batch(len(task))
+        for template, sizes, places in task.groups:
+            if self.runtime in ONE_KERNEL_AN_OP:
+                _add_form(batch, template, sizes, places)
+            else:
+                for place, own in zip(places, sizes.tolist(), strict=True):
+                    self._add_graph(batch, int(place), template.graph(own))
+        for place, graph in task.loose:
+            self._add_graph(batch, place, graph)
+        shape = ["x".join(map(str, s)) for s in task.input_shapes]
+        head = {"block": list(task.keys), "name": list(task.names), "input_shape": shape, "output_shape": batch.shapes}
+        own = {"dtype": [self.target.dtype] * len(task), **self._times(batch)}
+        return head | own | {name: values for name, values in batch.counts.items() if name != "calls"}
+
+    def _count(self, batch: _Batch, row: Ints, index: Ints) -> Ints:
+        """How often a block was measured: as often as that of its kernels which was measured least."""
+        if not self.measured:
+            return np.zeros(batch.rows, dtype=np.int64)
+        times = np.array([self.measured.get((k.digest, b), 0) for k, b in batch.known], dtype=np.int64)
+        count = np.full(batch.rows, np.iinfo(np.int64).max)
+        np.minimum.at(count, row, times[index])
+        return np.where(np.bincount(row, minlength=batch.rows) > 0, count, 0)
+
+    def _add_graph(self, batch: _Batch, place: int, graph: Graph) -> None:
+        network = get_runtime(self.runtime).lower(graph, part=True, lanes=self.target.device.lanes)
+        found = [batch.number(p.kernel, int(buckets(np.array([p.distance]))[0])) for p in network.kernels]
+        batch.index.append(np.array(found, dtype=np.int64))
+        batch.row.append(np.full(len(found), place, dtype=np.int64))
+        counts = counted(graph)
+        batch.shapes[place] = counts.pop("output_shape")
+        for name, value in (counts | {"calls": network.calls}).items():
+            batch.counts[name][place] = value
+
+    def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, list[Prediction]]:
+        """Kernels in networks of every reach."""
+        usual = int(np.argmax(self.shares)) if len(self.shares) > 1 else 1
+        data = columns(kernels, self.target, usual)
+        found = self.fitted.residual.predict(data, self.fitted.sigma)
+        if len(self.shares) == 1:
+            return data, [found]
+        return data, [found if r == usual else self._reaching(data, r) for r in range(len(self.shares))]
+
+    def _reaching(self, data: Columns, reach: int) -> Prediction:
+        """The same kernels in networks of another reach."""
+        features = data.features.copy()
+        features[:, NAMES.index("reach")] = reach
+        return self.fitted.residual.predict(replace(data, features=features), self.fitted.sigma)
+
+    def _times(self, batch: _Batch) -> dict[str, Any]:
+        """Latency, interval, bound and coverage of each block."""
+        row = np.concatenate([*batch.row, np.zeros(0, dtype=np.int64)])
+        index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
+        if not len(index):
+            return self._nothing(batch.rows)
+        data, predicted = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.known])
+        kernels = [kernel for kernel, _ in batch.known]
+        n, overhead = batch.rows, self.fitted.overhead
+        least = data.least(predicted[0].supported)
+        times = overhead.kernels(np.stack([p.latency for p in predicted]), least)
+        sigmas, unknown = self.shares @ [p.sigma for p in predicted], self.shares @ [~p.known for p in predicted]
+        time = (self.shares @ times)[index]
+        total = np.maximum(np.bincount(row, time, n), 1e-12)
+        latency = total + overhead.per_call * batch.counts["calls"]
+        sigma = _error(row, index, time * sigmas[index], kernels, n) / total if self.is_fitted else np.zeros(n)
+        shared = np.bincount(row, time * unknown[index], n) / total * self.fitted.shared
+        spread = np.exp(self.fitted.z * np.sqrt(self.fitted.common**2 + shared**2 + sigma**2))
+        memory = np.bincount(row, time * ~data.compute_bound[index], n) / total
+        known = predicted[0].supported & self.is_fitted
+        support = np.bincount(row, time * known[index], n) / total
+        inside = np.bincount(row, ~known[index], n) == 0
+        count = self._count(batch, row, index)
+        moved = np.bincount(row, np.array([float(k.cost.bytes) for k in kernels])[index], n)
+        there = [np.bincount(row, each[index], n) + overhead.per_call * batch.counts["calls"] for each in times]
+        return {
+            "latency_s": latency, "low_s": latency / spread, "high_s": latency * spread, "sigma": sigma,
+            "shared": shared, "memory_share": memory, "bound": np.where(memory >= 0.5, "memory", "compute").tolist(),
+            "support": np.where(inside, 1.0, support), "count": count, "kernels": np.bincount(row, minlength=n),
+            "coverage": np.where(count > 0, "measured", np.where(inside, "interpolated", "extrapolated")).tolist(),
+            **self._by_reach(moved.astype(np.int64), there),
+        }  # fmt: skip
+
+    def _by_reach(self, traffic: Ints, times: Sequence[Array]) -> dict[str, Any]:
+        """The columns that tell a network's reach and the blocks' times there; none where nothing was fitted."""
+        if len(self.shares) == 1:
+            return {}
+        return {"traffic": traffic} | {at_reach(r): np.maximum(t, 1e-12) for r, t in enumerate(times)}
+
+    def _nothing(self, rows: int) -> dict[str, Any]:
+        """The times of blocks without any kernel."""
+        least, zero, none = np.full(rows, 1e-12), np.zeros(rows), np.zeros(rows, dtype=np.int64)
+        return {
+            "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "shared": zero, "memory_share": zero,
+            "bound": ["compute"] * rows, "support": np.ones(rows), "count": none, "kernels": none,
+            "coverage": ["interpolated"] * rows, **self._by_reach(none, [least] * len(self.shares)),
+        }  # fmt: skip
+
+
+def at_reach(reach: int) -> str:
+    """Name of the column of times in networks of some reach."""
+    return f"reach_{reach}_s"
+
+
+def reach_edges(device: Device) -> list[int]:
+    """The least traffic (byte) of a network of each reach from 1 on."""
+    most = reach_of(_MOST, device)
+    return [bisect_left(range(_MOST), r, key=lambda moved: reach_of(moved, device)) for r in range(1, most + 1)]
+
+
+def reaches(model: CostModel, space: Any) -> Array:
+    """The share of each reach among a few random networks of a space."""
+    rng = np.random.default_rng(0)
+    drawn = model.estimate_many([space.sample(rng) for _ in range(_SAMPLES)], space=space)
+    found = [reach_of(e.cost.bytes, model.device) for e in drawn]
+    return np.bincount(found, minlength=reach_of(_MOST, model.device) + 1) / len(drawn)
+
+
+def traced(block: Any) -> Graph:
+    """The graph of one block where it stands, built on meta.
+
+    Raises:
+        TableError: its module cannot be made.
+    """
+    import torch
+
+    from hwcost.tracing.trace import trace
+
+    try:
+        with torch.device("meta"):
+            module = block.build()
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise TableError(f"block {block.name!r} ({block.key}) cannot be built: {said}") from error
+    graph = trace(module, (torch.empty(block.input_shape, device="meta"),)).unstacked()
+    return replace(graph, since=getattr(block, "since", 0))
+
+
+def counted(graph: Graph) -> dict[str, Any]:
+    """What a row says of a block's graph besides times."""
+    cost, out = graph.cost, _output(graph.ops, graph.output_values)
+    return {
+        "output_shape": "x".join(map(str, out)), "macs": cost.macs, "flops": cost.flops, "bytes": cost.bytes,
+        "params": graph.params, "input_bytes": sum(t.bytes for t in graph.inputs),
+        "weight_bytes": graph.weight_bytes, "peak_memory": graph.peak_memory,
+        "stride": _stride(graph.inputs[0].shape if graph.inputs else (), out),
+    }  # fmt: skip
+
+
+def _error(row: Ints, index: Ints, own: Array, kernels: Sequence[Kernel], rows: int) -> Array:
+    """Standard error (s) of each block: equal kernels of a block err together, others apart."""
+    number: dict[Kernel, int] = {}
+    same = np.array([number.setdefault(k, len(number)) for k in kernels], dtype=np.int64)[index]
+    pair, inverse = np.unique(row * max(len(number), 1) + same, return_inverse=True)
+    together = np.bincount(inverse, own, len(pair))
+    return np.sqrt(np.bincount(pair // max(len(number), 1), together**2, rows))
+
+
+# -- blocks of one form, for runtimes that make a kernel of every op ---------------------------------
+
+
+def _add_form(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> None:
+    """All blocks of a form together: op by op, each distinct op made once."""
+    n, reuse = len(sizes), _Reuse(len(sizes), template.input_values)
+    totals = {name: np.zeros(n, dtype=np.int64) for name in ("macs", "flops", "bytes")}
+    output: list[tuple[int, ...]] = [()] * n
+    given_out = set(template.output_values)
+    for i, like in enumerate(template.ops):
+        used = sizes[:, template.uses(i)]
+        _, first, inverse = np.unique(used, axis=0, return_index=True, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        ops = [template.op(i, sizes[at].tolist()) for at in first]
+        for name, values in totals.items():
+            values += np.array([getattr(op.cost, name) for op in ops], dtype=np.int64)[inverse]
+        distance = reuse.step(like, ops, inverse)
+        if like.state != "free":
+            _add_op(batch, ops, inverse, buckets(distance), places)
+        for o in (o for o, value in enumerate(like.writes) if value in given_out):
+            output = [ops[u].spec.outputs[o].shape for u in inverse]
+    batch.counts["calls"][places] = calls_of(template.ops)
+    for name, values in totals.items():
+        batch.counts[name][places] = values
+    _add_sizes(batch, template, sizes, places)
+    _add_shapes(batch, places, output, sizes, template)
+
+
+def _add_op(batch: _Batch, ops: Sequence[Op], inverse: Ints, bucket: Ints, places: Ints) -> None:
+    """One op of every block: distinct (op, distance) become kernels."""
+    pair, which = np.unique(inverse * 256 + bucket + 1, return_inverse=True)
+    kernels = [Kernel((as_called(op),)) for op in ops]
+    numbers = [batch.number(kernels[int(p) // 256], int(p) % 256 - 1) for p in pair]
+    batch.row.append(places)
+    batch.index.append(np.array(numbers, dtype=np.int64)[which.reshape(-1)])
+
+
+def _add_sizes(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> None:
+    by_size = list(sizes.T)
+    weights = np.zeros(len(sizes), dtype=np.int64) + template.weight_bytes(by_size)
+    live = np.zeros(len(sizes), dtype=np.int64)
+    for held in template.activations(by_size):
+        live = np.maximum(live, held)
+    batch.counts["params"][places] = template.params(by_size)
+    batch.counts["weight_bytes"][places] = weights
+    batch.counts["peak_memory"][places] = weights + live
+    batch.counts["input_bytes"][places] = template.input_bytes(by_size)
+
+
+def _add_shapes(batch: _Batch, places: Ints, output: list[tuple[int, ...]], sizes: Ints, template: Template) -> None:
+    inputs = zip(*(np.broadcast_to(d, len(sizes)).tolist() for d in template.input_shape(list(sizes.T))), strict=True)
+    for place, out, given in zip(places.tolist(), output, inputs, strict=True):
+        batch.shapes[place] = "x".join(map(str, out))
+        batch.counts["stride"][place] = _stride(given, out)
+
+
+class _Reuse:
+    """`hwcost.runtimes.torch_eager.reuse_distances` for many blocks of one form at once."""
+
+    def __init__(self, rows: int, inputs: Sequence[int]) -> None:
+        self.moved = np.zeros(rows, dtype=np.int64)
+        self.written: dict[int, Ints] = {v: np.zeros(rows, dtype=np.int64) for v in inputs}
+
+    def step(self, like: Op, ops: Sequence[Op], inverse: Ints) -> Ints:
+        """Bytes moved since the largest activation that an op reads was written; then run the op."""
+        largest, source = np.zeros_like(self.moved), np.full_like(self.moved, -1)
+        distance = np.full_like(self.moved, -1)
+        for t, value in enumerate(like.reads):
+            if like.spec.inputs[t].weight:
+                continue
+            size = np.array([op.spec.inputs[t].bytes for op in ops], dtype=np.int64)[inverse]
+            better = (size > largest) | ((size == largest) & (value > source))
+            since = self.moved - self.written[value] if value in self.written else np.full_like(self.moved, -1)
+            largest, source = np.where(better, size, largest), np.where(better, value, source)
+            distance = np.where(better, since, distance)
+        before = self.moved
+        self.moved = before + np.array([op.cost.bytes for op in ops], dtype=np.int64)[inverse]
+        viewed = bool(like.reads) and like.state == "free"
+        origin = self.written.get(like.reads[0], self.moved) if viewed else self.moved
+        self.written.update(dict.fromkeys(like.writes, origin))
+        return distance
+
+
+def _output(ops: Sequence[Op], values: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the last value that is given out; () where an input is handed through."""
+    written = [(t.shape, value) for op in ops for t, value in zip(op.spec.outputs, op.writes, strict=True)]
+    return next((shape for shape, value in reversed(written) if value in values), ())
+
+
+def _stride(given: Sequence[int], out: Sequence[int]) -> int:
+    """How many times smaller the map becomes; 1 where there is no map."""
+    return max(round(given[-1] / max(out[-1], 1)), 1) if len(given) == len(out) == 4 else 1

@@ -1,0 +1,1 @@
+"""Output shapes, strides and dtypes of ops, without running a kernel."""
