@@ -1,4 +1,4 @@
-"""Predicted against measured: the rows, and the figures that sum them up."""
+"""Predicted against measured latency: one comparison for each network, and figures over many."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from hwcost.measure.quantiles import measured
+from hwcost.measure.quantiles import measured_time
 from hwcost.measure.types import Timing
 from hwcost.model.estimate import Estimate
 
@@ -18,23 +17,30 @@ from hwcost.model.estimate import Estimate
 class Comparison:
     """One network; times in seconds."""
 
-    target: str
+    target: str  # what the network is called in a report: its name or its family
     predicted: float
-    low: float
+    low: float  # of the interval that the estimate states
     high: float
     measured: float
-    spread: float  # the clock's own: relative half-width of a 90 % interval of `measured`
+    spread: float  # of the measurement: relative half-width of a 90 % interval of `measured`
 
     @classmethod
     def of(cls, target: str, estimate: Estimate, timing: Timing, quantile: str = "low") -> Comparison:
-        """An estimate beside what the clock said; of typical or tail latency, the spread is that of the unloaded one.
+        """Compare an estimate with a measurement.
+
+        Args:
+            target: what the network is called in a report.
+            estimate: what was predicted.
+            timing: what was measured.
+            quantile: "low" for the latency of an unloaded machine, "typical" for the median, "tail" for the 95th
+                percentile. `spread` is that of "low" in each case, the only one known.
 
         Raises:
             MeasurementError: a quantile of what was timed in one round only, or imported without.
         """
         return cls(
             target=target, predicted=estimate.latency, low=estimate.low, high=estimate.high,
-            measured=measured(timing, quantile, target), spread=timing.spread,
+            measured=measured_time(timing, quantile, target), spread=timing.spread,
         )  # fmt: skip
 
     @property
@@ -54,13 +60,13 @@ class Accuracy:
         return float(np.mean(np.abs(self._errors()) <= bound)) if self.networks else float("nan")
 
     def within_clock(self, bound: float) -> float:
-        """Share of networks whose error is at most `bound`, or the spread of their own measurement where
-        that is wider."""
+        """Share of networks whose error is at most `bound`, or at most the spread of their measurement where that is
+        larger."""
         inside = [abs(n.error) <= max(bound, n.spread) for n in self.networks]
         return float(np.mean(inside)) if inside else float("nan")
 
     def wider_clock(self, bound: float) -> float:
-        """Share of networks that the clock itself repeats no better than `bound`."""
+        """Share of networks whose measurement has a spread above `bound`."""
         return float(np.mean([n.spread > bound for n in self.networks])) if self.networks else float("nan")
 
     @property
@@ -70,7 +76,8 @@ class Accuracy:
 
     @property
     def shift(self) -> float:
-        """Median of measured over predicted, less 1: what all networks have in common, such as a busy hour."""
+        """Median of measured / predicted, less 1: the error that networks have in common, as when all of them were
+        measured while the machine was busy."""
         return float(np.median([n.measured / n.predicted for n in self.networks])) - 1.0 if self.networks else math.nan
 
     @property
@@ -78,6 +85,8 @@ class Accuracy:
         """Rank correlation of predicted and measured; NaN for fewer than three networks."""
         if len(self.networks) < 3:
             return float("nan")
+        from scipy.stats import spearmanr  # here, since it takes most of a second to import
+
         result = spearmanr([n.predicted for n in self.networks], [n.measured for n in self.networks])
         return float(result.statistic)
 
@@ -89,7 +98,7 @@ class Accuracy:
 
     @property
     def clock(self) -> float:
-        """Median spread of the measured values: no prediction can be told to be better than this."""
+        """Median spread of the measurements: errors below it cannot be told from noise."""
         return float(np.median([n.spread for n in self.networks])) if self.networks else float("nan")
 
     @property

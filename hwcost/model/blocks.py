@@ -14,25 +14,21 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from hwcost.model.catalogue import Part, Whole
+from hwcost.runtimes.registry import get_runtime
 
 if TYPE_CHECKING:
     from torch import nn
 
     from hwcost.runtimes.base import Network
+    from hwcost.spaces.base import Block, Site, Space
 
-ONE_KERNEL_AN_OP = ("torch-eager",)  # runtimes that fuse nothing
 _BATCH = 512  # blocks traced before their kernels are predicted together
 Placing = tuple[str, str]  # where a block stands, and its key
 
 
-def composes(space: Any, runtime: str) -> bool:
+def composes(space: Space, runtime: str) -> bool:
     """Whether the networks of a space take as long as their blocks do by themselves."""
-    return runtime in ONE_KERNEL_AN_OP or not getattr(space, "fine", False)
-
-
-def like(site: Any) -> str:
-    """The earlier site whose blocks stand here too, "" for blocks of its own."""
-    return getattr(site, "like", "")
+    return get_runtime(runtime).one_kernel_an_op or not space.fine
 
 
 class _Reading:
@@ -52,7 +48,7 @@ class Assembler:
 
     def __init__(
         self,
-        space: Any,
+        space: Space,
         lower: Callable[..., Network],
         price: Callable[[Sequence[tuple[Network, int]]], list[Part]],
         reach: Callable[[float], int],
@@ -66,7 +62,7 @@ class Assembler:
         self._parts: dict[tuple[str, int], Part] = {}  # by block and reach of the whole
         self._standing: dict[int, dict[Placing, tuple[str, Part]]] = {}  # by reach: parts at their places
         self._networks: dict[str, Network] = {}  # blocks as kernels
-        self._blocks: dict[str, Any] = {}  # met, not yet lowered
+        self._blocks: dict[str, Block] = {}  # met, not yet lowered
         self._modules: dict[Any, nn.Module] = {}
 
     def wholes(self, architectures: Sequence[Mapping[str, Any]]) -> list[Whole]:
@@ -112,14 +108,14 @@ class Assembler:
                 found.append(placing)
         return found
 
-    def _stands(self, site: Any, number: int, full: Mapping[str, Any]) -> Placing | None:
+    def _stands(self, site: Site, number: int, full: Mapping[str, Any]) -> Placing | None:
         """What stands at a site; the blocks of an earlier one, which comes first, are not made again."""
-        if first := like(site):
-            there = self._placed[first][number]
+        if site.like:
+            there = self._placed[site.like][number]
             return None if there is None else self._once(site.name, there[1])
         return self._meet(site.block({name: full[name] for name in site.decisions}))
 
-    def _meet(self, block: Any) -> Placing | None:
+    def _meet(self, block: Block | None) -> Placing | None:
         if block is None:
             return None
         if block.key not in self._networks:
@@ -130,13 +126,13 @@ class Assembler:
         """The same object each time: a million of small ones would keep the collector of garbage busy."""
         return self._placings_met.setdefault((place, key), (place, key))
 
-    def _lowered(self, block: Any) -> Network:
+    def _lowered(self, block: Block) -> Network:
         import torch
 
         from hwcost.tracing.trace import trace
 
         graph = trace(self._module(block.build), (torch.empty(block.input_shape, device="meta"),))
-        return self._lower(replace(graph, since=getattr(block, "since", 0)))
+        return self._lower(graph.changed(lambda form: replace(form, since=block.since)))
 
     def _module(self, build: Any) -> nn.Module:
         """The block's module without memory; one for all blocks that are built by the same call."""

@@ -1,14 +1,13 @@
-"""From kernels to networks: eq. (1) of `hwcost.model.cost_model` over many networks at once.
+"""From kernels to estimates of networks, many networks at once.
 
-A network is rows of a catalogue of distinct kernels. Each kernel is predicted once, sums over networks
-are sums over the catalogue's columns, and what a network's `Estimate` says of its single kernels is
-written down only when somebody asks for it.
+A network is rows of a catalogue of distinct kernels. Each kernel is predicted once, and sums over networks are sums
+over the catalogue's columns. What an estimate says of its single kernels is made only when somebody looks at it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 
@@ -17,24 +16,25 @@ from numpy.typing import NDArray
 
 from hwcost.cost import Cost
 from hwcost.kernel import Kernel, bucket, label
-from hwcost.model.estimate import Bound, Estimate, KernelEstimate
+from hwcost.model.errors import interval_of, parts_of_sums
+from hwcost.model.estimate import Bound, Estimate, KernelEstimate, KernelEstimates
 from hwcost.model.features import Columns
-from hwcost.model.fit import Fitted, Overhead
+from hwcost.model.fit import Fitted
 from hwcost.model.residual import Prediction
 from hwcost.rules.registry import cost_of
 from hwcost.runtimes.base import Placed
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.intp]
-Key = tuple[Kernel, int, int]  # kernel, bucket of its distance, reach of its network
+Key = tuple[Kernel, int, int]  # kernel, bucket of its reuse distance, reach of its network
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the model says of one distinct kernel at one distance; times in seconds."""
+class Predicted:
+    """What the model says of one distinct kernel in one context; times in seconds."""
 
     kernel: Kernel
-    latency: float
+    latency: float  # in context, before the overhead's scale
     sigma: float
     supported: bool
     shared: float
@@ -68,17 +68,36 @@ class Whole:
         """Operator calls of all parts."""
         return sum(part.calls for _, part in self.parts)
 
+    @property
+    def rows(self) -> Rows:
+        """Of all parts, in the order they run."""
+        return self.parts[0][1].rows if len(self.parts) == 1 else np.concatenate([p.rows for _, p in self.parts])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    """The catalogue's predictions as arrays, [kernels]."""
+
+    latency: Array
+    least: Array
+    sigma: Array
+    shared: Array
+    same: Rows  # a number that equal kernels in different contexts share
+
+    def joined(self, more: _Columns) -> _Columns:
+        return _Columns(*(np.append(getattr(self, n), getattr(more, n)) for n in _Columns.__slots__))
+
 
 class Catalogue:
     """The distinct kernels that were predicted so far."""
 
     def __init__(self) -> None:
-        self.known: list[Known] = []
+        self.predicted: list[Predicted] = []
         self.uncounted: dict[int, str] = {}  # rows with an op that no rule counts, and its kind
         self._rows: dict[Key, int] = {}
-        self._groups: dict[Kernel, int] = {}
+        self._same: dict[Kernel, int] = {}
         none = np.empty(0)
-        self._columns: tuple[Array, Array, Array, Array, Rows] = (none, none, none, none, np.empty(0, dtype=np.intp))
+        self._columns = _Columns(none, none, none, none, np.empty(0, dtype=np.intp))
 
     def unknown(self, kernels: Iterable[tuple[Placed, int]]) -> list[Key]:
         """The kernels, each in a network of some reach, that are not in it yet, each once."""
@@ -87,69 +106,63 @@ class Catalogue:
     def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, shared: float = 0.0) -> None:
         """Take in predictions, in the order of `keys`; `shared` is the error of unmeasured kernels together."""
         together = np.where(predicted.known, 0.0, shared)
-        compute_bound, roofline, lowest = data.compute_bound, data.roofline, data.least(predicted.supported)
+        compute_bound, roofline, least = data.compute_bound, data.roofline, data.least(predicted.supported)
         for i, one in enumerate(keys):
-            kernel, *_ = one
-            self._rows[one] = len(self.known)
+            kernel, row = one[0], len(self.predicted)
+            self._rows[one] = row
+            self._same.setdefault(kernel, len(self._same))
             if unknown := next((op.kind for op in kernel.ops if cost_of(op)[1] == "unknown"), ""):
-                self.uncounted[len(self.known)] = unknown
-            self._groups.setdefault(kernel, len(self._groups))
-            self.known.append(
-                Known(
-                    kernel, float(predicted.latency[i]), float(predicted.sigma[i]), bool(predicted.supported[i]),
-                    float(together[i]), float(roofline[i]), float(lowest[i]),
-                    "compute" if compute_bound[i] else "memory",
+                self.uncounted[row] = unknown
+            self.predicted.append(
+                Predicted(
+                    kernel=kernel,
+                    latency=float(predicted.latency[i]),
+                    sigma=float(predicted.sigma[i]),
+                    supported=bool(predicted.supported[i]),
+                    shared=float(together[i]),
+                    roofline=float(roofline[i]),
+                    least=float(least[i]),
+                    bound="compute" if compute_bound[i] else "memory",
                 )
-            )  # fmt: skip
-        groups = [self._groups[kernel] for kernel, *_ in keys]
-        latency, least, sigma, common, group = self._columns
-        self._columns = (
-            np.append(latency, predicted.latency),
-            np.append(least, lowest),
-            np.append(sigma, predicted.sigma),
-            np.append(common, together),
-            np.append(group, np.array(groups, dtype=np.intp)),
-        )
+            )
+        same = np.array([self._same[kernel] for kernel, *_ in keys], dtype=np.intp)
+        self._columns = self._columns.joined(_Columns(predicted.latency, least, predicted.sigma, together, same))
 
     def part(self, kernels: Sequence[Placed], calls: int, reach: int) -> Part:
         """A lowered network whose kernels are all known, or a part of one of that reach."""
         rows = np.fromiter((self._rows[key(p, reach)] for p in kernels), dtype=np.intp, count=len(kernels))
         return Part(tuple([p.module for p in kernels]), rows, calls)
 
-    def sums(self, rows: Sequence[Rows], overhead: Overhead) -> tuple[Array, Array]:
-        """For each network the sum of its kernels' latencies (s), and the standard error of its log
-        that comes from its kernels: eq. (1) of `hwcost.model.estimate` without the common part."""
-        raw, least, sigma, shared, group = self._columns
-        n, latency = len(rows), overhead.kernels(raw, least)
+    def sums(self, rows: Sequence[Rows], fitted: Fitted) -> tuple[Array, Array, Array]:
+        """For each network the sum of its kernels' latencies (s), and the two errors of that sum that its kernels cause
+        (`hwcost.model.errors.parts_of_sums`), [networks] each."""
+        c, n = self._columns, len(rows)
         flat = np.concatenate(rows) if n else np.empty(0, dtype=np.intp)
         network = np.repeat(np.arange(n), [len(r) for r in rows])
-        total = np.bincount(network, latency[flat], n).astype(float)
-        pair, inverse = np.unique(network * len(self._groups) + group[flat], return_inverse=True)
-        together = np.bincount(inverse, (latency * sigma)[flat])
-        variance = np.bincount(pair // max(len(self._groups), 1), together**2, n)
-        variance = variance + np.bincount(network, (latency * shared)[flat], n) ** 2
-        return total, np.sqrt(variance) / np.where(total > 0, total, 1.0)
+        latency = fitted.overhead.kernels(c.latency, c.least)[flat]
+        own, shared = parts_of_sums(network, c.same[flat], latency, c.sigma[flat], c.shared[flat], n)
+        return np.bincount(network, latency, n).astype(float), own, shared
 
 
 def compose(wholes: Sequence[Whole], catalogue: Catalogue, fitted: Fitted, like: Estimate) -> list[Estimate]:
-    """Estimates of networks; `like` gives what all of them share."""
-    rows = [w.parts[0][1].rows if len(w.parts) == 1 else np.concatenate([p.rows for _, p in w.parts]) for w in wholes]
-    total, own = catalogue.sums(rows, fitted.overhead)
+    """Estimates of networks by the law of `hwcost.model.overhead`; `like` gives what all of them have in common."""
+    rows = [whole.rows for whole in wholes]
+    total, own, shared = catalogue.sums(rows, fitted)
     overhead = fitted.overhead.beside(np.array([w.calls for w in wholes], dtype=float))
     latency = total + overhead
-    spread = np.exp(fitted.z * np.hypot(fitted.common, own))
-    columns = (latency, latency / spread, latency * spread, overhead)
+    low, high = interval_of(latency, fitted.errors, own, shared)
+    each = zip(wholes, rows, *(c.tolist() for c in (latency, low, high, overhead)), strict=True)
     return [
-        Estimate.later(
-            partial(_kernels, w.parts, r, catalogue.known, fitted),
+        replace(
             like,
             latency=t,
-            low=low,
-            high=high,
-            overhead=o,
+            low=least,
+            high=most,
+            overhead=beside,
+            kernels=KernelEstimates(partial(_kernels, whole.parts, r, catalogue.predicted, fitted)),
             notes=like.notes + _uncounted(r, catalogue.uncounted),
         )
-        for w, r, t, low, high, o in zip(wholes, rows, *(c.tolist() for c in columns), strict=True)
+        for whole, r, t, least, most, beside in each
     ]
 
 
@@ -160,15 +173,16 @@ def _uncounted(rows: Rows, uncounted: dict[int, str]) -> tuple[str, ...]:
 
 
 def _kernels(
-    parts: Sequence[tuple[str, Part]], rows: Rows, known: Sequence[Known], fitted: Fitted
+    parts: Sequence[tuple[str, Part]], rows: Rows, predicted: Sequence[Predicted], fitted: Fitted
 ) -> tuple[KernelEstimate, ...]:
     modules = chain.from_iterable(_placed(prefix, part.modules) for prefix, part in parts)
-    found = [known[row] for row in rows.tolist()]
+    found = [predicted[row] for row in rows.tolist()]
     least = np.array([k.least for k in found])
     latency = fitted.overhead.kernels(np.array([k.latency for k in found]), least)
-    alone = [k.sigma * (fitted.alone if k.supported else 1.0) for k in found]  # what nobody measured errs as a whole
-    error = np.sqrt(fitted.common**2 + np.square(alone) + np.array([k.shared**2 for k in found]))
-    numbers = zip(latency.tolist(), np.exp(fitted.z * error).tolist(), strict=True)
+    # a network bears only a share of the error of a measured kernel; of any other it bears all
+    own = np.array([k.sigma * (fitted.errors.alone if k.supported else 1.0) for k in found])
+    low, high = interval_of(latency, fitted.errors, own, np.array([k.shared for k in found]))
+    numbers = zip(latency.tolist(), low.tolist(), high.tolist(), strict=True)
     return tuple([_kernel(k, module, *n) for k, module, n in zip(found, modules, numbers, strict=True)])
 
 
@@ -176,20 +190,20 @@ def _placed(prefix: str, modules: tuple[str, ...]) -> Iterable[str]:
     return (f"{prefix}.{m}" if m else prefix for m in modules) if prefix else modules
 
 
-def _kernel(known: Known, module: str, latency: float, spread: float) -> KernelEstimate:
-    name, kind, labelled, digest, cost = known.identity
+def _kernel(found: Predicted, module: str, latency: float, low: float, high: float) -> KernelEstimate:
+    name, kind, labelled, digest, cost = found.identity
     return KernelEstimate(
-        name=name, kind=kind, module=module, latency=latency, low=latency / spread, high=latency * spread,
-        roofline=known.roofline, bound=known.bound, cost=cost, supported=known.supported, sigma=known.sigma,
-        shared=known.shared, key=digest, label=labelled,
+        name=name, kind=kind, module=module, latency=latency, low=low, high=high, roofline=found.roofline,
+        bound=found.bound, cost=cost, supported=found.supported, sigma=found.sigma, shared=found.shared, key=digest,
+        label=labelled,
     )  # fmt: skip
 
 
 def key(placed: Placed, reach: int = 1) -> Key:
-    """Kernels at about the same distance (to a factor of two) are told apart no further."""
+    """What the catalogue finds a kernel by: reuse distances within a factor of two are one context."""
     return placed.kernel, bucket(placed.distance), reach
 
 
 def distance(number: int) -> int:
-    """The largest distance (byte) of a bucket of `key`."""
+    """The largest reuse distance (byte) of a bucket of `key`."""
     return (1 << number) - 1 if number > 0 else number

@@ -1,18 +1,15 @@
 """The cost model: device ceilings plus what measurements taught, for one target.
 
-    t(network) = sum_k (scale * t(kernel k) + per_kernel) + per_call * calls + fixed       (1)
-
-The kernels' times come from the roofline and its residual (`hwcost.model.residual`); the four numbers
-of (1), the runtime's overhead (`hwcost.model.fit.Overhead`), are fitted on whole networks. A model
-is its data: the file holds the device, the measurements and the settings, and is fitted again when
-it is loaded.
+A network is lowered to the kernels that the target's runtime runs, each kernel is predicted from its roofline and the
+residual (`hwcost.model.residual`), and the law of a network (`hwcost.model.overhead`) adds them up. There is one way
+from a module to its kernels, `CostModel.lower`, which every command, table and objective takes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -22,61 +19,42 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwcost.device.device import Device
-from hwcost.graph import Graph
+from hwcost.graph import FUSED_ATTENTION, Graph
 from hwcost.measure.arrays import Flat
-from hwcost.measure.types import Measurements
+from hwcost.measure.items import rebuild
+from hwcost.measure.statistics import COVERAGE
+from hwcost.measure.types import MeasurementError, Measurements, NetworkMeasurement
+from hwcost.model import files
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.model.blocks import Assembler, composes
 from hwcost.model.catalogue import Catalogue, Part, Whole, compose, distance
-from hwcost.model.estimate import BlockEstimate, Estimate, KernelEstimate
-from hwcost.model.features import Columns, Target, columns, reach_of
-from hwcost.model.fit import Errors, Fitted, Overhead, fit
-from hwcost.model.provenance import About, counts_of, identity_of, provenance_of
-from hwcost.model.residual import Prediction, Residual, Settings
-from hwcost.runtimes.base import Network, Placed, traced
+from hwcost.model.data import DefaultModel, ModelData, ModelError
+from hwcost.model.estimate import Estimate
+from hwcost.model.features import Columns, Target, buckets, columns, reach_of
+from hwcost.model.fit import Fitted, fit
+from hwcost.model.overhead import Overhead
+from hwcost.model.provenance import identity_of, provenance_of
+from hwcost.model.residual import Prediction
+from hwcost.model.trees import Settings
+from hwcost.runtimes.base import Network, Placed
 from hwcost.runtimes.registry import get_runtime
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["BlockEstimate", "CostModel", "Estimate", "KernelEstimate", "ModelError"]
+    from hwcost.spaces.base import Space
 
-CONFIDENCE = 0.9
 ANOTHER_MACHINE = "on another machine, fit on top of it: `hwcost measure`, then `hwcost fit --prior default`"
-
-
-class ModelError(ValueError):
-    """A model that cannot be fitted, read or used for this target."""
-
-
-class DefaultModel(UserWarning):
-    """A shipped model is used: it knows the machine it was fitted on."""
 
 
 class CostModel:
     """Predicts latency on a target. Make one with `analytic`, `fit` or `load`."""
 
-    def __init__(
-        self,
-        target: Target,
-        runtime: str,
-        fitted: Fitted,
-        measurements: Measurements | Callable[[], Measurements] | None = None,
-        settings: Settings | None = None,
-        prior: CostModel | None = None,
-        date: str = "",
-        about: About | None = None,
-    ) -> None:
-        self.target = target
-        self.date = date
-        self.prior = prior
-        self.runtime = runtime
-        self._measured = measurements
-        self._about = about
-        self.settings = settings or Settings()
-        self._runtime = get_runtime(runtime)
-        self.fitted = fitted
-        self.quantile = "low"  # what its times mean: the unloaded latency, or see `at_quantile`
+    def __init__(self, data: ModelData, quantile: str = "low", factor: float = 1.0) -> None:
+        self.data = data
+        self.quantile = quantile  # what its times mean: the unloaded latency, or see `at_quantile`
+        self._factor = factor  # how many times the unloaded latency that is
+        self._runtime = get_runtime(data.target.runtime)
         self._catalogue = Catalogue()
         self._assembling: Assembler | None = None
 
@@ -86,10 +64,13 @@ class CostModel:
     def analytic(
         cls, device: Device | str | Path, runtime: str = "torch-eager", threads: int = 1, dtype: str = "float32"
     ) -> CostModel:
-        """The roofline alone: a lower bound for every kernel, for a device nobody measured."""
-        target = Target(_device(device), threads, dtype, runtime)
-        fitted = Fitted(Residual(), Overhead(), Errors({}, 0.0, 0.0, 0.0, None))
-        return cls(target, runtime, fitted)
+        """The roofline alone: a lower bound for every kernel, for a device nobody measured.
+
+        Args:
+            device: a `Device`, its name in the catalogue, or a device file.
+            runtime, threads, dtype: of the target.
+        """
+        return cls(files.analytic(Target(_device(device), threads, dtype, runtime)))
 
     @classmethod
     def fit(
@@ -134,14 +115,21 @@ class CostModel:
             raise ModelError("a prior must be a fitted model, but got the roofline alone; leave the prior out")
         fitted = fit(Flat.of(measurements), target, chosen, prior.fitted.residual if prior else None)
         today = datetime.now(UTC).date().isoformat()
-        return cls(target, environment.runtime, fitted, measurements, chosen, prior, today)
+        families = [network.family for network in measurements.networks]
+        told = provenance_of(environment, families, today, prior.provenance if prior else "")
+        return cls(
+            ModelData(
+                target=target, fitted=fitted, provenance=told, settings=chosen, date=today,
+                prior=prior.data if prior else None, taken=measurements,
+            )
+        )  # fmt: skip
 
     def merge(self, more: Measurements) -> CostModel:
         """A new model fitted on this one's measurements and `more`, of the same environment."""
         both = self.measurements + more if self.measurements is not None else more
         fitted = CostModel.fit(
-            both, device=self.target.device, runtime=self.runtime, threads=self.threads,
-            settings=self.settings, prior=self.prior,
+            both, device=self.device, runtime=self.runtime, threads=self.threads, settings=self.settings,
+            prior=self.prior,
         )  # fmt: skip
         return fitted if self.quantile == "low" else fitted.at_quantile(self.quantile)
 
@@ -156,19 +144,20 @@ class CostModel:
             ModelError: the roofline alone, which knows of no run.
             MeasurementError: no such quantile, or nothing measured tells it.
         """
-        from hwcost.measure.quantiles import factor, named
+        from hwcost.measure.quantiles import quantile_factor, quantile_name
 
         if self.measurements is None:
-            raise ModelError(f"the roofline alone knows no {named(quantile)} latency; fit a model with `hwcost fit`")
-        times = factor(self.measurements, quantile)
-        fitted = replace(self.fitted, overhead=self.fitted.overhead.slower(times))
-        slower = CostModel(
-            self.target, self.runtime, fitted, self._measured, self.settings, self.prior, self.date, self._about
-        )  # fmt: skip
-        slower.quantile = named(quantile)
-        return slower
+            raise ModelError(
+                f"the roofline alone knows no {quantile_name(quantile)} latency; fit a model with `hwcost fit`"
+            )
+        return CostModel(self.data, quantile_name(quantile), quantile_factor(self.measurements, quantile))
 
     # -- what it says -----------------------------------------------------------------------------
+
+    @property
+    def target(self) -> Target:
+        """What it predicts for: device, threads, dtype and runtime."""
+        return self.data.target
 
     @property
     def device(self) -> Device:
@@ -176,65 +165,86 @@ class CostModel:
         return self.target.device
 
     @property
+    def runtime(self) -> str:
+        """Name of the target's runtime."""
+        return self.target.runtime
+
+    @property
     def threads(self) -> int:
         """Threads of the target."""
         return self.target.threads
 
-    @cached_property
+    @property
+    def settings(self) -> Settings:
+        """How its trees were grown."""
+        return self.data.settings
+
+    @property
+    def date(self) -> str:
+        """Day of the fit (ISO 8601); "" for the roofline alone."""
+        return self.data.date
+
+    @property
     def measurements(self) -> Measurements | None:
         """What it was fitted on, read when it is first asked for; None for the roofline alone."""
-        return self._measured() if callable(self._measured) else self._measured
+        return self.data.measurements
+
+    @cached_property
+    def prior(self) -> CostModel | None:
+        """The model that it was fitted on top of, where there is one."""
+        return CostModel(self.data.prior) if self.data.prior else None
 
     @property
     def is_fitted(self) -> bool:
         """False for the roofline alone."""
-        return self._measured is not None
+        return self.data.is_fitted
+
+    @cached_property
+    def fitted(self) -> Fitted:
+        """What the fit gave, in times of this model's quantile."""
+        fitted = self.data.fitted
+        return fitted if self._factor == 1.0 else replace(fitted, overhead=fitted.overhead.slower(self._factor))
 
     @property
     def held_out(self) -> Accuracy | None:
         """Accuracy on networks held out of the fit (five folds by network); None for the roofline alone."""
-        return self.fitted.held_out
+        return self.data.fitted.held_out
 
     @property
     def overhead(self) -> Overhead:
-        """What lies between kernels and network, eq. (1)."""
+        """What lies between kernels and network (`hwcost.model.overhead`)."""
         return self.fitted.overhead
 
     @property
     def interval(self) -> dict[str, float]:
         """What makes an interval of errors: `common` error, `z`, stated `confidence`."""
-        return {"common": self.fitted.common, "z": self.fitted.z, "confidence": self.confidence}
+        errors = self.fitted.errors
+        return {"common": errors.common, "z": errors.z, "confidence": self.confidence}
 
     @property
     def confidence(self) -> float:
         """Coverage of the intervals; 0 for the roofline alone, which is a bound without an interval."""
-        return CONFIDENCE if self.is_fitted else 0.0
+        return COVERAGE if self.is_fitted else 0.0
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the model's data: 20 hex digits; the day of the fit is no part of it."""
-        from hwcost.model.files import members
-
-        identity = self._about.identity if self._about else identity_of(members(self))
+        """Identity of the model, its data and its trees: 20 hex digits; the day of the fit is no part of it."""
         times = "" if self.quantile == "low" else self.quantile
-        return hashlib.sha256((identity + times).encode()).hexdigest()[:20]
+        return hashlib.sha256((identity_of(files.members(self.data)) + times).encode()).hexdigest()[:20]
 
     @property
     def provenance(self) -> str:
         """In one line, what it was fitted on: machine, runtime with its versions, threads, day, networks."""
-        if self._about:
-            return self._about.provenance
-        if self.measurements is None:
-            return f"the roofline of {self.device.name} alone"
-        held, prior = self.measurements, self.prior.provenance if self.prior is not None else ""
-        return provenance_of(held.environment, [n.family for n in held.networks], self.date, prior)
+        return self.data.provenance
 
     @cached_property
     def counts(self) -> Mapping[tuple[str, int], int]:
         """How often each kernel was measured, by its digest and the bucket of its reuse distance."""
-        if self._about:
-            return self._about.counts
-        return counts_of(Flat.of(self.measurements)) if self.measurements is not None else {}
+        if self.measurements is None:
+            return {}
+        flat = Flat.of(self.measurements)
+        pairs, times = np.unique(np.column_stack([flat.kernel, buckets(flat.distance)]), axis=0, return_counts=True)
+        return {(flat.kernels[k].digest, b): n for (k, b), n in zip(pairs.tolist(), times.tolist(), strict=True)}
 
     def estimate(
         self, network: nn.Module | Graph | Network, inputs: Any = None, kwargs: dict[str, Any] | None = None
@@ -252,16 +262,16 @@ class CostModel:
         """
         return self._estimates([self.lower(network, inputs, kwargs)])[0]
 
-    def estimate_many(self, networks: Sequence[Any], *, space: Any = None) -> list[Estimate]:
+    def estimate_many(self, networks: Sequence[Any], *, space: Space | None = None) -> list[Estimate]:
         """Latency of many networks in one vectorised pass.
 
         Args:
             networks: each a graph, a lowered network, or a pair (module, inputs); with `space`, the
                 parameters of architectures of it.
-            space: a `hwcost.spaces.base.Space`. Each distinct block of it is traced once, ever, and an
-                architecture is the sequence of its blocks: thousands a second instead of tens. What a
-                runtime does across the border of two blocks is left out, as in a `LatencyTable`; networks
-                of a space so fine that it would matter are traced whole.
+            space: a search space. Each distinct block of it is traced once, and an architecture is the
+                sequence of its blocks: thousands a second instead of tens. What a runtime does across the
+                border of two blocks is left out, as in a `LatencyTable`; networks of a space so fine that
+                it would matter are traced whole.
         """
         if space is not None and not composes(space, self.runtime):
             networks = [(space.build(params).eval(), space.inputs(params)) for params in networks]
@@ -269,37 +279,63 @@ class CostModel:
             return self._compose(self._assembler(space).wholes(networks))
         return self._estimates([self.lower(*n) if isinstance(n, tuple) else self.lower(n) for n in networks])
 
+    def graph(self, network: nn.Module | Graph, inputs: Any = None, kwargs: dict[str, Any] | None = None) -> Graph:
+        """The graph of a network as this model lowers it; arguments and errors as of `estimate`.
+
+        torch's fused attention layers stay one op where the runtime runs them so and the model has measured them;
+        elsewhere they are taken by their parts (`Graph.by_parts`).
+        """
+        if not isinstance(network, Graph):
+            from hwcost.tracing.trace import trace
+
+            if inputs is None:
+                raise ModelError(
+                    "a module needs example inputs to be estimated, but got none; "
+                    "pass inputs=(x,), meta tensors suffice"
+                )
+            network = trace(network, inputs, kwargs)
+        by_parts: Graph | None = getattr(network, "by_parts", None)
+        return network if by_parts is None or self._runs_fused(network) else by_parts
+
+    def _runs_fused(self, graph: Graph) -> bool:
+        """Whether torch's fused attention layers run as they are here, and their time is known."""
+        if not self._runtime.runs_fused_attention:
+            return False
+        fused = {op.spec.kind for op in graph.ops} & FUSED_ATTENTION
+        return not (self.is_fitted and fused - self.fitted.residual.kinds)
+
     def lower(
         self, network: Any, inputs: Any = None, kwargs: dict[str, Any] | None = None, *, part: bool = False
     ) -> Network:
-        """The kernels that this model's runtime makes of a network, or of a part of one between the others;
-        arguments and errors as of `estimate`."""
+        """The kernels that this model's runtime makes of a network, or of a `part` of one that runs between the
+        others; arguments and errors as of `estimate`."""
         if isinstance(network, Network):
             if network.runtime != self.runtime:
                 raise ModelError(
                     f"this model is of runtime {self.runtime}, but the network was lowered for {network.runtime}"
                 )
             return network
-        if not isinstance(network, Graph):
-            if inputs is None:
-                raise ModelError(
-                    "a module needs example inputs to be estimated, but got none; "
-                    "pass inputs=(x,), meta tensors suffice"
-                )
-            network = traced(network, inputs, kwargs, self._runs_fused)
-        graph = network.unstacked() if part else network
-        return self._runtime.lower(graph, part=part, lanes=self.device.lanes)
-
-    def _runs_fused(self, kinds: frozenset[str]) -> bool:
-        """Whether torch's fused attention layers run as they are here, and somebody measured them."""
-        return self.runtime.startswith("torch") and not (self.is_fitted and kinds - self.fitted.residual.kinds)
+        graph = self.graph(network, inputs, kwargs)
+        return self._runtime.lower(graph.unstacked() if part else graph, part=part, lanes=self.device.lanes)
 
     def lower_measured(self, measurements: Measurements) -> list[Network]:
-        """Measured networks as the kernels that were measured."""
-        return [
-            Network(tuple(Placed(m.kernel, m.module, m.distance) for m in n.kernels), n.calls, self.runtime)
-            for n in measurements.networks
-        ]
+        """Measured networks as the kernels that were measured.
+
+        A network that ran fused attention layers of which this model has measured none is built again and lowered as
+        `lower` does, so that its estimate is the one that everybody gets; where it cannot be built, its measured
+        kernels stand.
+        """
+        return [self._lower_measured(network) for network in measurements.networks]
+
+    def _lower_measured(self, network: NetworkMeasurement) -> Network:
+        kinds = {m.kernel.kind for m in network.kernels}
+        if self.is_fitted and (kinds & FUSED_ATTENTION) - self.fitted.residual.kinds:
+            try:
+                return self.lower(*rebuild(network.spec))
+            except MeasurementError:
+                pass
+        placed = tuple(Placed(m.kernel, m.module, m.distance) for m in network.kernels)
+        return Network(placed, network.calls, self.runtime)
 
     def evaluate(self, measurements: Measurements) -> Accuracy:
         """Predicted against measured, for networks that this model did not see.
@@ -323,14 +359,16 @@ class CostModel:
     # -- files ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the model's data: device, measurements, settings, format version. No pickle."""
-        from hwcost.model.files import save
+        """Write the model: its device, measurements, settings and trees (`hwcost.model.files`). No pickle.
 
-        save(self, Path(path))
+        Raises:
+            ModelError: the file cannot be written.
+        """
+        files.save(self.data, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, *, runtime: str | None = None, threads: int | None = None) -> CostModel:
-        """Read a model's data and fit it again, or recall the fit.
+        """Read a model. Nothing is fitted, but for a file of format 1, which holds no trees and says so.
 
         Args:
             path: of the file, or `default` for the shipped model of `runtime` (torch-eager) and
@@ -340,10 +378,9 @@ class CostModel:
         Raises:
             ModelError: no such file, not a model, of another runtime or thread count, or a newer format.
         """
-        from hwcost.model.files import load, shipped_path
-
         is_default = str(path) == "default"
-        model = load(shipped_path(runtime or "torch-eager", threads or 1) if is_default else Path(path))
+        place = files.shipped_path(runtime or "torch-eager", threads or 1) if is_default else Path(path)
+        model = cls(files.load(place))
         for name, asked, has in (("runtime", runtime, model.runtime), ("threads", threads, model.threads)):
             if asked is not None and asked != has:
                 raise ModelError(f"model {path} is of {name} {has}, but {name} {asked} was asked; leave it out")
@@ -354,9 +391,8 @@ class CostModel:
     # -- inside -----------------------------------------------------------------------------------
 
     def _estimates(self, networks: Sequence[Network]) -> list[Estimate]:
-        return self._compose(
-            [Whole((("", part),)) for part in self._parts([(n, self._reach(n.traffic)) for n in networks])]
-        )
+        parts = self._parts([(network, self._reach(network.traffic)) for network in networks])
+        return self._compose([Whole((("", part),)) for part in parts])
 
     def _parts(self, networks: Sequence[tuple[Network, int]]) -> list[Part]:
         """Rows of the catalogue, after predicting the kernels not seen before, all at once; each network, or part
@@ -365,14 +401,14 @@ class CostModel:
         if keys:
             pairs = [(kernel, distance(bucket)) for kernel, bucket, _ in keys]
             data = columns(pairs, self.target, [reach for *_, reach in keys])
-            self._catalogue.add(keys, data, self._predict(data), self.fitted.shared)
+            self._catalogue.add(keys, data, self._predict(data), self.fitted.errors.shared)
         return [self._catalogue.part(network.kernels, network.calls, reach) for network, reach in networks]
 
     def _reach(self, traffic: float) -> int:
-        """Of a network with that traffic (byte), for which the roofline alone has no use."""
+        """Of a network with that traffic (byte); always 1 for the roofline alone, which has no use for it."""
         return reach_of(traffic, self.device) if self.is_fitted else 1
 
-    def _assembler(self, space: Any) -> Assembler:
+    def _assembler(self, space: Space) -> Assembler:
         if self._assembling is None or self._assembling.space is not space:
             self._assembling = Assembler(space, partial(self.lower, part=True), self._parts, self._reach)
         return self._assembling
@@ -381,7 +417,7 @@ class CostModel:
         if not self.is_fitted:
             none = np.zeros(len(data.kinds), dtype=bool)
             return Prediction(data.roofline, np.zeros(len(none)), none, none)
-        return self.fitted.residual.predict(data, self.fitted.sigma)
+        return self.fitted.residual.predict(data, self.fitted.errors.sigma)
 
     def _compose(self, wholes: Sequence[Whole]) -> list[Estimate]:
         notes: tuple[str, ...] = ()
@@ -389,9 +425,10 @@ class CostModel:
             notes = ("the roofline alone: a lower bound, not a prediction",)
         elif self.quantile != "low":
             notes = (f"the {self.quantile} latency, not the unloaded one",)
+        errors = self.fitted.errors
         like = Estimate(
             latency=0.0, low=0.0, high=0.0, confidence=self.confidence, overhead=0.0, kernels=(),
-            common=self.fitted.common, z=self.fitted.z, notes=notes,
+            common=errors.common, z=errors.z, notes=notes,
         )  # fmt: skip
         return compose(wholes, self._catalogue, self.fitted, like)
 

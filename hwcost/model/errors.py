@@ -1,40 +1,100 @@
-"""Intervals: what networks that a fit did not see tell of its errors.
+"""The error of an estimate, and the intervals that follow from it.
 
-A kernel's error is that of its kind, and less where it was measured itself. Networks bear a share of their kernels'
-errors, since a clock that charges one too much charges others too little, and two errors besides: one that all kernels
-of a network share, and one that those share which were not measured. From these comes a standard error, and from the
-shares of networks that lie inside how many of them an interval is. They were measured in the hours of the others, so
-what campaigns of different hours differ by comes on top.
+Errors of different kernels are partly the same error: a machine that is faster than believed is faster on all of them.
+So the standard error of the log of a sum of kernels, which have shares w_i of its time, has three parts,
+
+    s^2 = s_common^2 + (sum_i w_i s_shared,i)^2 + sum_k (sum_(i of k) w_i s_i)^2.                        (1)
+
+s_common is an error of all kernels of a network. s_shared is what kernels that were not measured themselves err
+together. s_i is a kernel's own error, by its kind, and less where it was measured itself; equal kernels k have the same
+own error, others err apart. The interval of a latency t is t * exp(+-z s).
+
+s_i is what a *network* bears of a kernel's own error: a profile that charges one kernel too much charges others too
+little. A kernel by itself errs more, by the factor `Errors.alone`.
+
+Everything here is found by cross-validation, on networks that were left out of the fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from hwcost.measure.statistics import DRIFT
+from hwcost.measure.statistics import COVERAGE, DRIFT, Z
 from hwcost.model.residual import known_as
-
-if TYPE_CHECKING:
-    from hwcost.model.fit import Rows
+from hwcost.model.rows import Rows
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-_QUANTILE = 0.9
-_Z = 1.645  # half-width of a 90 % interval of a normal error
 _FEW = 10  # networks that weigh as much as what is expected of them
 _ENOUGH = 10  # errors from which a spread is estimated
 _TELLING = 50  # networks of a sort that tell which share of it is inside an interval
 _MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
 
 
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """What cross-validation found; a model file keeps it, since it takes five fits."""
+
+    sigma: Mapping[str, float] = field(default_factory=dict)  # s_i by kind, and under `known_as` of it
+    common: float = 0.0  # s_common
+    shared: float = 0.0  # s_shared of kernels that were not measured themselves
+    z: float = 0.0  # half-width of the interval in standard errors
+    alone: float = 1.0  # times s_i: the error of a measured kernel by itself
+
+
+# -- the error of a sum --------------------------------------------------------------------------
+
+
+def parts_of_sums(
+    which: NDArray[np.integer], same: NDArray[np.integer], time: Array, sigma: Array, shared: Array, sums: int
+) -> tuple[Array, Array]:
+    """The second and third part of eq. (1) for several sums of kernels at once, each as a standard error.
+
+    Args:
+        which: sum that each kernel belongs to, [kernels].
+        same: a number that equal kernels share, [kernels].
+        time: of each kernel (s), [kernels].
+        sigma: own error of each, [kernels].
+        shared: error of each that it shares with all kernels which were not measured, [kernels].
+        sums: how many sums there are.
+
+    Returns:
+        (own, shared): relative standard errors, [sums]; 0 for sums without any time.
+    """
+    total = np.bincount(which, time, sums)
+    total = np.where(total > 0, total, 1.0)
+    kinds = int(same.max(initial=0)) + 1
+    pair, place = np.unique(which.astype(np.int64) * kinds + same, return_inverse=True)
+    together = np.bincount(place.reshape(-1), time * sigma, len(pair))
+    own = np.sqrt(np.bincount(pair // kinds, together**2, sums)) / total
+    return own, np.bincount(which, time * shared, sums) / total
+
+
+def interval_of(latency: Array, errors: Errors, own: Array | float, shared: Array | float = 0.0) -> tuple[Array, Array]:
+    """(low, high) of latencies whose own and shared relative errors are given, eq. (1)."""
+    spread = np.exp(errors.z * np.sqrt(errors.common**2 + np.square(own) + np.square(shared)))
+    return latency / spread, latency * spread
+
+
+# -- what cross-validation tells -----------------------------------------------------------------
+
+
 def errors_by_kind(rows: Rows, predicted: Array, known: NDArray[np.bool_]) -> dict[str, float]:
-    """Standard error of log latency of each kind, and of its kernels that were measured themselves. A kernel counts
-    as much as it weighs in its network: a kind's many short ones, which clocks round, say little of its long ones."""
+    """Standard error of log latency of each kind, and of those of its kernels that were measured themselves.
+
+    A kernel counts by its share of its network's time: the many short kernels of a kind, whose times the clock rounds,
+    say little of its long ones.
+
+    Args:
+        rows: measured kernels.
+        predicted: their times (s) by fits that did not see their networks, [rows].
+        known: which of them those fits had measured in other networks, [rows].
+    """
     error, share = np.log(rows.latency / predicted), rows.latency / rows.total[rows.network]
     kinds = np.array(rows.data.kinds)[rows.kernel]
     spread = {}
@@ -49,35 +109,36 @@ def errors_by_kind(rows: Rows, predicted: Array, known: NDArray[np.bool_]) -> di
 
 
 def _standard(error: Array, weight: Array | None = None) -> float:
-    """Standard deviation from the middle 80 %, so that one stall does not rule."""
+    """Standard deviation of a normal error, from its middle 80 %, so that single stalls do not matter."""
     low, high = np.quantile(error, [0.1, 0.9], weights=weight, method="inverted_cdf")
     return float(max(high - low, 0.01) / 2.563)  # 2 x 1.2816 standard deviations
 
 
 def own_error(rows: Rows, predicted: Array, sigma: Mapping[str, float], known: NDArray[np.bool_]) -> Array:
-    """[networks] standard error that comes from single kernels; equal kernels share theirs."""
+    """The part of each network's error that comes from its single kernels, [networks]; arguments as above."""
     kinds = [rows.data.kinds[k] for k in rows.kernel]
     names = [known_as(k) if is_known else k for k, is_known in zip(kinds, known, strict=True)]
-    by_kernel = np.array([sigma.get(n, sigma[k]) for n, k in zip(names, kinds, strict=True)]) * predicted
-    count = len(rows.data.kinds)
-    pair = rows.network * count + rows.kernel
-    unique, inverse = np.unique(pair, return_inverse=True)
-    together = np.bincount(inverse, by_kernel)
-    n = len(rows.total)
-    variance = np.bincount(unique // count, together**2, n)
-    return np.asarray(np.sqrt(variance) / np.bincount(rows.network, predicted, n))
+    by_kernel = np.array([sigma.get(n, sigma[k]) for n, k in zip(names, kinds, strict=True)])
+    none = np.zeros(len(by_kernel))
+    return parts_of_sums(rows.network, rows.kernel, predicted, by_kernel, none, len(rows.total))[0]
 
 
 def parts_of_error(error: Array, own: Array, unknown: Array) -> tuple[float, float, float]:
     """(common, borne, shared) such that a network's standard error is
 
-        sqrt(common^2 + (borne * own)^2 + (shared * unknown)^2),           (2)
+        sqrt(common^2 + (borne * own)^2 + (shared * unknown)^2).           (2)
 
-    `own` that of its kernels if they erred apart, `unknown` the share of its time in kernels that were not measured.
-    Intervals of that width have the least mean interval score (Gneiting and Raftery, JASA 102, 2007, eq. 43), the sum
-    of an interval's width and of a penalty for what it misses. A few networks keep near `borne` = 1; unless both
-    networks of measured and of other kernels are there, nothing is known of `shared`.
+    They are those whose intervals have the least mean interval score (Gneiting and Raftery, JASA 102, 2007, eq. 43),
+    the sum of an interval's width and of a penalty for what it misses. With few networks `borne` stays near 1; `shared`
+    is found only where there are networks of measured kernels and networks of others.
+
+    Args:
+        error: of log latency, [networks].
+        own: what the errors of single kernels make of it if they err apart, [networks].
+        unknown: share of the time in kernels that were not measured themselves, [networks].
     """
+    from scipy.optimize import minimize
+
     of_known = unknown < _MOSTLY
     told = min(of_known.sum(), (~of_known).sum()) >= _ENOUGH
     size = max(float(np.median(np.hypot(error, own))), 1e-3)
@@ -88,45 +149,46 @@ def parts_of_error(error: Array, own: Array, unknown: Array) -> tuple[float, flo
 
     def score(logs: Array) -> float:
         common, borne, shared = parts(logs)
-        half = _Z * np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2)
+        half = Z * np.sqrt(common**2 + (borne * own) ** 2 + (shared * unknown) ** 2)
         missed = np.maximum(np.abs(error) - half, 0.0)
-        return float(np.mean(half + missed / (1 - _QUANTILE)) / size + _FEW / len(error) * logs[1] ** 2)
+        return float(np.mean(half + missed / (1 - COVERAGE)) / size + _FEW / len(error) * logs[1] ** 2)
 
     return parts(minimize(score, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-3, "fatol": 1e-6}).x)
 
 
 def calibrated(error: Array, known: Array, unknown: Array, shared: float) -> tuple[float, float]:
-    """z and `shared` with which the stated share is inside, of networks of measured kernels and of the others.
+    """z and `shared` with which the stated share of networks lies inside: of those of measured kernels, and of others.
 
-    One z for both would state too much of the former, whose errors are nearer to normal, and too little of the latter.
+    With one z for both, intervals of the former would be too wide, since their errors are nearer to normal, and those
+    of the latter too narrow.
 
     Args:
         error: of log latency, [networks].
         known: standard error without what unmeasured kernels share, [networks].
         unknown: share of the time in kernels that were not measured, [networks].
-        shared: of eq. (2); kept where either sort of network is too rare to tell.
+        shared: of eq. (2); kept where there are too few networks of either sort to tell.
     """
     of_known = unknown < _MOSTLY
     if min(of_known.sum(), (~of_known).sum()) < _TELLING:
         return _conformal(np.abs(error) / np.hypot(known, shared * unknown)), shared
     z = _conformal((np.abs(error) / np.hypot(known, shared * unknown))[of_known])
-    # an error is inside from this much on: z^2 (known^2 + (shared * unknown)^2) = error^2
+    # an error is inside from this `shared` on: z^2 (known^2 + (shared * unknown)^2) = error^2
     needed = np.sqrt(np.maximum((error / z) ** 2 - known**2, 0.0))[~of_known] / unknown[~of_known]
     return z, _conformal(needed)
 
 
 def with_drift(common: float, z: float) -> float:
-    """The error that all kernels of a network share, so that z of it covers the drift between campaigns
-    (`hwcost.measure.statistics`) too.
+    """The common error, widened so that z of it also covers the drift between campaigns (`hwcost.measure.statistics`):
+    the networks of a cross-validation were measured in the same hours as those of the fit.
 
     Of 494 networks of `mbconv` and `tiny-cnn`, held out fold by fold of a torch-eager fit and measured again in two
-    hours of the next day, 1.5 % leaves 86 % inside, and of a fit on those two hours, held to the night before, 94 %.
-    Without it they are 83 and 91 %, with 2.5 % they are 90 and 96 %.
+    hours of the next day, a drift of 1.5 % leaves 86 % inside, and of a fit on those two hours, held to the night
+    before, 94 %. Without it they are 83 and 91 %, with 2.5 % they are 90 and 96 %.
     """
     return float(np.hypot(common, DRIFT / z)) if z > 0 else common
 
 
 def _conformal(score: Array) -> float:
-    """The score that the stated share of networks keeps below."""
-    rank = min(int(np.ceil((len(score) + 1) * _QUANTILE)), len(score)) - 1
+    """The score below which the stated share of networks lies (split conformal prediction)."""
+    rank = min(int(np.ceil((len(score) + 1) * COVERAGE)), len(score)) - 1
     return float(np.sort(score)[rank])

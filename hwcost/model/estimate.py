@@ -1,27 +1,20 @@
 """Estimates: what a cost model says of a network, its blocks and its kernels. Values only.
 
-Every latency comes with an interval at a stated confidence. Errors of different kernels are partly
-the same error (a machine that is faster than believed is faster on all of them), so the relative
-error of a sum of kernels with shares w_i has three parts,
-
-    s^2 = s_common^2 + (sum_i w_i s_shared,i)^2 + sum_i w_i^2 s_i^2,       (1)
-
-where s_shared is what kernels that were never measured themselves err together, equal kernels share
-one error s_i, and the interval is t * exp(+-z s). s_i is what a sum bears of a kernel's error; by itself a
-measured kind errs more (`hwcost.model.fit.Errors.alone`), since clocks that charge one too much charge others too
-little.
+Every latency comes with an interval at a stated confidence; `hwcost.model.errors` says what it is made of.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, overload
+
+import numpy as np
 
 from hwcost.cost import Cost, total
 from hwcost.graph import block_name
+from hwcost.model.errors import Errors, interval_of, parts_of_sums
 
 Bound = Literal["compute", "memory"]
 
@@ -32,7 +25,7 @@ class KernelEstimate:
 
     name: str  # "conv2d+relu"
     kind: str
-    module: str
+    module: str  # path of the module that it belongs to
     latency: float
     low: float
     high: float
@@ -44,6 +37,45 @@ class KernelEstimate:
     shared: float = 0.0  # error that it has together with all kernels that were not measured themselves
     key: str  # equal kernels have equal keys
     label: str = ""  # the kind, told apart by its groups, as "conv2d/depthwise"
+
+
+class KernelEstimates(Sequence[KernelEstimate]):
+    """The kernels of a network, made when they are first looked at.
+
+    A search asks for the latencies of thousands of networks, and for the kernels of few.
+    """
+
+    def __init__(self, make: Callable[[], tuple[KernelEstimate, ...]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> tuple[KernelEstimate, ...]:
+        return self._make()
+
+    @overload
+    def __getitem__(self, index: int) -> KernelEstimate: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[KernelEstimate, ...]: ...
+    def __getitem__(self, index: int | slice) -> KernelEstimate | tuple[KernelEstimate, ...]:
+        return self._made[index]
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __iter__(self) -> Iterator[KernelEstimate]:
+        return iter(self._made)
+
+    def __eq__(self, other: object) -> bool:
+        return self._made == (other._made if isinstance(other, KernelEstimates) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._made)
+
+    def __repr__(self) -> str:
+        return repr(self._made)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (self._made,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,30 +100,11 @@ class Estimate:
     high: float
     confidence: float  # coverage of [low, high] that was calibrated; 0: a bound, no interval is known
     overhead: float  # part of the latency that no kernel explains
-    kernels: tuple[KernelEstimate, ...]
-    common: float  # s_common of eq. (1)
-    z: float
+    kernels: Sequence[KernelEstimate]
+    common: float  # error that all kernels share (`hwcost.model.errors`)
+    z: float  # half-width of the interval in standard errors
     notes: tuple[str, ...] = ()
-    depth: int = field(default=2)
-
-    @classmethod
-    def later(cls, kernels: Callable[[], tuple[KernelEstimate, ...]], like: Estimate, **values: Any) -> Estimate:
-        """An estimate that shares what `like` says besides `values`, and makes its kernels when they are
-        first asked for: a search asks for the latency of thousands of networks and for the kernels of few."""
-        new = object.__new__(cls)
-        shared = {name: like.__dict__[name] for name in cls.__dataclass_fields__ if name != "kernels"}
-        new.__dict__.update(shared | values, _make=kernels)  # nothing that `like` has derived from its kernels
-        return new
-
-    def __getattr__(self, name: str) -> Any:
-        make = self.__dict__.get("_make") if name == "kernels" else None
-        if make is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.__dict__["kernels"] = made = make()
-        return made
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    depth: int = 2  # parts of a module path that `blocks` tells apart
 
     @cached_property
     def cost(self) -> Cost:
@@ -123,35 +136,37 @@ class Estimate:
         return self.by_depth(self.depth)
 
     def by_depth(self, depth: int) -> dict[str, BlockEstimate]:
-        """By module path, cut to `depth` parts; the overhead is spread over the kernels evenly."""
-        groups: dict[str, list[KernelEstimate]] = {}
-        for kernel in self.kernels:
-            groups.setdefault(block_name(kernel.module, depth), []).append(kernel)
+        """By module path, cut to `depth` parts; the overhead is spread evenly over the kernels."""
+        groups: dict[str, list[int]] = {}
+        for number, kernel in enumerate(self.kernels):
+            groups.setdefault(block_name(kernel.module, depth), []).append(number)
         each = self.overhead / len(self.kernels) if self.kernels else 0.0
-        return {name: self._block(name, members, each) for name, members in groups.items()}
+        spreads = self._spreads(list(groups.values()))
+        members = ([self.kernels[i] for i in numbers] for numbers in groups.values())
+        blocks = zip(groups, members, spreads, strict=True)
+        return {name: self._block(name, kernels, each, spread) for name, kernels, spread in blocks}
 
-    def _block(self, name: str, members: list[KernelEstimate], overhead: float) -> BlockEstimate:
-        latency = sum(k.latency for k in members) + overhead * len(members)
-        spread = math.exp(self.z * relative_error(members, self.common))
-        memory = sum(k.latency for k in members if k.bound == "memory")
+    def _spreads(self, groups: Sequence[Sequence[int]]) -> list[float]:
+        """Factor between the latency of each group of kernels and an end of its interval."""
+        order = [number for group in groups for number in group]
+        which = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+        alike: dict[str, int] = {}
+        same = np.array([alike.setdefault(self.kernels[i].key, len(alike)) for i in order], dtype=np.int64)
+        numbers = np.array([(k.latency, k.sigma, k.shared) for k in (self.kernels[i] for i in order)], dtype=float)
+        time, sigma, shared = numbers.reshape(-1, 3).T
+        parts = parts_of_sums(which, same, time, sigma, shared, len(groups))
+        ends = interval_of(np.ones(len(groups)), Errors(common=self.common, z=self.z), *parts)[1]
+        return [float(end) for end in ends]
+
+    def _block(self, name: str, kernels: list[KernelEstimate], overhead: float, spread: float) -> BlockEstimate:
+        ran = sum(k.latency for k in kernels)
+        latency = ran + overhead * len(kernels)
         return BlockEstimate(
             name=name,
             latency=latency,
             low=latency / spread,
             high=latency * spread,
-            bound="memory" if 2 * memory >= sum(k.latency for k in members) else "compute",
-            cost=total(k.cost for k in members),
+            bound="memory" if 2 * sum(k.latency for k in kernels if k.bound == "memory") >= ran else "compute",
+            cost=total(k.cost for k in kernels),
             share=latency / self.latency if self.latency else 0.0,
         )
-
-
-def relative_error(kernels: Iterable[KernelEstimate], common: float) -> float:
-    """Standard error of the log of a sum of kernels, eq. (1)."""
-    by_key: dict[str, float] = {}
-    latency = shared = 0.0
-    for k in kernels:
-        shared += k.latency * k.shared
-        by_key[k.key] = by_key.get(k.key, 0.0) + k.latency * k.sigma
-        latency += k.latency
-    own = (shared * shared + sum(x * x for x in by_key.values())) / (latency * latency) if latency else 0.0
-    return math.sqrt(common * common + own)

@@ -1,84 +1,135 @@
-"""Model files: a zip of JSON and Parquet that holds a model's data, never code.
+"""Model files: a zip of JSON, Parquet and NumPy arrays that holds a model's data and its trees, never code or pickles.
+
+    model.json          format, target, settings of the trees, day and provenance
+    device.toml         the device
+    networks.parquet, kernels.parquet, times.parquet      the measurements (`hwcost.measure.tables`)
+    fitted.json         overhead, errors, accuracy on held-out networks, and what the residual learned but its arrays
+    residual/NAME.npy   the arrays of the residual, trees included
+    prior.hwcost        the model file of the prior, where there is one
+
+Reading a file fits nothing, so that the same file gives the same numbers in every process.
 
 Format history:
-    1  first; `errors.json` came later and may be missing, then it is made again
+    2  the trees and all else that was fitted; accuracy of held-out networks by name
+    1  data alone: reading it fits the model (`errors.json` held what cross-validation had found)
 """
 
 from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from hwcost.device.ceilings import DeviceError
 from hwcost.device.device import Device
-from hwcost.measure.arrays import Flat
-from hwcost.measure.clock import quiet_interpreter
-from hwcost.measure.tables import SCHEMAS, flat_from_tables, from_tables, to_tables, write_parquet
-from hwcost.measure.types import MeasurementError, Measurements
-from hwcost.model import fitcache
-from hwcost.model.cost_model import CostModel, ModelError
+from hwcost.measure.types import MeasurementError
+from hwcost.model.accuracy import Accuracy, Comparison
+from hwcost.model.data import ModelData, ModelError, OldModelFile, read_tables
+from hwcost.model.errors import Errors
 from hwcost.model.features import Target
-from hwcost.model.fit import Errors, Rows, account_of, fit, rows_of
-from hwcost.model.provenance import HEAD, PRIOR, About, counts_of, identity_of, provenance_of, unpacked
-from hwcost.model.residual import Settings
+from hwcost.model.fit import Fitted, account_of, fit
+from hwcost.model.overhead import Overhead
+from hwcost.model.provenance import HEAD, PRIOR, provenance_of
+from hwcost.model.residual import Residual, from_members, to_members
+from hwcost.model.trees import Settings
 from hwcost.paths import shipped
 from hwcost.version import __version__
 
-FORMAT = 1
-_ERRORS = "errors.json"  # what cross-validation found
+FORMAT = 2
+_TABLES = ("networks", "kernels", "times")
+_FITTED, _DEVICE, _ARRAYS = "fitted.json", "device.toml", "residual/"
+_ERRORS = "errors.json"  # of format 1
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
+_READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile)
 
 
-def members(model: CostModel) -> dict[str, bytes]:
+# -- writing -------------------------------------------------------------------------------------
+
+
+def members(data: ModelData) -> dict[str, bytes]:
     """What a model file holds, by name."""
+    target = data.target
     head = {
-        "format": FORMAT, "hwcost": __version__, "runtime": model.runtime, "threads": model.threads,
-        "dtype": model.target.dtype, "settings": asdict(model.settings), "fitted": model.is_fitted, "date": model.date,
+        "format": FORMAT, "hwcost": __version__, "runtime": target.runtime, "threads": target.threads,
+        "dtype": target.dtype, "settings": asdict(data.settings), "fitted": data.is_fitted, "date": data.date,
+        "provenance": data.provenance,
     }  # fmt: skip
-    held = {HEAD: json.dumps(head, indent=1, sort_keys=True).encode(), "device.toml": model.device.to_toml().encode()}
-    if model.measurements is not None:
-        tables = to_tables(model.measurements)
-        held |= {f"{name}.parquet": _parquet(table) for name, table in tables.items()}
-        held[_ERRORS] = _errors_to_json(model.fitted.errors)
-    if model.prior is not None:
-        held[PRIOR] = to_bytes(model.prior)
+    held = {HEAD: json.dumps(head, indent=1, sort_keys=True).encode(), _DEVICE: target.device.to_toml().encode()}
+    if data.is_fitted:
+        held |= {f"{name}.parquet": content for name, content in _tables(data).items()}
+        held |= _fitted_members(data.fitted)
+    if data.prior is not None:
+        held[PRIOR] = to_bytes(data.prior)
     return held
 
 
-def to_bytes(model: CostModel) -> bytes:
+def _tables(data: ModelData) -> Mapping[str, bytes]:
+    if data.tables is not None:
+        return data.tables
+    from hwcost.measure.tables import to_tables, write_parquet
+
+    assert data.taken is not None
+    written = {}
+    for name, table in to_tables(data.taken).items():
+        sink = io.BytesIO()
+        write_parquet(table, sink)
+        written[name] = sink.getvalue()
+    return written
+
+
+def _fitted_members(fitted: Fitted) -> dict[str, bytes]:
+    assert fitted.residual.learned is not None
+    values, arrays = to_members(fitted.residual.learned)
+    held_out = fitted.held_out.networks if fitted.held_out else ()
+    document = {
+        "overhead": asdict(fitted.overhead),
+        "errors": asdict(fitted.errors),
+        "held_out": [[n.target, n.predicted, n.low, n.high, n.measured, n.spread] for n in held_out],
+        "residual": values,
+    }
+    found = {_FITTED: json.dumps(document, sort_keys=True).encode()}
+    for name, array in sorted(arrays.items()):
+        sink = io.BytesIO()
+        np.lib.format.write_array(sink, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+        found[f"{_ARRAYS}{name}.npy"] = sink.getvalue()
+    return found
+
+
+def to_bytes(data: ModelData) -> bytes:
     """The content of a model file; but for the day of the fit, equal models give equal bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members(model).items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members(data).items():
+            is_small_already = name.endswith((".parquet", ".hwcost"))
+            kind = zipfile.ZIP_STORED if is_small_already else zipfile.ZIP_DEFLATED
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, kind)
     return buffer.getvalue()
 
 
-def save(model: CostModel, path: Path) -> None:
-    """Write a model file; a half-written one never takes the place of a whole one."""
+def save(data: ModelData, path: Path) -> None:
+    """Write a model file; a half-written one never takes the place of a whole one.
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
     begun = path.with_name(path.name + ".partial")
     try:
-        begun.write_bytes(to_bytes(model))
+        begun.write_bytes(to_bytes(data))
         begun.replace(path)
     except OSError as error:
         begun.unlink(missing_ok=True)
         raise ModelError(f"model file {path} cannot be written: {error.strerror}") from error
 
 
-def _parquet(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    write_parquet(table, sink)
-    return sink.getvalue()
+# -- reading -------------------------------------------------------------------------------------
 
 
 def shipped_path(runtime: str, threads: int) -> Path:
@@ -96,92 +147,127 @@ def shipped_path(runtime: str, threads: int) -> Path:
     return path
 
 
-def load(path: Path) -> CostModel:
-    """Read a model file and fit it."""
+def load(path: Path) -> ModelData:
+    """Read a model file; one of format 1 is fitted, with a warning.
+
+    Raises:
+        ModelError: no such file, no model file, or one of a newer format.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"no model file {path}; make one with `hwcost fit -o {path}`") from error
     except OSError as error:
         raise ModelError(f"model file {path} cannot be read: {error.strerror}") from error
-    return from_bytes(content, path)
+    data, is_old = _from_bytes(content, path)
+    if is_old:
+        warnings.warn(
+            f"{path} is of model format 1, which holds no trees, so that it was fitted now; save it once with "
+            f"hwcost.CostModel.load({str(path)!r}).save({str(path)!r}), and it loads at once",
+            OldModelFile,
+            stacklevel=3,
+        )
+    return data
 
 
-def from_bytes(content: bytes, path: Path) -> CostModel:
-    """A model from a file's bytes; `path` names it in errors."""
+def _from_bytes(content: bytes, path: Path) -> tuple[ModelData, bool]:
+    """A model from a file's bytes, and whether it had to be fitted; `path` names it in errors."""
     try:
-        held = unpacked(content)
+        archive = zipfile.ZipFile(io.BytesIO(content))
     except (OSError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} is no model file ({error}); make one with `hwcost fit`") from error
-    return _from_members(held, content, path)
-
-
-def _from_members(held: dict[str, bytes], content: bytes, path: Path) -> CostModel:
     try:
-        head: dict[str, Any] = json.loads(held[HEAD])
-        if head["format"] > FORMAT:
-            raise ModelError(
-                f"{path} has model format {head['format']}, but this version reads up to {FORMAT}; update hwcost"
-            )
-        device = Device.from_toml(held["device.toml"].decode(), f"{path}: device.toml")
-        if not head["fitted"]:
-            return CostModel.analytic(device, head["runtime"], head["threads"], head["dtype"])
-        target = Target(device, head["threads"], head["dtype"], head["runtime"])
-        settings = Settings(**head["settings"])
-        stored = {name: held[f"{name}.parquet"] for name in SCHEMAS}
-        before = partial(from_bytes, held[PRIOR], path) if PRIOR in held else lambda: None
-        make = partial(
-            CostModel, target, head["runtime"], measurements=partial(_measurements, stored), settings=settings,
-            date=str(head.get("date", "")),
-        )  # fmt: skip
-        known = fitcache.recall(content)
-        if known is not None:  # then the measurements could be read, and are not needed now
-            return make(prior=before(), fitted=known.fitted, about=known.about)
-        # looking again and again through a million new objects takes a fifth of it all; and while the trees of a
-        # prior grow, outside the interpreter, this model's own kernels are read inside it
-        with quiet_interpreter(), ThreadPoolExecutor(1) as beside:
-            reading = beside.submit(_read, stored, target)
-            prior = before()
-            flat, rows = reading.result()
-            errors = _errors_from_json(held[_ERRORS], flat) if _ERRORS in held else None
-            fitted = fit(flat, target, settings, prior.fitted.residual if prior else None, errors, rows)
-            stands_on = prior.provenance if prior else ""
-            told = provenance_of(flat.environment, flat.families, str(head.get("date", "")), stands_on)
-            found = About(told, identity_of(held), counts_of(flat))
-        fitcache.remember(content, fitcache.Known(fitted, found))
-        return make(prior=prior, fitted=fitted, about=found)
-    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
-        raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
+        with archive:
+            return _from_archive(archive, path)
+    except ModelError:
+        raise
     except (DeviceError, MeasurementError) as error:
         raise ModelError(f"{path}: {error}") from error
+    except _READ_ERRORS as error:
+        raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
 
 
-def _read(stored: dict[str, bytes], target: Target) -> tuple[Flat, Rows]:
-    flat = flat_from_tables(_tables(stored))
-    return flat, rows_of(flat, target)
+def _from_archive(archive: zipfile.ZipFile, path: Path) -> tuple[ModelData, bool]:
+    head: dict[str, Any] = json.loads(archive.read(HEAD))
+    if head["format"] > FORMAT:
+        raise ModelError(
+            f"{path} has model format {head['format']}, but this version reads up to {FORMAT}; update hwcost"
+        )
+    device = Device.from_toml(archive.read(_DEVICE).decode(), f"{path}: {_DEVICE}")
+    target = Target(device, head["threads"], head["dtype"], head["runtime"])
+    if not head["fitted"]:
+        return analytic(target), False
+    names = set(archive.namelist())
+    settings = Settings(**head["settings"])
+    date, tables = str(head.get("date", "")), {name: archive.read(f"{name}.parquet") for name in _TABLES}
+    prior, old_prior = _from_bytes(archive.read(PRIOR), path) if PRIOR in names else (None, False)
+    if head["format"] == 1 or old_prior:
+        stored = archive.read(_ERRORS) if _ERRORS in names else None
+        return _fitted_again(target, settings, date, tables, prior, stored), True
+    fitted = _fitted(archive, prior.fitted.residual if prior else None)
+    data = ModelData(
+        target=target, fitted=fitted, provenance=head["provenance"], settings=settings, date=date, prior=prior,
+        tables=tables,
+    )  # fmt: skip
+    return data, False
 
 
-def _measurements(stored: dict[str, bytes]) -> Measurements:
-    return from_tables(_tables(stored))
+def analytic(target: Target) -> ModelData:
+    """The roofline alone."""
+    return ModelData(
+        target=target,
+        fitted=Fitted(Residual(), Overhead(), Errors()),
+        provenance=f"the roofline of {target.device.name} alone",
+    )
 
 
-def _tables(stored: dict[str, bytes]) -> dict[str, pa.Table]:
-    return {name: pq.read_table(io.BytesIO(content)) for name, content in stored.items()}
+def _fitted(archive: zipfile.ZipFile, prior: Residual | None) -> Fitted:
+    document = json.loads(archive.read(_FITTED))
+    arrays = {
+        name.removeprefix(_ARRAYS).removesuffix(".npy"): _array(archive.read(name))
+        for name in archive.namelist()
+        if name.startswith(_ARRAYS)
+    }
+    networks = (dict(zip(_COLUMNS, row, strict=True)) for row in document["held_out"])
+    held_out = Accuracy(tuple([Comparison(**network) for network in networks]))
+    return Fitted(
+        Residual(from_members(document["residual"], arrays), prior),
+        Overhead(**document["overhead"]),
+        Errors(**document["errors"]),
+        held_out if held_out.networks else None,
+    )
 
 
-def _errors_to_json(errors: Errors) -> bytes:
-    """The networks' names and measured times are in the measurements already."""
-    held_out = [(n.predicted, n.low, n.high) for n in errors.held_out.networks] if errors.held_out else None
-    found = {"sigma": dict(errors.sigma), "common": errors.common, "shared": errors.shared, "z": errors.z}
-    found |= {"alone": errors.alone, "held_out": held_out}
-    return json.dumps(found, sort_keys=True).encode()
+_COLUMNS = ("target", "predicted", "low", "high", "measured", "spread")
 
 
-def _errors_from_json(content: bytes, flat: Flat) -> Errors:
-    found, account = json.loads(content), None
-    if found["held_out"] is not None:
-        if len(found["held_out"]) != len(flat):
-            raise KeyError("errors.json must have a prediction for every network")
-        account = account_of(flat, *np.array(found["held_out"], dtype=float).T)
-    common, shared, z = (float(found[name]) for name in ("common", "shared", "z"))
-    return Errors(found["sigma"], common, shared, z, account, float(found.get("alone", 1.0)))
+def _array(content: bytes) -> NDArray[Any]:
+    found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    return found
+
+
+def _fitted_again(
+    target: Target, settings: Settings, date: str, tables: Mapping[str, bytes], prior: ModelData | None,
+    errors: bytes | None,
+) -> ModelData:  # fmt: skip
+    """A model of format 1, from its data; `errors` is what its cross-validation had found, where it was kept."""
+    from hwcost.measure.tables import flat_from_tables
+
+    flat = flat_from_tables(read_tables(tables))
+    known = None
+    if errors is not None:
+        found = json.loads(errors)
+        account = None
+        if found["held_out"] is not None:
+            if len(found["held_out"]) != len(flat):
+                raise KeyError(f"{_ERRORS} must have a prediction for every network")
+            predicted = np.array(found["held_out"], dtype=float).reshape(-1, 3).T
+            middle, low, high = predicted
+            account = account_of(flat.names, middle, low, high, flat.latency, flat.spread)
+        common, shared, z = (float(found[name]) for name in ("common", "shared", "z"))
+        known = Errors(found["sigma"], common, shared, z, float(found.get("alone", 1.0))), account
+    fitted = fit(flat, target, settings, prior.fitted.residual if prior else None, known)
+    told = provenance_of(flat.environment, flat.families, date, prior.provenance if prior else "")
+    return ModelData(
+        target=target, fitted=fitted, provenance=told, settings=settings, date=date, prior=prior, tables=tables
+    )

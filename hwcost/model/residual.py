@@ -2,59 +2,62 @@
 
     t = t_kind * exp(r(x)),    t_kind = a W/P + b Q_weights/B + c Q_read/B + d Q_written/B + e        (1)
 
-t_kind is the roofline with nothing overlapped, each term with what this kind of kernel needs of it: 1/a
-is the kind's compute efficiency, b to d say how often its traffic moves and how much of it comes from
-caches (B is DRAM's; which level serves a kernel is left to the trees), e is its launch. The five are
-found by least squares of relative errors, none below 0, so that t_kind grows with work and traffic; what
-a kind's kernels do not tell, such as the price of weights where few have any, is as with all kinds. r
-are gradient-boosted trees on the kernel's description x, normalised by the device. Where measurements
-of another machine are given as prior knowledge, its t_kind and residual come first:
-t = t_prior * exp(r(x)).
+t_kind is a roofline without overlap, whose terms are scaled for each kind of kernel: 1/a is the kind's compute
+efficiency; b, c and d say how much of its traffic moves, counted at DRAM's bandwidth B (which cache serves a kernel is
+left to the trees); e is its launch time. The five coefficients are found by least squares of relative errors, none
+below 0, so that t_kind grows with work and traffic. What the kernels of a kind do not determine, such as the price of
+weights where few of them have any, is as in the fit of all kinds together.
 
-Trees do not extrapolate. A kernel counts as measured where a measured kernel of its kind lies within a
-factor of 1.7 of it in every dimension (work, traffic, channels, rows, window); outside, the error that
-is stated grows to the spread of the kind. Further than two doublings beyond that, the trees' answer
-fades into the median of the kind,
+r are gradient-boosted trees (`hwcost.model.trees`) on the kernel's description x (`hwcost.model.features`). Where
+another model is given as a prior, its prediction takes the place of t_kind: t = t_prior * exp(r(x)).
 
-    r = f * r_trees + (1 - f) * r_median,    f = 2 ** -(doublings beyond those),    (2)
+Trees do not extrapolate, so three things depend on how far a kernel lies outside what was measured, in doublings of
+the dimension in which it lies farthest (work, traffic, channels, rows, window; see `hwcost.model.features.SUPPORT`):
 
-since the nearest leaf says more of a large convolution than the median of all, most of them small. Out
-there no kernel is taken to beat its roofline, which measured ones may where a cache serves them better.
-A kernel that was measured itself, in a context like this one, is moved to its own time by n / (n + 1) of the way
-where n networks held it.
-A kind that was never measured is taken for the kind of the measured kernel nearest to it in those
-dimensions (a matrix product is a matrix product by whatever name), and states an error of a factor e.
-The description is that of `hwcost.model.features`.
+* A kernel counts as supported where a measured kernel of its kind lies within a factor of 1.7 in every dimension.
+  Outside, the stated error grows to the spread of the kind.
+* Further than two doublings outside, the trees' answer fades into the median of the kind,
+
+      r = f * r_trees + (1 - f) * r_median,    f = 2 ** -(doublings beyond two),                       (2)
+
+  because the nearest leaf says more of a large convolution than the median of all, most of which are small.
+* An unsupported kernel is never predicted to beat its roofline; measured ones may, where a cache serves them better.
+
+A kernel that was measured itself, in a context like this one, is moved from the trees' answer towards its own measured
+time: by n / (n + 1) of the way where n networks held it. A kind that was never measured is treated as the kind of the
+measured kernel nearest to it in those dimensions, and states an error of a factor e.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
-from scipy.spatial import cKDTree
-from sklearn.ensemble import HistGradientBoostingRegressor
-from threadpoolctl import ThreadpoolController
 
 from hwcost.model.features import Columns, support_columns
+from hwcost.model.trees import Settings, Trees
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 _REACH = 0.75  # doublings: how near the nearest measured kernel must be in every dimension, 2 ** 0.75 = 1.7
 _FADE = 2.0  # doublings beyond that until the trees are trusted less
-_MINIMUM_OF_KIND = 5
-_TERMS_FROM = 15  # kernels of a kind, fewer share the terms of all
+_MINIMUM_OF_KIND = 5  # measured kernels of a kind, from which on a kernel of it can be supported
+_TERMS_FROM = 15  # kernels of a kind; kinds with fewer share the terms of all
 _SHORTEST = 1e-8  # s
-_DOUBT = 1.0  # networks that must hold a kernel until half of what the trees do not say of it is believed
-_FAR = 0.3  # log error from which a kernel says little of its kind's terms
-_PARALLEL_FROM = 20_000  # rows
+_DOUBT = 1.0  # networks that must hold a kernel until half of what the trees leave unexplained is believed
+_FAR = 0.3  # log error from which a kernel counts little in the fit of its kind's terms
 _BINS = 255  # as many as the trees take
+_ALL_PAIRS = 1 << 24  # differences of two numbers, up to which no search tree is built
 UNSEEN_SIGMA = 1.0  # log error stated for a kind that was never measured: a factor of e
+_TERMS = 5  # of eq. (1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +66,31 @@ class Prediction:
 
     latency: Array  # s
     sigma: Array  # standard error of log latency
-    supported: NDArray[np.bool_]
+    supported: NDArray[np.bool_]  # inside the measured range
     known: NDArray[np.bool_]  # measured itself, in a context like this one
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How the trees are grown. Chosen by cross-validation on the training side."""
-
-    iterations: int = 150
-    learning_rate: float = 0.1
-    leaves: int = 31
-    minimum_leaf: int = 4
-    l2: float = 5.0
-    seed: int = 0
-
-
+@dataclass(frozen=True, eq=False)
 class Bins:
-    """Features as the numbers of the bins that they fall into, of which each holds the same weight.
+    """Features as numbers of bins, each of which holds about the same weight of the kernels of the fit.
 
-    scikit-learn would bin them so too, but sorts a column anew for each edge where rows have weights, which
-    takes longer than growing the trees. The first column, the kind, stays as it is; those in which all kernels
-    are alike, as dtypes often are, tell trees nothing and are left out.
+    scikit-learn bins features in the same way, but sorts a column anew for each edge where rows have weights, which
+    takes longer than growing the trees. Features that have one value in all kernels of the fit (as the dtype often has)
+    tell the trees nothing and are left out.
     """
 
-    def __init__(self, features: Array, weight: Array) -> None:
-        varies = np.flatnonzero(np.ptp(features[:, 1:], axis=0)) if len(features) else np.zeros(0, dtype=np.int64)
-        self._edges = {int(place): _edges(features[:, place], weight) for place in varies + 1}
+    edges: Mapping[int, Array]  # column -> the largest value of every bin but the last
 
-    def __call__(self, features: Array) -> Array:
-        """[n, features that vary], each in its bin."""
-        binned = [edges.searchsorted(features[:, place]) for place, edges in self._edges.items()]
-        return np.column_stack([features[:, 0], *binned])
+    @classmethod
+    def of(cls, coded: Array, weight: Array) -> Bins:
+        """Bins for coded features [n, features], whose first column, the kind, is not binned."""
+        varies = np.flatnonzero(np.ptp(coded[:, 1:], axis=0)) + 1
+        return cls({int(column): _edges(coded[:, column], weight) for column in varies})
+
+    def __call__(self, coded: Array) -> NDArray[np.uint8]:
+        """[n, 1 + features that vary]: the kind's number, then the bin of each feature."""
+        binned = [edges.searchsorted(coded[:, column]) for column, edges in self.edges.items()]
+        return np.column_stack([coded[:, 0], *binned]).astype(np.uint8)
 
 
 def _edges(column: Array, weight: Array) -> Array:
@@ -107,190 +103,230 @@ def _edges(column: Array, weight: Array) -> Array:
     return np.unique(column[order][below.searchsorted(below[-1] * np.arange(1, _BINS) / _BINS)])
 
 
+@dataclass(frozen=True, eq=False)
 class Answers:
-    """r of each kernel that was measured, the trees' and what is believed of what they leave, found by its coded
-    features."""
+    """r of each kernel that was measured itself, found by a hash of its coded features."""
 
-    def __init__(self, coded: Array, answers: Array) -> None:
-        # of kernels that look the same, the last one counts
-        self._known, last = np.unique(_identities(coded)[::-1], return_index=True)
-        self._answers = answers[::-1][last]
+    identity: NDArray[np.uint64]  # [measured], ascending
+    answer: Array  # [measured]
+
+    @classmethod
+    def of(cls, coded: Array, answer: Array) -> Answers:
+        """Of kernels with coded features [n, features]; of kernels that look the same, the last one counts."""
+        identity, last = np.unique(_identities(coded)[::-1], return_index=True)
+        return cls(identity, answer[::-1][last])
 
     def __call__(self, coded: Array) -> tuple[NDArray[np.bool_], Array]:
-        """Which kernels were measured, and r of them: 0 of the others."""
+        """Which kernels were measured, and r of those; 0 for the others."""
         wanted = _identities(coded)
-        place = np.minimum(self._known.searchsorted(wanted), len(self._known) - 1)
-        known = self._known[place] == wanted
-        return known, np.where(known, self._answers[place], 0.0)
+        place = np.minimum(self.identity.searchsorted(wanted), len(self.identity) - 1)
+        known = self.identity[place] == wanted
+        return known, np.where(known, self.answer[place], 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Neighbours:
+    """Points, [points, dimensions]; a distance is the largest difference in any dimension."""
+
+    points: Array
+
+    def distance(self, x: Array) -> Array:
+        """Distance to the nearest point of each row of x [n, dimensions], [n].
+
+        For a network's kernels all distances are computed, which is quicker than importing SciPy; for many a search
+        tree is built. Both give the same.
+        """
+        if x.size * len(self.points) > _ALL_PAIRS:
+            return np.asarray(self.tree.query(x, p=np.inf)[0])
+        every = np.abs(x[:, None, 0] - self.points[:, 0])
+        for dimension in range(1, x.shape[1]):
+            np.maximum(every, np.abs(x[:, None, dimension] - self.points[:, dimension]), out=every)
+        return np.asarray(every.min(axis=1))
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """A search tree over the points; of several nearest points it always gives the same."""
+        from scipy.spatial import cKDTree
+
+        return cKDTree(self.points)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Learned:
+    """What a fit learned, as values and arrays; all of it is kept in a model file."""
+
+    kinds: tuple[str, ...]  # measured kinds, sorted; a kind's number is its place here
+    terms: Mapping[str, Array]  # kind -> (a, b, c, d, e) of eq. (1); empty where there is a prior
+    terms_of_any: Array  # the same of all kinds together
+    medians: Mapping[str, float]  # of r, by kind
+    sigmas: Mapping[str, float]  # spread of r, by kind
+    sigma_all: float
+    kind: Ints  # [measured] number of each measured kernel's kind
+    place: Array  # [measured, dimensions] where each lies, in doublings
+    bins: Bins
+    answers: Answers
+    trees: Trees
+
+    @cached_property
+    def number(self) -> Mapping[str, int]:
+        """Number of each measured kind."""
+        return {kind: number for number, kind in enumerate(self.kinds)}
+
+    @cached_property
+    def nearby(self) -> Mapping[str, Neighbours]:
+        """The measured kernels of each kind that has enough of them."""
+        of_kind = {kind: self.place[self.kind == number] for number, kind in enumerate(self.kinds)}
+        return {kind: Neighbours(places) for kind, places in of_kind.items() if len(places) >= _MINIMUM_OF_KIND}
+
+    @cached_property
+    def everywhere(self) -> Neighbours:
+        """The measured kernels of all kinds."""
+        return Neighbours(self.place)
+
+    def coded(self, data: Columns) -> Array:
+        """Features [n, features] with the kind's number in the first column, NaN for kinds that were not measured."""
+        features = data.features.copy()
+        features[:, 0] = [self.number.get(kind, np.nan) for kind in data.kinds]
+        return features
+
+
+@dataclass(frozen=True, eq=False)
 class Residual:
-    """Gradient boosting on log(t / t_kind), eq. (1)."""
+    """Predicts kernels, eq. (1). `Residual()` knows nothing: it answers the roofline."""
 
-    def __init__(self, settings: Settings | None = None, prior: Residual | None = None) -> None:
-        self.settings = settings or Settings()
-        self.prior = prior
-        self._terms: dict[str, Array] = {}  # kind -> (a, b, c, d, e) of eq. (1)
-        self._terms_of_any = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
-        self._vocabulary: dict[str, int] = {}
-        self._medians: dict[str, float] = {}
-        self._sigmas: dict[str, float] = {}
-        self._measured: dict[str, cKDTree] = {}
-        self._everything: tuple[cKDTree, NDArray[np.str_]] | None = None  # of all kinds, and which
-        self._sigma_all = UNSEEN_SIGMA
-        self._trees: HistGradientBoostingRegressor | None = None
-        self._bins = Bins(np.zeros((0, 0)), np.zeros(0))
-        self._answers = Answers(np.zeros((0, 0)), np.zeros(0))
+    learned: Learned | None = None
+    prior: Residual | None = None
 
-    def fit(self, data: Columns, latency: Array, weight: Array, networks: Array | None = None) -> Residual:
-        """Fit on measured kernels; `latency` in seconds, `weight` their importance, `networks` how many hold each."""
-        if self.prior is None:
-            self._learn_terms(data, latency, weight)
-        target = np.log(latency) - self._base(data)
+    @classmethod
+    def fit(
+        cls,
+        data: Columns,
+        latency: Array,
+        weight: Array,
+        networks: Array | None = None,
+        *,
+        settings: Settings | None = None,
+        prior: Residual | None = None,
+    ) -> Residual:
+        """Learn from measured kernels.
+
+        Args:
+            data: the kernels, of length n.
+            latency: their times (s), [n].
+            weight: how much each counts, [n].
+            networks: how many networks held each, [n]; one each where not given.
+            settings: of the trees.
+            prior: what is known from other measurements; it is refined here.
+        """
+        terms, terms_of_any = ({}, _NO_TERMS) if prior is not None else _learn_terms(data, latency, weight)
+        base = prior.log_latency(data) if prior is not None else _log_of_terms(data, terms, terms_of_any)
+        target = np.log(latency) - base
         names = np.array(data.kinds)
-        place = data.features[:, support_columns()]
-        self._vocabulary = {str(kind): number for number, kind in enumerate(np.unique(names))}
-        for kind in self._vocabulary:
-            self._learn_kind(kind, place[names == kind], target[names == kind])
-        self._everything = cKDTree(place), names
-        self._sigma_all = max(float(np.std(target)), 0.3)
-        s = self.settings
-        self._trees = HistGradientBoostingRegressor(
-            max_iter=s.iterations,
-            learning_rate=s.learning_rate,
-            max_leaf_nodes=s.leaves,
-            min_samples_leaf=s.minimum_leaf,
-            l2_regularization=s.l2,
-            early_stopping=False,
-            random_state=s.seed,
-            categorical_features=[0],
-        )
-        coded = self._coded(data)
-        self._bins = Bins(coded, weight)
-        binned = self._bins(coded)
-        with _threads(len(target)):
-            self._trees.fit(binned, target, sample_weight=weight)
-            grown = self._trees.predict(binned)
+        kinds = tuple(map(str, np.unique(names)))
+        r = {kind: target[names == kind] for kind in kinds}
+        number = {kind: n for n, kind in enumerate(kinds)}
+        coded = data.features.copy()
+        coded[:, 0] = [number[kind] for kind in data.kinds]
+        bins = Bins.of(coded, weight)
+        binned = bins(coded)
+        trees = Trees.grow(binned, target, weight, settings or Settings())
+        grown = trees.predict(binned)
         held = np.ones(len(grown)) if networks is None else networks
-        self._answers = Answers(coded, grown + (target - grown) * held / (held + _DOUBT))
-        return self
-
-    def _learn_terms(self, data: Columns, latency: Array, weight: Array) -> None:
-        kinds, design = np.array(data.kinds), _terms(data)
-        relative = design / latency[:, None]
-        none = np.zeros((0, 5)), np.zeros(0)
-        self._terms_of_any = _least_squares(relative, weight, none)
-        usual = np.diag(np.sqrt(np.average(relative**2, axis=0, weights=weight)))
-        like_any = usual, usual @ self._terms_of_any  # one kernel's worth for each term
-        for kind in set(data.kinds):
-            rows = kinds == kind
-            if rows.sum() >= _TERMS_FROM:
-                self._terms[kind] = _least_squares(relative[rows], weight[rows], like_any)
-
-    def _learn_kind(self, kind: str, place: Array, target: Array) -> None:
-        self._medians[kind] = float(np.median(target))
-        self._sigmas[kind] = max(float(np.std(target)), 0.2)
-        if len(target) >= _MINIMUM_OF_KIND:
-            self._measured[kind] = cKDTree(place)
+        learned = Learned(
+            kinds=kinds,
+            terms=terms,
+            terms_of_any=terms_of_any,
+            medians={kind: float(np.median(values)) for kind, values in r.items()},
+            sigmas={kind: max(float(np.std(values)), 0.2) for kind, values in r.items()},
+            sigma_all=max(float(np.std(target)), 0.3),
+            kind=coded[:, 0].astype(np.int64),
+            place=data.features[:, support_columns()],
+            bins=bins,
+            answers=Answers.of(coded, grown + (target - grown) * held / (held + _DOUBT)),
+            trees=trees,
+        )
+        return cls(learned, prior)
 
     @property
     def kinds(self) -> frozenset[str]:
         """Kinds of kernel that were measured."""
-        return frozenset(self._vocabulary) | (self.prior.kinds if self.prior else frozenset())
+        own = self.learned.kinds if self.learned else ()
+        return frozenset(own) | (self.prior.kinds if self.prior else frozenset())
 
     def predict(self, data: Columns, sigma: Mapping[str, float] | None = None) -> Prediction:
-        """Latency of kernels; `sigma` gives the error of each kind inside the measured range, under the name of
-        the kind, and of kernels that were measured themselves, under `known_as` of it."""
-        n = len(data.kinds)
-        if self._trees is None or not n:
+        """Latency of kernels, with its error.
+
+        Args:
+            data: the kernels.
+            sigma: error of each kind inside the measured range, under the name of the kind, and of kernels that were
+                measured themselves under `known_as` of it; where not given, the spread of the kind.
+        """
+        n, learned = len(data.kinds), self.learned
+        if learned is None or not n:
             none = np.zeros(n, dtype=bool)
             return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none)
-        known, _ = self._answers(self._coded(data))
-        own = self._outside(data)
-        outside = own if self.prior is None else np.minimum(own, self.prior._outside_all(data))
-        errors = dict(self._sigmas) | dict(sigma or {})
+        known, _ = learned.answers(learned.coded(data))
+        outside = self._outside_of_all(data)
+        errors = dict(learned.sigmas) | dict(sigma or {})
         names = [(known_as(k), k) if is_known else (k, k) for k, is_known in zip(data.kinds, known, strict=True)]
         inside = np.array([errors.get(name, errors.get(kind, UNSEEN_SIGMA)) for name, kind in names])
-        far = np.array([self._sigmas.get(k, max(self._sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
+        far = np.array([learned.sigmas.get(k, max(learned.sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
         error = np.where(outside == 0, inside, np.maximum(inside, far))
-        latency = np.exp(self._base(data) + self._correction(data, own))
+        latency = np.exp(self.log_latency(data))
         bounded = np.where(outside == 0, latency, np.maximum(latency, data.roofline))
         return Prediction(bounded, error, outside == 0, known)
 
-    def _base(self, data: Columns) -> Array:
-        """Log of what is known before the trees: t_kind, or what the prior makes of the kernels."""
+    def log_latency(self, data: Columns) -> Array:
+        """Log of eq. (1) with eq. (2), before any bound; of something that has learned."""
+        assert self.learned is not None
         if self.prior is not None:
-            return self.prior._base(data) + self.prior._correction(data, self.prior._outside(data))
-        coefficients = np.array([self._terms.get(k, self._terms_of_any) for k in self._akin(data).kinds])
-        return np.asarray(np.log(np.maximum((_terms(data) * coefficients).sum(axis=1), _SHORTEST)))
+            base = self.prior.log_latency(data)
+        else:
+            akin = self._akin(data)
+            base = _log_of_terms(akin, self.learned.terms, self.learned.terms_of_any)
+        return base + self._correction(data)
 
-    def _correction(self, data: Columns, outside: Array) -> Array:
-        """r(x) of eq. (2), for kernels that are `_outside` by so much."""
-        if self._trees is None:
-            return np.zeros(len(data.kinds))
-        akin = self._akin(data)
-        if akin is not data:
-            outside = self._outside(akin)
-        median = np.array([self._medians[k] for k in akin.kinds])
-        coded = self._coded(akin)
-        known, found = self._answers(coded)
+    def _correction(self, data: Columns) -> Array:
+        """r(x) of eq. (2)."""
+        learned, akin = self.learned, self._akin(data)
+        assert learned is not None
+        outside = self._outside(akin)
+        median = np.array([learned.medians[k] for k in akin.kinds])
+        coded = learned.coded(akin)
+        known, found = learned.answers(coded)
         if not known.all():
-            with _threads(int(np.count_nonzero(~known))):
-                found[~known] = self._trees.predict(self._bins(coded[~known]))
+            found[~known] = learned.trees.predict(learned.bins(coded[~known]))
         fade = np.exp2(-np.maximum(outside - _FADE, 0.0))
         return np.asarray(fade * found + (1 - fade) * median)
 
     def _akin(self, data: Columns) -> Columns:
         """The same kernels, those of a kind that was not measured by the name of the nearest one that was."""
-        new = np.array([k not in self._vocabulary for k in data.kinds], dtype=bool)
-        if self._everything is None or not new.any():
+        learned = self.learned
+        assert learned is not None
+        new = np.array([k not in learned.number for k in data.kinds], dtype=bool)
+        if not new.any():
             return data
-        tree, kinds = self._everything
-        _, nearest = tree.query(data.features[new][:, support_columns()], p=np.inf)
+        _, nearest = learned.everywhere.tree.query(data.features[new][:, support_columns()], p=np.inf)
         names = np.array(data.kinds, dtype=object)
-        names[new] = kinds[nearest]
+        names[new] = [learned.kinds[number] for number in learned.kind[nearest]]
         return replace(data, kinds=tuple(str(name) for name in names))
 
-    def _coded(self, data: Columns) -> Array:
-        features = data.features.copy()
-        features[:, 0] = [self._vocabulary.get(k, np.nan) for k in data.kinds]
-        return features
-
-    def _outside_all(self, data: Columns) -> Array:
-        """The same of whichever reaches furthest: this, its prior, or that one's."""
+    def _outside_of_all(self, data: Columns) -> Array:
+        """Doublings to the nearest measured kernel of the kind, whether measured here or for a prior."""
         own = self._outside(data)
-        return own if self.prior is None else np.minimum(own, self.prior._outside_all(data))
+        return own if self.prior is None else np.minimum(own, self.prior._outside_of_all(data))
 
     def _outside(self, data: Columns) -> Array:
-        """Doublings from each kernel to where the measured ones of its kind reach; infinite for a kind
-        that was not measured."""
+        """Doublings from each kernel to the range around the measured kernels of its kind, 0 inside it; infinite for a
+        kind that was hardly measured."""
+        assert self.learned is not None
         x = data.features[:, support_columns()]
         outside = np.full(len(data.kinds), np.inf)
         kinds = np.array(data.kinds)
-        for kind, measured in self._measured.items():
+        for kind in set(data.kinds) & self.learned.nearby.keys():
             rows = kinds == kind
-            if rows.any():
-                nearest, _ = measured.query(x[rows], p=np.inf)
-                outside[rows] = np.maximum(nearest - _REACH, 0.0)
+            outside[rows] = np.maximum(self.learned.nearby[kind].distance(x[rows]) - _REACH, 0.0)
         return outside
-
-
-def _threads(rows: int) -> AbstractContextManager[object]:
-    """One thread for small data: waking the others costs more than they bring, most of all on a
-    machine that is busy with something else."""
-    return one_thread() if rows < _PARALLEL_FROM else nullcontext()
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """No threads of the trees' own."""
-    limited: AbstractContextManager[object] = _pools().limit(limits=1, user_api="openmp")
-    return limited
-
-
-@lru_cache(maxsize=1)
-def _pools() -> ThreadpoolController:
-    """The thread pools of the libraries that are loaded; finding them takes milliseconds."""
-    return ThreadpoolController()
 
 
 def known_as(kind: str) -> str:
@@ -298,17 +334,64 @@ def known_as(kind: str) -> str:
     return f"{kind}, measured"
 
 
+# -- the terms of eq. (1) ------------------------------------------------------------------------
+
+_NO_TERMS = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
+
+
 def _terms(data: Columns) -> Array:
-    """The five terms of eq. (1) (s), [n, 5]; that of the launch is a microsecond, to be of their size."""
+    """The five terms of eq. (1) (s), [n, 5], before their coefficients; the launch is counted in microseconds, to be of
+    the size of the others."""
     return np.column_stack([data.compute_time, data.streams, np.full(len(data.kinds), 1e-6)])
 
 
+def _log_of_terms(data: Columns, terms: Mapping[str, Array], terms_of_any: Array) -> Array:
+    """Log of t_kind of eq. (1), [n]."""
+    coefficients = np.array([terms.get(k, terms_of_any) for k in data.kinds]).reshape(-1, _TERMS)
+    return np.asarray(np.log(np.maximum((_terms(data) * coefficients).sum(axis=1), _SHORTEST)))
+
+
+def _learn_terms(data: Columns, latency: Array, weight: Array) -> tuple[dict[str, Array], Array]:
+    """Coefficients of eq. (1): by kind, for kinds with enough kernels, and of all kinds together."""
+    kinds, relative = np.array(data.kinds), _terms(data) / latency[:, None]
+    none = np.zeros((0, _TERMS)), np.zeros(0)
+    of_any = _least_squares(relative, weight, none)
+    usual = np.diag(np.sqrt(np.average(relative**2, axis=0, weights=weight)))
+    like_any = usual, usual @ of_any  # as much as one kernel counts, for each term
+    terms = {}
+    for kind in set(data.kinds):
+        rows = kinds == kind
+        if rows.sum() >= _TERMS_FROM:
+            terms[kind] = _least_squares(relative[rows], weight[rows], like_any)
+    return terms, of_any
+
+
+def _least_squares(relative: Array, weight: Array, prior: tuple[Array, Array]) -> Array:
+    """Coefficients >= 0 with which the terms, as shares of the measured time, sum to 1; [5].
+
+    Kernels that are far off count less each time. `prior` holds equations that are to hold besides, which decide what
+    the kernels leave open.
+    """
+    from scipy.optimize import nnls
+
+    robust = weight.copy()
+    for _ in range(3):
+        root = np.sqrt(robust)
+        found, _ = nnls(np.vstack([relative * root[:, None], prior[0]]), np.append(root, prior[1]))
+        off = np.log(np.maximum(relative @ found, 1e-3))
+        robust = weight / (1 + (off / _FAR) ** 2)
+    return np.asarray(found)
+
+
+# -- kernels as numbers --------------------------------------------------------------------------
+
+
 def _identities(coded: Array) -> NDArray[np.uint64]:
-    """Numbers that are equal for equal kernels in equal context, and for others once in 2^64; [n].
+    """[n] hashes of rows of coded features [n, features]; rows that differ share one once in 2^64.
 
     The bits of each column are mixed as in the finaliser of MurmurHash3, since few of a short number's bits are set,
-    then weighted by odd numbers of their own and summed. (pandas hashes rows too, in twenty times as long for the
-    160 kernels of a network.)
+    then weighted by odd numbers of their own and summed. (pandas hashes rows too, but takes twenty times as long for
+    the 160 kernels of a network.)
     """
     bits = np.ascontiguousarray(coded, dtype=np.float64).view(np.uint64)
     odd = np.random.default_rng(0).integers(1 << 63, size=coded.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -321,14 +404,56 @@ def _mixed(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(33))
 
 
-def _least_squares(relative: Array, weight: Array, prior: tuple[Array, Array]) -> Array:
-    """Coefficients >= 0 for which the terms, as shares of what was measured, sum to 1; kernels that are far off
-    count less each time. `prior` are equations that hold besides: what a kind's kernels do not tell, such as the
-    price of weights where few have any, is then that of all kinds."""
-    robust = weight.copy()
-    for _ in range(3):
-        root = np.sqrt(robust)
-        found, _ = nnls(np.vstack([relative * root[:, None], prior[0]]), np.append(root, prior[1]))
-        off = np.log(np.maximum(relative @ found, 1e-3))
-        robust = weight / (1 + (off / _FAR) ** 2)
-    return np.asarray(found)
+# -- as plain values and arrays, for files ---------------------------------------------------------
+
+
+def to_members(learned: Learned) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """(values for JSON, arrays by name) from which `from_members` makes the same again, bit for bit."""
+    values = {
+        "kinds": list(learned.kinds),
+        "terms": {kind: of_kind.tolist() for kind, of_kind in learned.terms.items()},
+        "terms_of_any": learned.terms_of_any.tolist(),
+        "medians": dict(learned.medians),
+        "sigmas": dict(learned.sigmas),
+        "sigma_all": learned.sigma_all,
+        "binned": list(learned.bins.edges),
+    }
+    edges = list(learned.bins.edges.values())
+    arrays: dict[str, NDArray[Any]] = {
+        "kind": learned.kind.astype(np.int16),
+        "place": np.ascontiguousarray(learned.place.T),  # equal numbers together: a smaller file
+        "edges": np.concatenate([*edges, np.zeros(0)]),
+        "edge_counts": np.array([len(e) for e in edges], dtype=np.int32),
+        "identity": learned.answers.identity,
+        "answer": learned.answers.answer,
+    }
+    arrays |= {f"tree_{name}": array for name, array in learned.trees.to_arrays().items()}
+    return values, arrays
+
+
+def from_members(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Learned:
+    """What `to_members` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing, or does not fit together.
+    """
+    ends = np.cumsum(arrays["edge_counts"])
+    edges = [arrays["edges"][end - count : end] for end, count in zip(ends, arrays["edge_counts"], strict=True)]
+    kinds, kind = tuple(map(str, values["kinds"])), arrays["kind"].astype(np.int64)
+    place, identity, answer = arrays["place"].T, arrays["identity"], arrays["answer"]
+    whole = len(kind) == len(place) > 0 and len(identity) == len(answer) > 0
+    if not whole or kind.min() < 0 or kind.max() >= len(kinds):
+        raise ValueError("the arrays of the measured kernels do not fit together")
+    return Learned(
+        kinds=kinds,
+        terms={str(name): np.array(of_kind, dtype=float) for name, of_kind in values["terms"].items()},
+        terms_of_any=np.array(values["terms_of_any"], dtype=float),
+        medians={str(name): float(x) for name, x in values["medians"].items()},
+        sigmas={str(name): float(x) for name, x in values["sigmas"].items()},
+        sigma_all=float(values["sigma_all"]),
+        kind=kind,
+        place=np.ascontiguousarray(place),
+        bins=Bins(dict(zip(map(int, values["binned"]), edges, strict=True))),
+        answers=Answers(identity, answer),
+        trees=Trees.from_arrays({n.removeprefix("tree_"): a for n, a in arrays.items() if n.startswith("tree_")}),
+    )

@@ -1,19 +1,18 @@
-"""What every runtime offers: how it lowers a graph, how it runs a network, how it times kernels.
+"""What a runtime is: software that executes networks. It has two halves.
 
-lower    Graph -> kernels in the order they run        (no torch needed)
-prepare  module, inputs -> Session                      (compiles, exports, allocates)
-Session.run()       one inference
-Session.profile()   a few inferences with the time of each kernel, in the order of `Session.network`;
-                    what is handed in as `between` is called before each of them and after the last
+Lowering    Graph -> Network, the kernels in the order they run. Needs nothing installed but hwcost.
+Running     a module with its inputs -> Session, which runs the network and times its kernels. Needs the runtime's
+            package; this half is a module of its own (`Runtime.session`), imported when it is first asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +21,23 @@ from hwcost.cost import Cost
 from hwcost.graph import Graph
 from hwcost.kernel import Kernel
 
+Between = Callable[[], None]
+
+
+def nothing() -> None:
+    """Does nothing: what happens between two inferences that nobody watches."""
+
 
 class RuntimeUnavailable(RuntimeError):
-    """A runtime whose package is not installed, or that cannot run here."""
+    """A runtime cannot run networks here: its package is not installed, or it is only lowered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A kernel where it stands in a network.
 
-    `distance` is how many bytes were moved since the largest activation it reads was written: what
-    decides which cache level it is still in. 0 means just written; -1 means it reads none.
+    `distance` is its reuse distance (`hwcost.runtimes.reuse`): bytes moved since the activation it reads was written,
+    which decides what cache level still holds it. 0 means just written; -1 means that the kernel reads no activation.
     """
 
     kernel: Kernel
@@ -42,9 +47,9 @@ class Placed:
 
 @dataclass(frozen=True)
 class Network:
-    """A lowered network: kernels in the order they run, and what runs besides."""
+    """A lowered network."""
 
-    kernels: tuple[Placed, ...]
+    kernels: tuple[Placed, ...]  # in the order they run
     calls: int  # that the runtime makes: operators, free ones included, and what its overhead counts besides
     runtime: str
 
@@ -59,53 +64,55 @@ class Network:
         return sum((p.kernel.cost for p in self.kernels), Cost())
 
 
-FUSED = frozenset({"_native_multi_head_attention", "_transformer_encoder_layer_fwd"})
+class Runtime(ABC):
+    """A runtime: how it lowers a graph, what else must be known of it, and where its running half is.
 
+    The defaults of the attributes are those of a runtime that is only lowered here and measured elsewhere; such a
+    runtime defines `name` and `lower`.
+    """
 
-@contextmanager
-def by_parts() -> Iterator[None]:
-    """Have torch's attention layers call their parts, and not the ops of `FUSED`, which exporters do not know."""
-    import torch
+    name: ClassVar[str]
+    one_kernel_an_op: ClassVar[bool] = False  # nothing folds and nothing fuses: a subclass of `OpByOp`
+    keeps_heap: ClassVar[bool] = False  # activations come from the process's heap, which fragments with use
+    on_torch_threads: ClassVar[bool] = False  # the threads that run its kernels are torch's own
+    may_run_on_cuda: ClassVar[bool] = False  # as well as on the CPU
+    runs_fused_attention: ClassVar[bool] = False  # torch's fused attention layers (`FUSED_ATTENTION`) run as one kernel
+    session: ClassVar[str] = ""  # the module that runs networks (see `Running`); "" for a runtime only lowered here
 
-    was = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was)
+    @abstractmethod
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
+        """The kernels that the runtime makes of a graph.
 
+        Args:
+            graph: what was traced. A runtime without `runs_fused_attention` lowers `graph.by_parts or graph`.
+            part: the graph is a part of a network, and is lowered as it runs between the other parts.
+            lanes: float32 numbers that a vector register of the target holds (`Device.lanes`), by which some
+                runtimes lay out data; None for as many as this machine's.
+        """
 
-def traced(module: Any, inputs: Any, kwargs: Any, runs_fused: Callable[[frozenset[str]], bool]) -> Graph:
-    """The graph of a module; by its parts where it has ops of `FUSED`, and `runs_fused` does not want these."""
-    from hwcost.tracing.trace import trace
+    def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> Session:
+        """Make a module ready to run on `threads` threads; compiles or exports it where the runtime does so.
 
-    graph = trace(module, inputs, kwargs)
-    fused = FUSED & {op.spec.kind for op in graph.ops}
-    if not fused or runs_fused(fused):
-        return graph
-    with by_parts():
-        return trace(module, inputs, kwargs)
+        Raises:
+            RuntimeUnavailable: the runtime cannot run networks here.
+        """
+        return self._running().prepare(module, inputs, threads=threads)
 
+    def environment(self) -> dict[str, str]:
+        """Versions and settings that a measurement depends on.
 
-Between = Callable[[], None]
+        Raises:
+            RuntimeUnavailable: the runtime cannot run networks here.
+        """
+        return self._running().environment()
 
-
-def nothing() -> None:
-    """What happens between two inferences that nobody watches."""
-
-
-def vanishing() -> bool:
-    """Whether numbers below the least normal float32 are zero on this thread (`measure.machine.vanishing_is_zero`)."""
-    small = np.full(1, 1e-20, np.float32)
-    return not (small * small).any()
-
-
-SWITCH = 50e-6  # s; a thread that waited less than this has not been switched away
-
-
-def unloaded(wall: float, cpu: float) -> float:
-    """Time (s) of one thread without its waiting for a CPU, from wall time and the thread's CPU time."""
-    return cpu if wall - cpu > SWITCH else wall
+    def _running(self) -> Running:
+        if not self.session:
+            raise RuntimeUnavailable(
+                f"runtime {self.name} is only lowered here, so it runs no network: measure where it is installed, and "
+                "read the times with `hwcost import`"
+            )
+        return cast(Running, import_module(self.session))
 
 
 class Session(Protocol):
@@ -125,21 +132,30 @@ class Session(Protocol):
         """
 
 
-class Runtime(Protocol):
-    """A runtime; see the module docstring."""
+class Running(Protocol):
+    """The running half of a runtime: what the module named by `Runtime.session` defines.
 
-    name: str
-    on_torch_threads: bool  # whether the threads that run its kernels are torch's own
-
-    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
-        """Fold and fuse as the runtime does; a `part` of a network is lowered as it runs between the others.
-
-        `lanes` is how many float32 numbers a vector register of the target holds (`Device.lanes`), None for as many
-        as this machine's: some runtimes lay out data by it.
-        """
+    Importing it raises RuntimeUnavailable where the runtime's package, or a tool that it needs, is missing.
+    """
 
     def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> Session:
-        """Make a network ready to run on `threads` threads."""
+        """As `Runtime.prepare`."""
 
     def environment(self) -> dict[str, str]:
-        """Versions and settings that a measurement depends on."""
+        """As `Runtime.environment`."""
+
+
+# -- for sessions ----------------------------------------------------------------------------------------------
+
+SWITCH = 50e-6  # s; a thread that waited less than this has not been switched away
+
+
+def unloaded(wall: float, cpu: float) -> float:
+    """Time (s) of one thread without its waiting for a CPU, from wall time and the thread's CPU time."""
+    return cpu if wall - cpu > SWITCH else wall
+
+
+def vanishing() -> bool:
+    """Whether denormal float32 numbers are flushed to zero on this thread (`measure.process.flush_denormals`)."""
+    small = np.full(1, 1e-20, np.float32)
+    return not (small * small).any()

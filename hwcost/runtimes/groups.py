@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from hwcost.graph import Graph, OpSpec, TensorSpec
 from hwcost.kernel import Kernel
 from hwcost.runtimes.base import Network, Placed
+from hwcost.runtimes.reuse import Reuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,14 @@ class Group:
 
 def network_of(groups: Sequence[Group], graph: Graph, runtime: str) -> Network:
     """The network of groups in the order they run; empty groups are left out."""
-    flow = Flow(graph)
+    flow, reuse = Flow(graph), Reuse(graph.input_values, graph.since)
     placed: list[Placed] = []
-    moved, written = 0, dict.fromkeys(graph.input_values, 0)
-    for group in (g for g in groups if g.ops or g.copies):
-        kernel = flow.kernel(group)
-        source = flow.largest_read(group)
-        placed.append(Placed(kernel, flow.module(group), moved - written[source] if source in written else -1))
-        moved += kernel.cost.bytes
-        written |= {flow.origin[v]: moved for i in group.ops for v in graph.ops[i].writes}
+    for group in groups:
+        if group.ops or group.copies:
+            kernel = flow.kernel(group)
+            writes = [flow.origin[v] for i in group.ops for v in graph.ops[i].writes]
+            distance = reuse.step(flow.reads(group), kernel.cost.bytes, writes)
+            placed.append(Placed(kernel, flow.module(group), distance))
     return Network(tuple(placed), len(placed), runtime)
 
 
@@ -95,17 +95,16 @@ class Flow:
         readers = self.readers[value]
         return bool(readers) and value not in self.outputs and readers <= inside
 
-    def largest_read(self, group: Group) -> int:
-        """The largest activation that a group reads from memory, -1 where it reads none."""
+    def reads(self, group: Group) -> list[tuple[int, int]]:
+        """The activations that a group reads from memory, each with its size (byte)."""
         inside = {*group.ops, *(c.op for c in group.copies)}
         made = {v for i in group.ops for v in self.graph.ops[i].writes}
-        reads = [
-            (t.bytes, self.origin[v])
+        return [
+            (self.origin[v], t.bytes)
             for i in sorted(inside)
             for t, v in zip(self.graph.ops[i].spec.inputs, self.graph.ops[i].reads, strict=True)
             if not t.weight and self.origin[v] not in made
         ]
-        return max(reads, default=(0, -1))[1]
 
     def module(self, group: Group) -> str:
         """Where a group stands: the module of its op with most macs, or else of its first."""

@@ -1,34 +1,63 @@
-"""Runtimes: the software that executes a network. One file each; a name finds it."""
+"""Runtimes by name. Importing the module of a runtime registers it; importing this one imports none of them.
+
+A runtime is found by itself where its module or package lies in this folder; from outside through an entry point of the
+group "hwcost.runtimes", a file that the environment variable HWCOST_EXTENSIONS names, a path in place of its name, or
+a call of `hwcost.register_runtime`.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
+from pathlib import Path
+from typing import TypeVar
 
-from hwcost.runtimes.base import Network, Placed, Runtime, RuntimeUnavailable
+from hwcost.extensions import from_file, load
+from hwcost.runtimes.base import Runtime
 
-_FILES = {
-    "torch-eager": "hwcost.runtimes.torch_eager",
-    "torch-compile": "hwcost.runtimes.torch_compile.session",
-    "onnxruntime": "hwcost.runtimes.onnxruntime.session",
-    "openvino": "hwcost.runtimes.openvino.session",
-}
+R = TypeVar("R", bound=Runtime)
 
-__all__ = ["Network", "Placed", "Runtime", "RuntimeUnavailable", "get_runtime", "runtime_names"]
+_runtimes: dict[str, Runtime] = {}
+
+
+def register_runtime(runtime: R) -> R:
+    """Make a runtime known by its name; returns it.
+
+    Raises:
+        TypeError: it is no `hwcost.runtimes.base.Runtime`.
+        ValueError: another runtime has that name.
+    """
+    if not isinstance(runtime, Runtime):
+        raise TypeError(f"a runtime must be a hwcost.runtimes.base.Runtime, but got {runtime!r:.80}")
+    load("hwcost.runtimes")  # so that the names of our own are taken
+    if _runtimes.get(runtime.name, runtime) is not runtime:
+        raise ValueError(f"a runtime needs a name of its own, but {runtime.name!r} is registered already")
+    _runtimes[runtime.name] = runtime
+    return runtime
 
 
 def runtime_names() -> tuple[str, ...]:
-    """Names of the runtimes that this version knows."""
-    return tuple(_FILES)
+    """Names of all registered runtimes, whether they can run networks here or not."""
+    load("hwcost.runtimes")
+    return tuple(sorted(_runtimes))
 
 
 def get_runtime(name: str) -> Runtime:
-    """The runtime of that name.
+    """The runtime of that name, or the one that the Python file of that path registers.
 
     Raises:
         ValueError: no such runtime.
-        RuntimeUnavailable: it needs a package that is not installed.
+        ExtensionError: a file that registers runtimes cannot be imported.
     """
-    if name not in _FILES:
-        raise ValueError(f"runtime must be one of {', '.join(_FILES)}, but got {name!r}")
-    runtime: Runtime = import_module(_FILES[name]).RUNTIME
-    return runtime
+    load("hwcost.runtimes")
+    if name in _runtimes:
+        return _runtimes[name]
+    if name.endswith(".py"):
+        return _of_file(name)
+    raise ValueError(f"runtime must be one of {', '.join(runtime_names())}, but got {name!r}")
+
+
+def _of_file(path: str) -> Runtime:
+    defined = vars(from_file(Path(path))).values()
+    found = [runtime for runtime in _runtimes.values() if type(runtime) in defined]
+    if len(found) != 1:
+        raise ValueError(f"{path} must define and register one runtime, but registers {len(found)}; name one of them")
+    return found[0]

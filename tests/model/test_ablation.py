@@ -59,7 +59,7 @@ def test_a_short_campaign_on_top_of_another_target(
     from dataclasses import replace
 
     designed = replace(measurements, networks=tuple(replace(n, family="designed") for n in measurements.networks))
-    known = CostModel(model.target, model.runtime, model.fitted, designed)
+    known = CostModel(replace(model.data, taken=designed))
     found = dict(bench("bench_prior").rows(known, {"itself": model}, unseen, 12, ""))
     assert found["itself alone"].mape == pytest.approx(model.evaluate(unseen).mape)
     assert found["12 designed networks on top of itself"].mape < found["12 designed networks"].mape

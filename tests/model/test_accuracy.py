@@ -22,8 +22,8 @@ def test_worked_figures() -> None:
     assert accuracy.clock == 0.02
 
 
-def test_what_networks_err_by_in_common() -> None:
-    # measured over predicted 1.10, 1.06 and 0.90: the median is 6 % too long
+def test_the_shift_is_the_median_of_measured_over_predicted() -> None:
+    # measured / predicted is 1.10, 1.06 and 0.90: the median network took 6 % longer than predicted
     assert math.isclose(Accuracy((row(1.0, 1.10), row(2.0, 2.12), row(3.0, 2.7))).shift, 0.06)
     assert math.isnan(Accuracy(()).shift)
 
@@ -38,8 +38,8 @@ def test_two_networks_have_no_rank_correlation() -> None:
     assert math.isnan(Accuracy((row(1, 1), row(2, 2))).spearman)
 
 
-def test_where_the_clock_is_wider_than_the_bound_it_is_the_bound() -> None:
-    # errors +4 %, +8 %, +20 %; the second network's clock repeats to 9 % only
+def test_an_error_within_the_spread_of_the_measurement_counts_as_inside() -> None:
+    # errors +4 %, +8 %, +20 %; measurements of the second network have a spread of 9 %, of the third 10 %
     rows = (row(1.04, 1.0), row(1.08, 1.0, spread=0.09), row(1.2, 1.0, spread=0.1))
     accuracy = Accuracy(rows)
     assert accuracy.within(0.05) == 1 / 3

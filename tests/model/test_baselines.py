@@ -10,7 +10,7 @@ import pytest
 from hwcost import CostModel, Device
 from hwcost.measure.types import Measurements
 from hwcost.model.baselines import Baseline, fit_baselines
-from hwcost.model.cost_model import ModelError
+from hwcost.model.data import ModelError
 
 
 @pytest.fixture(scope="module")
@@ -33,14 +33,14 @@ def test_the_model_beats_every_baseline_on_unseen_networks(
 
 
 def test_flops_alone_is_exact_where_time_is_flops(model: CostModel) -> None:
-    """A machine of 50 Gflop/s that knows neither traffic nor overhead: the law of the baseline itself."""
+    """On a machine whose time is flops / 50 Gflop/s, without traffic or overhead, the baseline has no error."""
     assert model.measurements is not None
     networks = tuple(
         replace(n, timing=replace(n.timing, latency=sum(k.kernel.cost.flops for k in n.kernels) / 50e9))
         for n in model.measurements.networks
     )
     lawful = replace(model.measurements, networks=networks)
-    flops = fit_baselines(CostModel(model.target, model.runtime, model.fitted, lawful))[0]
+    flops = fit_baselines(CostModel(replace(model.data, taken=lawful)))[0]
     predicted = flops.predict(model.lower_measured(lawful))
     np.testing.assert_allclose(predicted, [n.timing.latency for n in networks], rtol=1e-9)
 
@@ -51,7 +51,7 @@ def test_the_look_up_answers_measured_kernels_with_what_was_measured(
     assert model.measurements is not None
     sums = [sum(k.timing.latency for k in n.kernels) for n in model.measurements.networks]
     predicted = baselines["look-up"].predict(model.lower_measured(model.measurements))
-    np.testing.assert_allclose(predicted, sums, rtol=0.03)  # a kernel's mean over networks; the clock errs by 1 %
+    np.testing.assert_allclose(predicted, sums, rtol=0.03)  # a mean over networks; each time has an error of 1 %
 
 
 def test_a_kind_that_the_look_up_does_not_hold_costs_it_nothing(

@@ -13,22 +13,21 @@ from torch import nn
 
 from hwcost import CostModel, Device, LatencyTable, trace
 from hwcost.model.catalogue import key
-from hwcost.model.fit import Overhead
-from hwcost.runtimes.base import RuntimeUnavailable
+from hwcost.model.overhead import Overhead
 from hwcost.runtimes.registry import get_runtime
 from hwcost.search.spaces import get_space
 from hwcost.spaces.base import Block, Decision, Params, Site, Space, SpaceError
-from hwcost.table.file import TableError
 from hwcost.table.price import traced
+from hwcost.table.schema import TableError
 
 
 @pytest.fixture
 def simple(device: Device) -> CostModel:
     """Roofline times, with an overhead and an interval so that these are compared as well."""
-    plain = CostModel.analytic(device)
-    errors = replace(plain.fitted.errors, common=0.03, z=1.6)
-    fitted = replace(plain.fitted, overhead=Overhead(1.1, 4e-6, 3e-5, -1e-6), errors=errors)
-    return CostModel(plain.target, plain.runtime, fitted)
+    data = CostModel.analytic(device).data
+    errors = replace(data.fitted.errors, common=0.03, z=1.6)
+    fitted = replace(data.fitted, overhead=Overhead(1.1, 4e-6, 3e-5, -1e-6), errors=errors)
+    return CostModel(replace(data, fitted=fitted))
 
 
 @pytest.mark.parametrize("name", ["tiny-cnn", "mbconv", "vit"])
@@ -65,7 +64,6 @@ def test_blocks_are_lowered_as_they_run_between_the_others(name: str, runtime: s
 
 
 def test_where_a_runtime_fuses_across_blocks_networks_are_traced_whole(device: Device) -> None:
-    pytest.importorskip("hwcost.runtimes.onnxruntime.session", exc_type=RuntimeUnavailable)
     model, space = CostModel.analytic(device, "onnxruntime"), get_space("nas-bench-201")
     params = [space.sample(np.random.default_rng(i)) for i in range(3)]
     whole = [model.estimate(space.build(p).eval(), space.inputs(p)).latency for p in params]

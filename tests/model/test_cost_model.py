@@ -15,8 +15,7 @@ from torch import nn
 from hwcost import CostModel, Device
 from hwcost.importers.registry import read
 from hwcost.measure.types import MeasurementError, Measurements
-from hwcost.model.cost_model import ModelError
-from hwcost.model.estimate import Estimate
+from hwcost.model.data import ModelError
 
 
 def test_unseen_networks_are_predicted(model: CostModel, unseen: Measurements) -> None:
@@ -69,7 +68,7 @@ def test_a_kernel_by_itself_errs_more_than_networks_bear_of_it(model: CostModel,
     spreads = []
     for alone in (1.0, 3.0):
         fitted = replace(model.fitted, errors=replace(errors, alone=alone))
-        same = CostModel(model.target, model.runtime, fitted, model.measurements, model.settings)
+        same = CostModel(replace(model.data, fitted=fitted))
         (kernel,) = same.estimate(module.to("meta"), inputs).kernels
         assert kernel.supported is measured
         spreads.append(kernel.high / kernel.latency)
@@ -130,26 +129,6 @@ def test_saving_and_loading_gives_the_same_model(model: CostModel, unseen: Measu
     ]
 
 
-def test_a_model_file_holds_no_code(model: CostModel, tmp_path: Path) -> None:
-    import zipfile
-
-    model.save(tmp_path / "m.hwcost")
-    names = zipfile.ZipFile(tmp_path / "m.hwcost").namelist()
-    data = ["kernels.parquet", "networks.parquet", "times.parquet"]
-    assert sorted(names) == sorted(["device.toml", "errors.json", "model.json", *data])
-
-
-def test_a_loaded_model_knows_its_errors_without_another_cross_validation(
-    model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "empty"))
-    model.save(tmp_path / "m.hwcost")
-    monkeypatch.setattr("hwcost.model.fit._cross_validate", None)
-    again = CostModel.load(tmp_path / "m.hwcost")
-    assert again.held_out == model.held_out
-    assert again.fitted.errors == model.fitted.errors
-
-
 @pytest.mark.parametrize(("quantile", "times"), [("typical", 1.25), ("0.95", 1.5)])
 def test_a_budget_may_mean_the_tail(measurements: Measurements, device: Device, quantile: str, times: float) -> None:
     loaded = replace(
@@ -184,40 +163,6 @@ def test_merging_more_measurements_refits(model: CostModel, unseen: Measurements
     assert len(merged.measurements) == 140
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "no model file"), (b"not a zip", "is no model file"), (b"", "is no model file")],
-)
-def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, content: bytes | None, said: str) -> None:
-    path = tmp_path / "bad.hwcost"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ModelError, match=said) as caught:
-        CostModel.load(path)
-    assert "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
-
-
-def test_a_damaged_file_is_refused(model: CostModel, tmp_path: Path) -> None:
-    model.save(tmp_path / "m.hwcost")
-    whole = (tmp_path / "m.hwcost").read_bytes()
-    rng = np.random.default_rng(0)
-    for cut in rng.integers(1, len(whole) - 1, size=10):
-        (tmp_path / "cut.hwcost").write_bytes(whole[:cut])
-        with pytest.raises(ModelError, match="is no model file"):
-            CostModel.load(tmp_path / "cut.hwcost")
-
-
-def test_a_newer_format_is_refused(model: CostModel, tmp_path: Path) -> None:
-    import json
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "m.hwcost", "w") as archive:
-        archive.writestr("model.json", json.dumps({"format": 99}))
-    with pytest.raises(ModelError, match=r"format 99.*update hwcost"):
-        CostModel.load(tmp_path / "m.hwcost")
-
-
 def test_a_fit_refuses_another_target(measurements: Measurements, device: Device) -> None:
     with pytest.raises(ModelError, match="threads=2 was asked and they were taken with 1"):
         CostModel.fit(measurements, device=device, threads=2)
@@ -237,26 +182,6 @@ def _lowered(measurements: Measurements) -> list:  # type: ignore[type-arg]
         Network(tuple(Placed(m.kernel, m.module, m.distance) for m in n.kernels), n.calls, "torch-eager")
         for n in measurements.networks
     ]
-
-
-def test_loading_again_does_not_fit_again(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "cache"))
-    model.save(tmp_path / "m.hwcost")
-    first = CostModel.load(tmp_path / "m.hwcost")
-    monkeypatch.setattr(CostModel, "fit", lambda *_, **__: pytest.fail("it was fitted again"))
-    second = CostModel.load(tmp_path / "m.hwcost")
-    assert model.measurements is not None
-    network = _lowered(model.measurements)[0]
-    assert second.estimate(network).latency == first.estimate(network).latency == model.estimate(network).latency
-
-
-def test_a_damaged_cache_is_not_used(model: CostModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HWCOST_CACHE", str(tmp_path / "cache"))
-    model.save(tmp_path / "m.hwcost")
-    CostModel.load(tmp_path / "m.hwcost")
-    for kept in (tmp_path / "cache").iterdir():
-        kept.write_bytes(b"damaged")
-    assert CostModel.load(tmp_path / "m.hwcost").digest == model.digest
 
 
 def test_a_prior_says_what_was_not_measured_here(
@@ -292,14 +217,6 @@ def test_a_prior_that_has_a_prior_hands_on_what_that_one_knows(
 def test_the_roofline_alone_is_no_prior(measurements: Measurements, device: Device) -> None:
     with pytest.raises(ModelError, match="a prior must be a fitted model"):
         CostModel.fit(measurements, device=device, prior=CostModel.analytic(device))
-
-
-def test_an_estimate_that_is_made_later_derives_its_own_work(model: CostModel, unseen: Measurements) -> None:
-    small, large = sorted((model.estimate(n) for n in _lowered(unseen)[:8]), key=lambda e: e.cost.flops)[::7]
-    assert small.memory_share >= 0  # known to it from now on, as its cost is
-    made = Estimate.later(lambda: large.kernels, small, latency=large.latency)
-    assert (made.cost, made.memory_share, made.latency) == (large.cost, large.memory_share, large.latency)
-    assert made.cost != small.cost
 
 
 def test_the_roofline_of_another_runtime_takes_no_measurements_of_this_one(

@@ -17,7 +17,8 @@ from hwcost.measure.statistics import DRIFT
 from hwcost.measure.types import Measurement, Measurements, Timing
 from hwcost.model.errors import calibrated, errors_by_kind, parts_of_error, with_drift
 from hwcost.model.features import Target, columns
-from hwcost.model.fit import Overhead, _fit_overhead, _folds, fit_overhead
+from hwcost.model.overhead import Overhead, _fit_overhead, fit_overhead
+from hwcost.model.rows import folds_of
 
 
 def test_overhead_is_what_timing_added_and_what_no_kernel_explains() -> None:
@@ -186,7 +187,7 @@ def test_kernels_are_taken_at_their_share_of_a_whole_run(
 
 
 def test_a_network_that_was_measured_twice_is_left_out_as_one() -> None:
-    folds = _folds(["a", "b", "c", "d", "e", "f", "a", "c"], seed=0)
+    folds = folds_of(["a", "b", "c", "d", "e", "f", "a", "c"], seed=0)
     assert folds[0] == folds[6]
     assert folds[2] == folds[7]
     assert sorted(folds[:6].tolist()) == [0, 0, 1, 2, 3, 4]

@@ -10,7 +10,7 @@ import pytest
 
 from hwcost import CostModel, Device
 from hwcost.measure.types import MeasurementError, Measurements
-from hwcost.model.cost_model import ModelError
+from hwcost.model.data import ModelError
 
 
 def test_merging_more_measurements_is_fitting_on_all_of_them(
@@ -41,5 +41,3 @@ def test_an_estimate_makes_its_kernels_late_and_travels_with_them(model: CostMod
     again = pickle.loads(pickle.dumps(estimate))
     assert again == estimate
     assert again.kernels == estimate.kernels
-    with pytest.raises(AttributeError, match="no attribute 'kernel'"):
-        estimate.kernel  # type: ignore[attr-defined] # noqa: B018

@@ -11,7 +11,10 @@ import pytest
 from hwcost.device.device import Device
 from hwcost.measure.types import Measurements
 from hwcost.model.features import NAMES, Columns, Target, columns
-from hwcost.model.residual import Residual, Settings, _identities, known_as
+from hwcost.model.residual import Residual, _identities, known_as
+from hwcost.model.trees import Settings
+
+NO_TREES = Settings(iterations=1, learning_rate=1e-9)
 
 
 def _data(measurements: Measurements, device: Device):  # type: ignore[no-untyped-def]
@@ -37,7 +40,7 @@ def test_no_time_below_the_ceilings(measurements: Measurements, device: Device) 
     """The simulated machine never beats its ceilings, so the predictions must not either, by more
     than the trees' own error (5 %)."""
     data, latency = _data(measurements, device)
-    predicted = Residual().fit(data, latency, np.ones_like(latency)).predict(data)
+    predicted = Residual.fit(data, latency, np.ones_like(latency)).predict(data)
     assert (predicted.latency >= 0.95 * data.roofline).all()
 
 
@@ -46,7 +49,7 @@ def test_without_trees_a_machine_without_overlap_is_found_exactly(measurements: 
     keeps weights where they cost nothing, and takes 4 us to launch."""
     data, _ = _data(measurements, device)
     latency = 2 * data.compute_time + 3 * data.streams[:, 1] + data.streams[:, 2] + 4e-6
-    few = Residual(Settings(iterations=1, learning_rate=1e-9)).fit(data, latency, np.ones_like(latency))
+    few = Residual.fit(data, latency, np.ones_like(latency), settings=NO_TREES)
     assert few.predict(data).latency == pytest.approx(latency, rel=1e-6)
 
 
@@ -54,7 +57,7 @@ def test_what_a_kinds_kernels_do_not_tell_is_as_with_all_kinds(measurements: Mea
     """Where weights cost twice what DRAM takes, they do so in a kind of which nobody has seen one with weights."""
     data, _ = _data(measurements, device)
     latency = data.compute_time + 2 * data.streams[:, 0] + data.streams[:, 1] + data.streams[:, 2] + 4e-6
-    few = Residual(Settings(iterations=1, learning_rate=1e-9)).fit(data, latency, np.ones_like(latency))
+    few = Residual.fit(data, latency, np.ones_like(latency), settings=NO_TREES)
     plain = next(k for k in set(data.kinds) if not data.streams[np.array(data.kinds) == k, 0].any())
     (row, *_) = np.flatnonzero(np.array(data.kinds) == plain)
     (before,) = few.predict(_rows(data, np.array([row]))).latency
@@ -80,7 +83,7 @@ def test_a_kernel_that_was_measured_is_known_and_any_other_is_not(measurements: 
     data, latency = _data(measurements, device)
     distinct = np.unique(data.features, axis=0, return_index=True)[1]
     first, rest = distinct[::2], distinct[1::2]
-    fitted = Residual().fit(_rows(data, first), latency[first], np.ones(len(first)))
+    fitted = Residual.fit(_rows(data, first), latency[first], np.ones(len(first)))
     assert fitted.predict(_rows(data, first)).known.all()
     assert not fitted.predict(_rows(data, rest)).known.any()
 
@@ -94,8 +97,8 @@ def test_a_kernel_is_believed_by_how_many_networks_held_it(
     distinct = np.unique(data.features, axis=0, return_index=True)[1]
     data, latency = _rows(data, distinct), latency[distinct]
     few, ones = Settings(iterations=1), np.ones_like(latency)
-    without = Residual(few).fit(data, latency, ones, 0 * ones).predict(data).latency
-    found = Residual(few).fit(data, latency, ones, networks * ones).predict(data).latency
+    without = Residual.fit(data, latency, ones, 0 * ones, settings=few).predict(data).latency
+    found = Residual.fit(data, latency, ones, networks * ones, settings=few).predict(data).latency
     assert np.log(found / without) == pytest.approx(share * np.log(latency / without), abs=1e-9)
 
 
@@ -104,7 +107,7 @@ def test_errors_of_measured_kernels_are_kept_apart(measurements: Measurements, d
     one, errors = _rows(data, np.array([0])), {data.kinds[0]: 0.3, known_as(data.kinds[0]): 0.02}
     others = np.flatnonzero((data.features != data.features[0]).any(axis=1))
     everything, less = (
-        Residual().fit(_rows(data, rows), latency[rows], np.ones(len(rows))).predict(one, errors)
+        Residual.fit(_rows(data, rows), latency[rows], np.ones(len(rows))).predict(one, errors)
         for rows in (np.arange(len(latency)), others)
     )
     assert (everything.sigma, less.sigma) == ([0.02], [0.3])

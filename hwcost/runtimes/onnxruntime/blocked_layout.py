@@ -95,8 +95,9 @@ class Blocks:
         self.sketch.steps = [step for step in self.order if step is not None]
         for original in self.originals:
             twin = self.twins[id(original)]
-            if self.part and original.kept:
+            if self.part and original.kept:  # the next part reads it in blocks
                 original.kept, twin.value.kept = False, True
+                self.sketch.outputs = [twin.value if v is original else v for v in self.sketch.outputs]
                 twin.left -= 1
             if twin.left > 0:
                 leave = Step("ReorderOutput", [twin.value], [original], twin.step.module, blocked=True)

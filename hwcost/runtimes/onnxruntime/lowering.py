@@ -20,13 +20,15 @@ import hwcost.runtimes.onnxruntime.export_layout
 import hwcost.runtimes.onnxruntime.export_recurrent  # noqa: F401 - these two register their functions
 from hwcost.graph import Graph, OpSpec, TensorSpec
 from hwcost.kernel import Kernel
-from hwcost.runtimes.base import Network, Placed
+from hwcost.runtimes.base import Network, Placed, Runtime
 from hwcost.runtimes.onnxruntime.blocked_layout import Blocks, block_size
 from hwcost.runtimes.onnxruntime.export import Export
 from hwcost.runtimes.onnxruntime.fusions import IN_CONV, fuse
 from hwcost.runtimes.onnxruntime.mutable_graph import Sketch, Step, Value, sole_maker
 from hwcost.runtimes.onnxruntime.nodes import Node, kernel_of
 from hwcost.runtimes.onnxruntime.run_order import file_order, run_order
+from hwcost.runtimes.registry import register_runtime
+from hwcost.runtimes.reuse import Reuse
 
 VERSION = "1.32"
 # What a key of a node holds besides its tensors: attributes that its kernel is described with.
@@ -44,8 +46,26 @@ _DESCRIBING = (
 )
 
 
-def lower(graph: Graph, runtime: str, *, part: bool = False, lanes: int | None = None) -> Network:
-    """Kernels of a traced graph, in the order they run; maps go into a part of a network and out of it in blocks."""
+class OnnxRuntime(Runtime):
+    """ONNX Runtime on an x86 CPU; stateless."""
+
+    name = "onnxruntime"
+    session = "hwcost.runtimes.onnxruntime.session"
+
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
+        """Fold and fuse as ONNX Runtime does; its blocks of channels are as wide as the target's vector registers.
+
+        The maps that a part reads and writes are in the blocked layout.
+        """
+        sketch = optimised(graph.by_parts or graph, part=part, lanes=lanes)
+        return _placed(sketch, self.name, graph.since)
+
+
+register_runtime(OnnxRuntime())
+
+
+def optimised(graph: Graph, *, part: bool = False, lanes: int | None = None) -> Sketch:
+    """The nodes that ONNX Runtime makes of a traced graph, in the order they run."""
     sketch = Export(graph).sketch
     fuse(sketch)
     if not part:
@@ -55,7 +75,7 @@ def lower(graph: Graph, runtime: str, *, part: bool = False, lanes: int | None =
     take_apart(sketch)
     sketch.clean()
     as_they_run(sketch)
-    return _placed(sketch, runtime, graph.since)
+    return sketch
 
 
 def as_they_run(sketch: Sketch) -> None:
@@ -98,26 +118,42 @@ def take_apart(sketch: Sketch, *, only_outputs: bool = False) -> None:
     sketch.sort()
 
 
-def _placed(sketch: Sketch, runtime: str, moved: int) -> Network:
-    placed = list[Placed]()
-    written: dict[int, int] = {}
+def _placed(sketch: Sketch, runtime: str, since: int) -> Network:
+    """The nodes of an optimised graph as kernels; its inputs were written `since` bytes before the first."""
+    number = _numbers(sketch)
+    given = [number[id(v)] for step in sketch.steps for v in step.reads if v.maker is None and not v.constant]
+    reuse, placed = Reuse(given, since), list[Placed]()
     for step in sketch.steps:
-        kernel, size = _traced(step.attributes["traced"]) if "traced" in step.attributes else _kernel(
-            step.kind, step.blocked, tuple([(v.shape, v.dtype, v.constant) for v in step.reads]),
-            tuple([(v.shape, v.dtype) for v in step.writes]),
-            tuple([(name, step.attributes[name]) for name in _DESCRIBING if name in step.attributes]),
-        )  # fmt: skip
-        source = next((v for v in step.reads if not v.constant), None)
-        since = moved if source is None else written.get(id(source), 0)
-        if kernel is None:
-            for value in step.writes:
-                written[id(value)] = since
-            continue
-        placed.append(Placed(kernel, step.module, -1 if source is None else moved - since))
-        moved += size
-        for value in step.writes:
-            written[id(value)] = moved
+        kernel, moves = _kernel_of(step)
+        reads = [(number[id(v)], v.bytes) for v in step.reads if not v.constant]
+        writes = [number[id(v)] for v in step.writes]
+        if kernel is not None:
+            placed.append(Placed(kernel, step.module, reuse.step(reads, moves, writes)))
+        elif reads:
+            reuse.view(reads[0][0], writes)
+        else:
+            reuse.step((), 0, writes)
     return Network(tuple(placed), len(sketch.steps), runtime)
+
+
+def _numbers(sketch: Sketch) -> dict[int, int]:
+    """A number for each activation, by the id of its value, in the order in which they are made."""
+    given = [v for step in sketch.steps for v in step.reads if v.maker is None and not v.constant]
+    made = [v for step in sketch.steps for v in step.writes]
+    return {identity: number for number, identity in enumerate(dict.fromkeys(id(v) for v in (*given, *made)))}
+
+
+def _kernel_of(step: Step) -> tuple[Kernel | None, int]:
+    """The kernel of a node, None where it moves no data, and its traffic (byte)."""
+    if "traced" in step.attributes:
+        return _traced(step.attributes["traced"])
+    return _kernel(
+        step.kind,
+        step.blocked,
+        tuple([(v.shape, v.dtype, v.constant) for v in step.reads]),
+        tuple([(v.shape, v.dtype) for v in step.writes]),
+        tuple([(name, step.attributes[name]) for name in _DESCRIBING if name in step.attributes]),
+    )
 
 
 def _traced(spec: OpSpec) -> tuple[Kernel, int]:

@@ -6,9 +6,12 @@ that shape. A value knows which node makes it and which read it, so a pass needs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from hwcost.graph import ITEMSIZE
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +25,11 @@ class Value:
     kept: bool = False  # an output of the network
     maker: Step | None = None
     readers: list[Step] = field(default_factory=list)  # once for each time it is read
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * ITEMSIZE[self.dtype]
 
     @property
     def uses(self) -> int:

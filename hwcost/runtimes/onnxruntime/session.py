@@ -1,11 +1,8 @@
-"""ONNX Runtime on the CPU.
+"""Running networks with ONNX Runtime on the CPU.
 
 A module is exported, optimised for this CPU by ONNX Runtime itself, and run from the optimised graph,
 which can be read: its nodes are the kernels. Times per node come from ONNX Runtime's own profile, in
 whole microseconds; each profile is a session of its own, since a session can be profiled only once.
-
-`lower` needs neither a module nor ONNX Runtime: it folds and fuses a traced graph by rules
-(`onnx_lowering`), which tests hold against optimised graphs.
 """
 
 from __future__ import annotations
@@ -18,16 +15,20 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.graph import Graph, TensorSpec
-from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, by_parts, nothing, vanishing
+from hwcost.graph import TensorSpec
+from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, nothing, vanishing
+from hwcost.runtimes.onnxruntime.lowering import OnnxRuntime
 from hwcost.runtimes.onnxruntime.nodes import Node, dtype_of, kernel_of
 from hwcost.runtimes.onnxruntime.run_order import file_order
+from hwcost.runtimes.reuse import Reuse
+from hwcost.tracing.fast_path import by_parts
 
 try:
     import onnx
@@ -39,35 +40,21 @@ _OPSET = 17
 _PROVIDERS = ["CPUExecutionProvider"]
 
 
-class OnnxRuntime:
-    """The runtime; stateless."""
-
-    name = "onnxruntime"
-    on_torch_threads = False
-
-    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
-        """Fold and fuse as ONNX Runtime does on an x86 CPU, whose blocks of channels are as its vectors."""
-        from hwcost.runtimes.onnxruntime.lowering import lower
-
-        return lower(graph, self.name, part=part, lanes=lanes)
-
-    def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> OnnxSession:
-        """Export and optimise."""
-        return OnnxSession(module, inputs, threads)
-
-    def environment(self) -> dict[str, str]:
-        """Versions, of torch too: it exports the graphs."""
-        import torch
-
-        return {
-            "onnxruntime": ort.__version__,
-            "onnx": onnx.__version__,
-            "torch": torch.__version__,
-            "opset": str(_OPSET),
-        }
+def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> OnnxSession:
+    """Export and optimise."""
+    return OnnxSession(module, inputs, threads)
 
 
-RUNTIME = OnnxRuntime()
+def environment() -> dict[str, str]:
+    """Versions, of torch too: it exports the graphs."""
+    import torch
+
+    return {
+        "onnxruntime": ort.__version__,
+        "onnx": onnx.__version__,
+        "torch": torch.__version__,
+        "opset": str(_OPSET),
+    }
 
 
 def export(module: Any, inputs: Sequence[Any]) -> bytes:
@@ -210,7 +197,7 @@ def _node(node: Any, args: Mapping[str, Any], weights: Mapping[str, tuple[int, .
                 seen = iter([tensor, *seen])
             inputs.append(TensorSpec(name, shape, "float32" if tensor is None else tensor.dtype, weight=True))
         elif tensor is not None:
-            inputs.append(tensor)
+            inputs.append(replace(tensor, name=name))
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     outputs = tuple(_tensors(args.get("output_type_shape", [])))
     return Node(node.name, node.op_type, "nchwc" in node.domain, tuple(inputs), outputs, attributes)
@@ -221,21 +208,23 @@ def _tensors(described: Sequence[Mapping[str, Sequence[int]]]) -> list[TensorSpe
 
 
 def network_of(nodes: Sequence[Node], model: Any) -> Network:
-    """The kernels of the nodes, with the module they came from and their reuse distance."""
-    tensors = {n.name: n for n in model.graph.node}
-    written = {i.name: 0 for i in model.graph.input}
-    moved, placed = 0, list[Placed]()
+    """The kernels of the nodes, in the order they ran, with the module they came from and their reuse distance."""
+    raw = {n.name: n for n in model.graph.node}
+    given = [i.name for i in model.graph.input]
+    made = [name for node in nodes for name in raw[node.name].output]
+    number = {name: place for place, name in enumerate(dict.fromkeys([*given, *made]))}
+    reuse, placed = Reuse([number[name] for name in given], 0), list[Placed]()
     for node in nodes:
-        raw, kernel = tensors[node.name], kernel_of(node)
-        source = next((i for i in raw.input if i in written), None)
-        if kernel is None:
-            written |= dict.fromkeys(raw.output, written[source] if source else moved)
-            continue
-        distance = moved - written[source] if source else -1
-        placed.append(Placed(kernel, module_path(node.name), distance))
-        moved += kernel.cost.bytes
-        written |= dict.fromkeys(raw.output, moved)
-    return Network(tuple(placed), len(nodes), RUNTIME.name)
+        kernel = kernel_of(node)
+        reads = [(number[t.name], t.bytes) for t in node.inputs if t.name in number]
+        writes = [number[name] for name in raw[node.name].output]
+        if kernel is not None:
+            placed.append(Placed(kernel, module_path(node.name), reuse.step(reads, kernel.cost.bytes, writes)))
+        elif reads:
+            reuse.view(reads[0][0], writes)
+        else:
+            reuse.step((), 0, writes)
+    return Network(tuple(placed), len(nodes), OnnxRuntime.name)
 
 
 def module_path(name: str) -> str:

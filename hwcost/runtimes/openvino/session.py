@@ -1,14 +1,10 @@
-"""OpenVINO on the CPU.
+"""Running networks with OpenVINO on the CPU.
 
 A module is converted by OpenVINO's own PyTorch front end, in float32. The graph that runs can be read
 after compiling: every node that is executed is a kernel, and names the traced ops that it holds by module
 and kind; a convolution that a batch norm was folded into has lost its name and is known by its shapes.
 Executed nodes that name no op are copies: changes of layout, transpositions, scalings of weights. Times
 come from OpenVINO's counters, which are means over inferences in whole microseconds.
-
-`lower` needs neither a module nor OpenVINO: it folds batch norms and fuses what follows a convolution or
-a matrix product, and copies into the channels-last layout and out of it. It does not foresee how shuffled
-channels and other costed views are taken apart.
 """
 
 from __future__ import annotations
@@ -17,17 +13,18 @@ import re
 import time
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.graph import Graph, Op, TensorSpec
-from hwcost.rules.registry import cost_of
-from hwcost.runtimes.base import Between, Network, RuntimeUnavailable, by_parts, nothing, vanishing
+from hwcost.graph import Graph
+from hwcost.runtimes.base import Between, RuntimeUnavailable, nothing, vanishing
 from hwcost.runtimes.groups import Copy, Flow, Group, network_of
+from hwcost.runtimes.openvino.lowering import OpenVino, folded
+from hwcost.tracing.fast_path import by_parts
 
 try:
     import openvino as ov
@@ -36,40 +33,21 @@ except ImportError as error:
 
 _LEAST = 3  # inferences that a profile counts
 _CUT = 0.5e-6  # s, that a count of whole microseconds lacks on average
-_HEADS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul"})  # what others are fused into
-_FUSED = frozenset({
-    "relu", "relu6", "hardtanh", "sigmoid", "tanh", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "leaky_relu",
-    "softplus", "mish", "clamp", "exp", "abs", "sqrt",
-})  # fmt: skip
-_POINTWISE = _FUSED | {"add", "sub", "mul", "div", "pow", "neg", "maximum", "minimum", "where"}
 _NAMED = re.compile(r"(?:__module(?:\.(?P<path>[^/]*))?/)?aten::(?P<kind>\w+)/")
 _ALIASES = {"_convolution": "conv", "convolution": "conv"}
 _RUNS = frozenset({"Pooling", "Reduce", "Softmax", "MVN", "Eltwise"})  # below a microsecond not "executed", and run
 
 
-class OpenVino:
-    """The runtime; stateless."""
-
-    name = "openvino"
-    on_torch_threads = False
-
-    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
-        """Fold and fuse as OpenVINO does on a CPU; a part as if it were the whole."""
-        whole = folded(graph)
-        return network_of(groups_of(whole), whole, self.name)
-
-    def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> OpenVinoSession:
-        """Convert and compile."""
-        return OpenVinoSession(module, inputs, threads)
-
-    def environment(self) -> dict[str, str]:
-        """Versions, of torch too: it makes the graph that is converted."""
-        import torch
-
-        return {"openvino": ov.get_version(), "torch": torch.__version__, "precision": "f32"}
+def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> OpenVinoSession:
+    """Convert and compile."""
+    return OpenVinoSession(module, inputs, threads)
 
 
-RUNTIME = OpenVino()
+def environment() -> dict[str, str]:
+    """Versions, of torch too: it makes the graph that is converted."""
+    import torch
+
+    return {"openvino": ov.get_version(), "torch": torch.__version__, "precision": "f32"}
 
 
 class OpenVinoSession:
@@ -104,7 +82,7 @@ class OpenVinoSession:
         nodes = [every[i] for i in self._places]
         with by_parts():
             graph = folded(trace(module, tuple(inputs)))
-        self.network = network_of(matched(nodes, graph), graph, RUNTIME.name)
+        self.network = network_of(matched(nodes, graph), graph, OpenVino.name)
 
     def run(self) -> Any:
         """One inference; a tensor, or a tuple of them, in memory that the next run overwrites."""
@@ -271,104 +249,3 @@ def _adopt(graph: Graph, homes: dict[int, int]) -> None:
         readers = [homes[r] for v in graph.ops[number].writes for r in flow.readers[v] if r in homes]
         if number not in homes and readers:
             homes[number] = min(readers)
-
-
-# -- lowering -------------------------------------------------------------------------------------
-
-
-def folded(graph: Graph) -> Graph:
-    """The graph with batch norms folded into the convolutions whose only readers they are."""
-    flow = Flow(graph)
-    maker = {v: i for i, op in enumerate(graph.ops) if op.state != "free" for v in op.writes}
-    ops: dict[int, Op] = dict(enumerate(graph.ops))
-    for number, op in enumerate(graph.ops):
-        if op.spec.kind != "batch_norm" or not op.reads:
-            continue
-        at = maker.get(op.reads[0])
-        if (
-            at is None
-            or ops[at].spec.kind not in ("conv1d", "conv2d", "conv3d")
-            or flow.readers[op.reads[0]] != {number}
-        ):
-            continue
-        ops[at] = _with_bias(ops[at], op.writes)
-        del ops[number]
-    return replace(graph, ops=tuple(ops[i] for i in sorted(ops)))
-
-
-def _with_bias(op: Op, writes: tuple[int, ...]) -> Op:
-    spec, reads = op.spec, op.reads
-    if spec.input("bias") is None:
-        bias = TensorSpec("bias", (spec.inputs[1].shape[0],), spec.inputs[1].dtype, weight=True)
-        spec, reads = replace(spec, inputs=(*spec.inputs[:2], bias)), (*reads[:2], -1)
-    cost, state, reason = cost_of(spec)
-    return replace(op, spec=spec, reads=reads, writes=writes, cost=cost, state=state, reason=reason)
-
-
-def groups_of(graph: Graph) -> list[Group]:
-    """Groups by rule: one a head with what follows it and is read nowhere else, chains of pointwise ops
-    together, all else alone; copies into the channels-last layout and out of it, and for attention."""
-    flow = Flow(graph)
-    home: dict[int, Group] = {}  # value -> the group that writes it
-    groups, turned = list[Group](), set[int]()  # values that are in channels-last
-    for number, op in enumerate(graph.ops):
-        groups += [Group(copies=[c]) for c in _copies(op, number, graph, turned)]
-        if _turns(op, turned):
-            turned.update(op.writes)
-        if op.state == "free":
-            continue
-        group = _joined(op, number, graph, flow, home) or Group()
-        groups = [g for g in groups if g is not group] + [group]  # it runs when the last of what it reads is there
-        group.ops.append(number)
-        home |= dict.fromkeys(op.writes, group)
-    outputs = [
-        t for op in graph.ops for t, v in zip(op.spec.outputs, op.writes, strict=True) if v in graph.output_values
-    ]
-    wide = [t for t, v in zip(outputs, graph.output_values, strict=False) if v in turned and _is_wide(t)]
-    return groups + [Group(copies=[Copy(len(graph.ops) - 1, t.shape, t.dtype)]) for t in wide]
-
-
-def _turns(op: Op, turned: set[int]) -> bool:
-    """Whether an op writes channels-last."""
-    if op.spec.kind in ("conv2d", "conv_transpose2d"):
-        return True
-    return bool(op.reads) and op.reads[0] in turned and len(op.spec.outputs[0].shape) == 4 and op.state != "free"
-
-
-def _is_wide(tensor: TensorSpec) -> bool:
-    """Whether a layout makes a difference."""
-    return len(tensor.shape) == 4 and tensor.shape[1] > 1 and tensor.shape[2] * tensor.shape[3] > 1
-
-
-def _copies(op: Op, number: int, graph: Graph, turned: set[int]) -> list[Copy]:
-    """What is copied before an op runs."""
-    inputs = op.spec.inputs
-    if op.spec.kind == "conv2d" and op.reads[0] not in turned and _is_wide(inputs[0]):
-        return [Copy(number, inputs[0].shape, inputs[0].dtype)]
-    before = graph.ops[number - 1] if number else None
-    if op.spec.kind == "unbind" and before is not None and before.spec.kind == "permute":
-        return [Copy(number, inputs[0].shape, inputs[0].dtype)]  # heads first
-    if op.spec.kind == "scaled_dot_product_attention":
-        k = inputs[1]
-        of_whole = any(o.spec.kind == "unbind" and op.reads[1] in o.writes for o in graph.ops)
-        scaled = (1, *k.shape) if of_whole else k.shape
-        return [Copy(number, scaled, k.dtype), Copy(number, (*k.shape[:-2], k.shape[-1], k.shape[-2]), k.dtype)]
-    return []
-
-
-def _joined(op: Op, number: int, graph: Graph, flow: Flow, home: Mapping[int, Group]) -> Group | None:
-    """The group that an op joins, if what it reads is read by it alone."""
-    if op.spec.kind not in _POINTWISE:
-        return None
-    for value in reversed(op.reads):
-        group = home.get(value)
-        if group is None or flow.readers[value] != {number}:
-            continue
-        head, last = (graph.ops[group.ops[i]].spec for i in (0, -1))
-        if last.outputs[0].shape != op.spec.outputs[0].shape:
-            continue
-        if head.kind in _POINTWISE or (
-            head.kind in _HEADS and (op.spec.kind in _FUSED or head.kind.startswith("conv"))
-        ):
-            return group
-    return None

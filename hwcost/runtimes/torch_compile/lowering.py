@@ -22,7 +22,9 @@ from dataclasses import replace
 
 from hwcost.graph import Graph, Op, OpSpec, TensorSpec
 from hwcost.rules.registry import cost_of
-from hwcost.runtimes.groups import Copy, Flow, Group
+from hwcost.runtimes.base import Network, Runtime
+from hwcost.runtimes.groups import Copy, Flow, Group, network_of
+from hwcost.runtimes.registry import register_runtime
 
 VERSION = "2.13"
 _CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for n in (1, 2, 3) for kind in ("", "_transpose"))
@@ -37,6 +39,24 @@ _REDUCTIONS = frozenset({
 })  # fmt: skip
 _WINDOW = 25  # elements of a pool's window above which it is a library call
 _SMALL = 16  # rows and columns of a matrix that multiplies a single row in generated code
+
+
+class TorchCompile(Runtime):
+    """torch.compile; stateless."""
+
+    name = "torch-compile"
+    keeps_heap = True
+    on_torch_threads = True
+    runs_fused_attention = True
+    session = "hwcost.runtimes.torch_compile.session"
+
+    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
+        """Group ops as inductor does on a CPU; a part as if it were the whole."""
+        whole, _ = expanded(graph)
+        return network_of(groups_of(whole), whole, self.name)
+
+
+register_runtime(TorchCompile())
 
 
 def groups_of(graph: Graph) -> list[Group]:
@@ -189,7 +209,7 @@ def is_taken_apart(spec: OpSpec) -> bool:
 def _parts(op: Op, fresh: int) -> list[Op]:
     """Scaling of both arguments, product, mask, softmax, product."""
     (q, k, v, *mask), (out,) = op.spec.inputs, op.spec.outputs
-    scores = replace(out, name="out", shape=(*out.shape[:-1], k.shape[-2]), elements=-1, layout="contiguous")
+    scores = replace(out, name="out", shape=(*out.shape[:-1], k.shape[-2]), overlapping=0, layout="contiguous")
     turned = replace(k, name="other", shape=(*k.shape[:-2], k.shape[-1], k.shape[-2]), layout="strided")
     scale = [
         _op(op, "mul", [t], [r], replace(t, name="out", layout="contiguous"), fresh + i)

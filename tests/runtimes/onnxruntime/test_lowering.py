@@ -16,14 +16,16 @@ from hwcost import CostModel, Device, trace
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
 from hwcost.runtimes.base import RuntimeUnavailable
+from hwcost.runtimes.onnxruntime.blocked_layout import blocked_form
+from hwcost.runtimes.onnxruntime.lowering import VERSION
+from hwcost.runtimes.registry import get_runtime
 from hwcost.search.spaces import get_space, space_names
 from hwcost.spaces.designed.attention import Attention
 from hwcost.spaces.designed.modules import Arithmetic, Concatenated, Residual, SqueezeExcite
 from hwcost.spaces.designed.space import DesignedSpace
 
-onnx = pytest.importorskip("hwcost.runtimes.onnxruntime.session", exc_type=RuntimeUnavailable).RUNTIME
-
-from hwcost.runtimes.onnxruntime.lowering import VERSION  # noqa: E402 - onnxruntime may be absent
+pytest.importorskip("hwcost.runtimes.onnxruntime.session", exc_type=RuntimeUnavailable)
+onnx = get_runtime("onnxruntime")
 
 pytestmark = pytest.mark.skipif(
     not onnx.environment()["onnxruntime"].startswith(VERSION), reason=f"the rules are those of ONNX Runtime {VERSION}"
@@ -161,8 +163,6 @@ def test_the_same_module_runs_in_the_same_order_each_time() -> None:
 
 
 def test_a_block_is_as_wide_as_a_register() -> None:
-    from hwcost.runtimes.onnxruntime.blocked_layout import blocked_form
-
     assert blocked_form((24, 16, 3, 3), 1, 8).weight == (24, 16, 3, 3)
     assert blocked_form((24, 16, 3, 3), 1, 16).weight == (32, 16, 3, 3)
     assert blocked_form((6, 3, 3, 3), 1, 8).reorders is False  # too few channels: read as they are

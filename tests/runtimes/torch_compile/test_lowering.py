@@ -15,13 +15,14 @@ from hwcost import trace
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
 from hwcost.runtimes.base import RuntimeUnavailable
+from hwcost.runtimes.registry import get_runtime
+from hwcost.runtimes.torch_compile.lowering import VERSION
 from hwcost.search.spaces import get_space, space_names
 from hwcost.spaces.designed.attention import Attention
 from hwcost.spaces.designed.modules import Concatenated, Residual
 
-compiler = pytest.importorskip("hwcost.runtimes.torch_compile.session", exc_type=RuntimeUnavailable).RUNTIME
-
-from hwcost.runtimes.torch_compile.lowering import VERSION  # noqa: E402 - the compiler may be absent
+pytest.importorskip("hwcost.runtimes.torch_compile.session", exc_type=RuntimeUnavailable)
+compiler = get_runtime("torch-compile")
 
 pytestmark = pytest.mark.skipif(
     not torch.__version__.startswith(VERSION), reason=f"the rules are those of inductor of torch {VERSION}"

@@ -1,4 +1,4 @@
-"""torch eager: every traced op is a kernel of its own; nothing folds, nothing fuses.
+"""Running networks with torch eager, and timing their calls.
 
 A forward under inference mode dispatches the same composite ops that the trace saw, so the n-th
 call of a run is the n-th op of the graph. In-context times come from a dispatch mode that reads the
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,76 +19,25 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwcost.graph import Graph, Op, OpSpec
-from hwcost.kernel import Kernel
-from hwcost.runtimes.base import Between, Network, Placed, nothing, unloaded
+from hwcost.runtimes.base import Between, nothing, unloaded
+from hwcost.runtimes.torch_eager.lowering import TorchEager
 from hwcost.tracing.trace import trace
 
 
-class TorchEager:
-    """The runtime; stateless."""
-
-    name = "torch-eager"
-    on_torch_threads = True
-
-    def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
-        """One kernel for every op that is not free, whatever stands beside it."""
-        distances = reuse_distances(graph)
-        placed = tuple(
-            Placed(Kernel((as_called(op),)), op.module, distances[i])
-            for i, op in enumerate(graph.ops)
-            if op.state != "free"
-        )
-        return Network(placed, calls_of(graph.ops), self.name)
-
-    def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> EagerSession:
-        """Nothing to compile; the graph is needed to match calls to kernels."""
-        return EagerSession(module, inputs, threads)
-
-    def environment(self) -> dict[str, str]:
-        """torch's version, what it was built with, and the GPU where there is one."""
-        built = {
-            "torch": torch.__version__,
-            "mkldnn": str(torch.backends.mkldnn.is_available()),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "calls": "operators and modules",  # once of operators alone, which is another overhead
-        }
-        return built | ({"cuda": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
+def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> EagerSession:
+    """Nothing to compile; the module is traced to match its calls to kernels."""
+    return EagerSession(module, inputs, threads)
 
 
-RUNTIME = TorchEager()
-
-
-def calls_of(ops: Sequence[Op]) -> int:
-    """Calls that Python makes: of operators, and of the modules that call them.
-
-    A module costs about as much as an operator, a microsecond or two: it looks for hooks before it calls its forward.
-    One that calls no operator itself is not counted, so that the calls of a network are those of its blocks.
-    """
-    entered = [op.module for i, op in enumerate(ops) if not i or op.module != ops[i - 1].module]
-    return len(ops) + len(entered)
-
-
-def as_called(op: Op) -> OpSpec:
-    """The op, and whether it writes into its input: that allocates nothing, and touches half the memory."""
-    called = op.name.split(".")[1]
-    if not called.endswith("_") or called.startswith("__"):
-        return op.spec
-    return replace(op.spec, params=tuple(sorted((*op.spec.params, ("in_place", True)))))
-
-
-def reuse_distances(graph: Graph) -> list[int]:
-    """For each op, bytes moved between the writing of its largest activation and its reading."""
-    written: dict[int, int] = dict.fromkeys(graph.input_values, 0)
-    moved, distances = graph.since, []
-    for op in graph.ops:
-        activations = [(t.bytes, v) for t, v in zip(op.spec.inputs, op.reads, strict=True) if not t.weight]
-        source = max(activations, default=(0, -1))[1]
-        distances.append(moved - written[source] if source in written else -1)
-        moved += op.cost.bytes
-        origin = written.get(op.reads[0], moved) if op.reads and op.state == "free" else moved
-        written.update(dict.fromkeys(op.writes, origin))
-    return distances
+def environment() -> dict[str, str]:
+    """torch's version, what it was built with, and the GPU where there is one."""
+    built = {
+        "torch": torch.__version__,
+        "mkldnn": str(torch.backends.mkldnn.is_available()),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "calls": "operators and modules",  # what `Network.calls` counts; earlier versions counted operators alone
+    }
+    return built | ({"cuda": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
 class EagerSession:
@@ -101,7 +49,7 @@ class EagerSession:
         self._on_cuda = self.sleeps = any(isinstance(x, torch.Tensor) and x.is_cuda for x in self._inputs)
         self.run()  # some modules keep tensors from their first run, and make fewer calls from then on
         graph = trace(module, self._inputs)
-        self.network = RUNTIME.lower(graph)
+        self.network = TorchEager().lower(graph)
         self._names = [op.name for op in graph.ops]
         self._timed = np.array([op.state != "free" for op in graph.ops], dtype=bool)
 

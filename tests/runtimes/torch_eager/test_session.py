@@ -1,4 +1,4 @@
-"""Tests of torch eager: what counts as a call, and the CUDA paths on events that are made up: no GPU was at hand."""
+"""Tests of running with torch eager: the CUDA paths, on events that are made up, since no GPU was at hand."""
 
 from __future__ import annotations
 
@@ -10,27 +10,7 @@ from torch import nn
 
 from hwcost.measure.clock import take_round
 from hwcost.measure.pace import NoPace
-from hwcost.runtimes.torch_eager import RUNTIME, EagerSession
-from hwcost.tracing.trace import trace
-
-
-class Gate(nn.Module):
-    """Two calls of its own around one of a module of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Linear(8, 8)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.inner(x.relu())
-
-
-def test_calls_are_of_operators_and_of_the_modules_that_make_them() -> None:
-    """Linear, relu, linear, mul: four operators. The first linear's module, the gate, the inner linear's module, and
-    the gate again once that has returned: four more, for the counting does not know that the gate was never left."""
-    graph = trace(nn.Sequential(nn.Linear(8, 8), Gate()), (torch.empty(2, 8),))
-    assert [op.module for op in graph.ops] == ["0", "1", "1.inner", "1"]
-    assert RUNTIME.lower(graph).calls == 8
+from hwcost.runtimes.torch_eager.session import EagerSession, prepare
 
 
 class Event:
@@ -52,7 +32,7 @@ class Event:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> EagerSession:
     """A session that takes its inputs for those of a device on which an inference ends after 10 ms."""
-    made = RUNTIME.prepare(nn.Sequential(nn.Linear(8, 4), nn.ReLU()).eval(), (torch.ones(2, 8),), threads=1)
+    made = prepare(nn.Sequential(nn.Linear(8, 4), nn.ReLU()).eval(), (torch.ones(2, 8),), threads=1)
     assert not made.sleeps
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: time.sleep(0.01))
