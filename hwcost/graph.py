@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,10 +33,9 @@ ITEMSIZE: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A tensor as an op sees it; no data.
+    """A tensor as an op sees it, without its data.
 
-    `name` is the argument's name in the op's signature ("weight", "bias"). `elements` is how many
-    distinct elements the tensor has: fewer than its shape says where an axis has stride 0.
+    `name` is the argument's name in the op's signature ("weight", "bias").
     """
 
     name: str
@@ -44,28 +43,31 @@ class TensorSpec:
     dtype: str = "float32"
     weight: bool = False  # a parameter, buffer or constant, not an activation
     internal: bool = False  # lives inside a fused kernel and causes no traffic
-    repeat: bool = False  # the same tensor as an earlier argument of the op: read once
+    repeat: bool = False  # the same tensor as an earlier argument of the op, which counts its bytes
     layout: str = "contiguous"  # or "channels_last", "strided"
-    elements: int = -1
+    overlapping: int = 0  # elements that share their memory with another one, as along an axis of stride 0
 
     def __post_init__(self) -> None:
         if self.dtype not in ITEMSIZE:
             raise ValueError(f"dtype must be one of {', '.join(ITEMSIZE)}, but got {self.dtype!r}")
-        if self.elements < 0:
-            object.__setattr__(self, "elements", self.numel)
 
     @property
     def numel(self) -> int:
-        """Number of elements that the shape spans."""
+        """Product of the sizes of all axes."""
         return math.prod(self.shape)
 
     @property
+    def elements(self) -> int:
+        """Number of distinct elements in memory: `numel`, less those that share their memory."""
+        return math.prod(self.shape) - self.overlapping
+
+    @property
     def bytes(self) -> int:
-        """Bytes of the distinct elements."""
-        return self.elements * ITEMSIZE[self.dtype]
+        """Size of the distinct elements (byte)."""
+        return (math.prod(self.shape) - self.overlapping) * ITEMSIZE[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OpSpec:
     """The description of an op: equal descriptions cost the same.
 
@@ -77,16 +79,17 @@ class OpSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     params: tuple[tuple[str, Param], ...] = ()
-    _hash: int = field(init=False, repr=False, compare=False)  # descriptions are looked up far more often than made
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.kind, self.inputs, self.outputs, self.params)))
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: descriptions are keys of the caches of costs and kernels, and looked up very often."""
+        return hash((self.kind, self.inputs, self.outputs, self.params))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[type[OpSpec], tuple[Any, ...]]:
-        # without the hash, since those of text differ from process to process
+        # A pickle leaves the hash out: Python's hashes of text differ from process to process.
         return OpSpec, (self.kind, self.inputs, self.outputs, self.params)
 
     def input(self, name: str) -> TensorSpec | None:
@@ -106,7 +109,7 @@ class OpSpec:
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One traced operator call: its description, where it stands and which values it touches."""
+    """One traced operator call: its description, the module that made it, and the values it reads and writes."""
 
     name: str  # with namespace and overload, "aten.conv2d.default"
     spec: OpSpec
@@ -115,31 +118,44 @@ class Op:
     writes: tuple[int, ...]
     cost: Cost
     state: State
-    reason: str = ""  # why it is free, or unknown
+    reason: str = ""  # why it is free, or unknown; "" for an op that is costed
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """How long one activation storage is held: from op `born` to op `dies`, both included."""
+    """The memory of one activation and of its views: held from op number `born` to op number `dies`, both included."""
 
     bytes: int
-    born: int  # -1: there before the first op
+    born: int  # -1 for an input, which is there before the first op
     dies: int
+
+
+# The fast path of torch's attention layers calls each of them as a single op.
+FUSED_ATTENTION = frozenset({"_native_multi_head_attention", "_transformer_encoder_layer_fwd"})
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A traced network: ops in the order of their calls. Values are numbered from 0."""
+    """A traced network: ops in the order of their calls. Values (the tensors between ops) are numbered from 0.
+
+    `by_parts` is the graph of the same forward with the fast path of torch's attention layers turned off, so that
+    they call their projections, products and softmax one by one, as runtimes other than torch execute them. It is
+    None where the forward calls no op of `FUSED_ATTENTION`, since both forms are the same then, and in a graph that
+    is itself the form by parts. All counts of this class are those of its own ops; two graphs are compared without
+    `by_parts`, which follows from the network.
+    """
 
     ops: tuple[Op, ...]
     inputs: tuple[TensorSpec, ...]
     input_values: tuple[int, ...]
-    output_values: tuple[int, ...]
-    params: int  # distinct parameters, counted in elements
-    weight_bytes: int  # parameters, buffers and constants
+    output_values: tuple[int, ...]  # -1 for an output that no op wrote
+    params: int  # elements of the parameters, one that several modules share counted once
+    weight_bytes: int  # bytes of parameters, buffers and constants
     lives: tuple[Life, ...]
-    notes: tuple[str, ...] = ()
-    since: int = 0  # bytes moved since the inputs were written, of a part that does not follow their maker at once
+    notes: tuple[str, ...] = ()  # what a reader of the counts should know, as where a size depends on values
+    # For a part of a network: the bytes that other parts move between the op that writes its inputs and its first op.
+    since: int = 0
+    by_parts: Graph | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def cost(self) -> Cost:
@@ -153,14 +169,17 @@ class Graph:
 
     @cached_property
     def uncounted(self) -> tuple[tuple[str, int, str], ...]:
-        """(op, calls, module of the first call) of every op without a rule; their bytes count."""
+        """(op, number of calls, module of its first call) of each op without a cost rule.
+
+        Such an op adds the bytes of its tensors to the cost of the network, and no macs or flops.
+        """
         calls = Counter(op.name for op in self.ops if op.state == "unknown")
         first = {op.name: op.module for op in reversed(self.ops)}
         return tuple((name, n, first[name]) for name, n in calls.items())
 
     @cached_property
     def _peak(self) -> tuple[int, int]:
-        """(byte, op number) of the moment with most live activations."""
+        """(bytes of live activations, op number) at the op during which most bytes are live."""
         change = [0] * (len(self.ops) + 2)
         for life in self.lives:
             change[max(life.born, 0)] += life.bytes
@@ -174,7 +193,7 @@ class Graph:
 
     @property
     def peak_memory(self) -> int:
-        """Weights plus live activations (byte) at the worst moment of an inference."""
+        """Bytes of the weights, plus the most bytes of activations that are live at one time in an inference."""
         return self.weight_bytes + self._peak[0]
 
     @property
@@ -182,13 +201,20 @@ class Graph:
         """The op that runs when memory peaks."""
         return self.ops[self._peak[1]] if self.ops else None
 
+    def changed(self, change: Callable[[Graph], Graph]) -> Graph:
+        """`change` of this graph, with `change` of its form by parts."""
+        if self.by_parts is None:
+            return change(self)
+        return replace(change(self), by_parts=change(self.by_parts))
+
     def unstacked(self) -> Graph:
-        """This graph with the tensors that its first op takes one stacked input apart into as its inputs, as a block
-        of several inputs gets them from the blocks before it."""
-        first = self.ops[0] if self.ops else None
-        if first is None or first.spec.kind != "unbind" or first.reads != self.input_values:
-            return self
-        return replace(self, ops=self.ops[1:], inputs=first.spec.outputs, input_values=first.writes)
+        """The graph of a block with several inputs, from one that was traced with these inputs stacked in one tensor.
+
+        Such a block begins with ``a, b, ... = x.unbind()``. Inside a network no such op runs: the blocks before it
+        hand over separate tensors. The graph returned has those as its inputs, and all ops but the first. A graph
+        that does not begin by taking its only input apart is returned as it is.
+        """
+        return self.changed(_unstacked)
 
     def blocks(self, depth: int = 2) -> dict[str, Cost]:
         """Cost by module path, cut to `depth` parts, in the order of first call."""
@@ -201,7 +227,7 @@ class Graph:
         return costs
 
     def repeated(self, depth: int = 2) -> tuple[Repeat, ...]:
-        """Blocks that do the same ops on the same shapes, together, in the order of first call."""
+        """Groups of blocks that make the same ops on the same shapes; groups in the order of first call."""
         content: dict[str, list[OpSpec]] = {}
         for op in self.ops:
             content.setdefault(block_name(op.module, depth), []).append(op.spec)
@@ -228,17 +254,19 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """Blocks that are equal, and the cost of one of them."""
+    """The names of blocks that are equal, and the cost of one of them."""
 
     blocks: tuple[str, ...]
     cost: Cost
 
 
+def _unstacked(graph: Graph) -> Graph:
+    first = graph.ops[0] if graph.ops else None
+    if first is None or first.spec.kind != "unbind" or first.reads != graph.input_values:
+        return graph
+    return replace(graph, ops=graph.ops[1:], inputs=first.spec.outputs, input_values=first.writes)
+
+
 def block_name(module: str, depth: int) -> str:
     """The first `depth` parts of a module path."""
     return ".".join(module.split(".")[:depth])
-
-
-def traffic(tensors: Iterable[TensorSpec]) -> int:
-    """Bytes of the tensors that come from or go to memory, each once."""
-    return sum(t.bytes for t in tensors if not (t.internal or t.repeat))

@@ -1,8 +1,8 @@
 """A kernel: what a runtime launches, one op or several fused, described without any torch module.
 
-The description is complete: work and traffic follow from it by the rules, so a measurement file
-written on another machine can be read by itself. `to_json` and `from_json` are its file form, and
-`digest` its identity.
+The description is complete: work and traffic follow from it by the rules, so that a measurement file
+of another machine can be read without the network that was measured. `to_json` and `from_json` write
+and read a description, and `digest` is the short key that stores and tables know it by.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 from hwcost.cost import Cost, total
@@ -22,7 +22,11 @@ _WHOLE = frozenset({int})
 
 
 def bucket(distance: int) -> int:
-    """Reuse distances (byte) within a factor of two are one context; 0 and -1, for none, are kept."""
+    """Number of the bucket that a reuse distance (byte) falls into.
+
+    Buckets are powers of two: n holds distances from 2**(n - 1) to 2**n - 1. The distances 0 (just written) and -1
+    (no activation is read) are buckets of their own, with these numbers.
+    """
     return distance.bit_length() if distance > 0 else min(distance, 0)
 
 
@@ -30,61 +34,65 @@ class KernelError(ValueError):
     """A kernel description that cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kernel:
-    """One launch. The first op gives it its kind; tensors between its ops are `internal`."""
+    """One launch of a runtime: its ops in the order they run.
+
+    Tensors that one of the ops hands to another are marked `internal`, and are neither written to memory nor read.
+    """
 
     ops: tuple[OpSpec, ...]
-    _hash: int = field(init=False, repr=False, compare=False)  # kernels are looked up far more often than made
-    _digest: str = field(init=False, repr=False, compare=False)
+    text_digest: str = field(default="", repr=False, compare=False, kw_only=True)  # of the canonical JSON it came from
 
     def __post_init__(self) -> None:
         if not self.ops:
             raise KernelError("a kernel must hold at least one op, but got none")
-        object.__setattr__(self, "_hash", hash(self.ops))
-        object.__setattr__(self, "_digest", "")
+
+    @cached_property
+    def _hash(self) -> int:
+        """Computed once: kernels are keys of dictionaries and caches, and looked up very often."""
+        return hash(self.ops)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[type[Kernel], tuple[tuple[OpSpec, ...]]]:
-        return Kernel, (self.ops,)  # without the hash, as of its ops
+        return Kernel, (self.ops,)  # a pickle leaves out what is computed from the ops
 
     @property
     def name(self) -> str:
-        """Kinds of its ops, "conv2d+relu"."""
+        """Kinds of its ops, as in "conv2d+relu"."""
         return "+".join(op.kind for op in self.ops)
 
     @property
     def main(self) -> OpSpec:
-        """The op that dominates: the one with most macs, or else the first."""
+        """The op with the most macs; the first one where several have as many."""
         return self.ops[0] if len(self.ops) == 1 else max(self.ops, key=lambda op: cost_of(op)[0].macs)
 
     @property
     def kind(self) -> str:
-        """Kind of the op that dominates."""
+        """Kind of the op with the most macs."""
         return self.main.kind
 
     @property
     def dtype(self) -> str:
-        """Dtype of the first floating-point input, or of the first output."""
+        """Dtype of the first floating-point tensor, or of the first tensor where none is; "float32" without tensors."""
         tensors = [t for op in self.ops for t in (*op.inputs, *op.outputs)]
         return next((t.dtype for t in tensors if "float" in t.dtype), tensors[0].dtype if tensors else "float32")
 
     @property
     def cost(self) -> Cost:
-        """Work and traffic; tensors that stay inside cause none."""
+        """Work and traffic of all its ops; internal tensors cause no traffic."""
         return cost_of(self.ops[0])[0] if len(self.ops) == 1 else total(cost_of(op)[0] for op in self.ops)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identity of the description: equal kernels have equal digests on every machine.
 
-        First 20 hex digits of the SHA-256 of the canonical JSON. Stores and tables keep it, so that form never changes.
+        It is the first 20 hex digits of the SHA-256 of the canonical JSON. Stores and tables keep it, so what
+        `to_json` returns for a kernel must never change.
         """
-        if not self._digest:
-            object.__setattr__(self, "_digest", _digest(self.to_json()))
-        return self._digest
+        return self.text_digest or _digest(self.to_json())
 
     def to_json(self) -> str:
         """Canonical JSON: the same kernel always gives the same text."""
@@ -92,15 +100,19 @@ class Kernel:
 
     @classmethod
     def from_json(cls, text: str, *, canonical: bool = False) -> Kernel:
-        """Read a description; of what `to_json` wrote itself, `canonical`, the digest is known with it.
+        """Read a description.
+
+        Args:
+            text: a JSON list of ops.
+            canonical: the text is known to be what `to_json` returns, so that its digest is that of the kernel.
 
         Raises:
             KernelError: the text is no kernel description; the message says where.
         """
         try:
-            kernel = cls(tuple([_op_in(op) for op in json.loads(text)]))
-            if canonical:
-                object.__setattr__(kernel, "_digest", _digest(text))
+            ops = tuple([_op_in(op) for op in json.loads(text)])
+            kernel = cls(ops, text_digest=_digest(text) if canonical else "")
+            hash(kernel)  # fails on parameters that are JSON objects
             return kernel
         except KernelError:
             raise
@@ -112,7 +124,11 @@ class Kernel:
 
 @lru_cache(maxsize=1 << 16)
 def label(kernel: Kernel) -> str:
-    """The kind, told apart by what changes how an op is computed: groups, and one channel in and out of each."""
+    """The kind of a kernel, followed by "/depthwise" or "/grouped" for such a convolution.
+
+    A depthwise one has as many groups as input and output channels. Each of the three is computed by other code and
+    has an efficiency of its own.
+    """
     op = kernel.main
     groups = op.param("groups", 1)
     if not isinstance(groups, (int, float)) or groups <= 1:
@@ -144,7 +160,7 @@ def _tensor_out(t: TensorSpec) -> dict[str, Any]:
     out |= {flag: True for flag in ("weight", "internal", "repeat") if getattr(t, flag)}
     if t.layout != "contiguous":
         out["layout"] = t.layout
-    if t.elements != t.numel:
+    if t.overlapping:
         out["elements"] = t.elements
     return out
 
@@ -176,12 +192,15 @@ def _check_rest(data: Mapping[str, Any]) -> None:
 
 @lru_cache(maxsize=1 << 16)
 def _tensor(items: tuple[tuple[str, Any], ...]) -> TensorSpec:
-    """What one kernel writes another reads: most tensors are met several times."""
-    return TensorSpec(**dict(items))
+    """The tensor of the given fields. Most are met several times, since what one kernel writes another reads."""
+    fields = dict(items)
+    elements = fields.pop("elements", -1)
+    tensor = TensorSpec(**fields)
+    return tensor if elements < 0 else replace(tensor, overlapping=tensor.numel - elements)
 
 
 def _param_out(value: Param) -> Any:
-    """1.0 is written as 1: the two are equal, so the kernels are, and so must be the text."""
+    """A parameter as JSON. 1.0 is written as 1, since kernels with the one or the other are equal."""
     if isinstance(value, tuple):
         return [_param_out(v) for v in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -12,4 +12,5 @@ from hwcost.spaces.base import Space as Space
 from hwcost.spaces.base import SpaceError as SpaceError
 from hwcost.spaces.registry import get_object as get_object
 from hwcost.spaces.registry import get_space as get_space
+from hwcost.spaces.registry import register_space as register_space
 from hwcost.spaces.registry import space_names as space_names

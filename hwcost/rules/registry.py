@@ -1,11 +1,15 @@
-"""Rules: from the description of an op to its work. Rules know shapes; they know no engine.
+"""Cost rules: functions from the description of an op to its work. A rule sees shapes and parameters, and no torch.
 
+    # [n] = my_op([n], [n])
     @rule("my_lib.my_op")
-    def my_op(op: OpSpec) -> Work:        # [n] = my_op([n], [n])
+    def my_op(op: OpSpec) -> Work:
         return Work(macs=op.outputs[0].numel)
 
-An op is in one of three states: it has a rule; it is *free*, listed with the reason; or it is
-unknown, and then it is reported by name, its bytes are counted and nothing is made up.
+An op is in one of three states: it has a rule ("costed"); it is listed as free, with the reason ("free"); or neither
+("unknown"), and then it is reported by name, the bytes of its tensors are counted, and no macs or flops are.
+
+The rules are the modules of this folder, each a family of ops. Those of other packages are the entry points of the
+group "hwcost.rules" and the files that the environment variable HWCOST_EXTENSIONS names.
 """
 
 from __future__ import annotations
@@ -13,31 +17,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import import_module
 from typing import TypeVar
 
 from hwcost.cost import Cost
+from hwcost.extensions import load
 from hwcost.graph import ITEMSIZE, OpSpec, State, TensorSpec
-
-FAMILIES = (
-    "convolution", "matmul", "attention", "normalisation", "pointwise", "pooling", "indexing", "recurrent", "fourier",
-    "vision", "loss", "free_ops",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """What a rule returns.
 
-    Traffic follows from the tensors themselves; `touched` overrides the number of elements read of
-    an input (by argument name) where an op does not read all of it, as an embedding does not.
-    `workspace` is what the op allocates and releases while it runs (byte).
+    Traffic needs no rule: an op reads every element of its inputs and writes every element of its outputs. `touched`
+    holds the number of elements read of those inputs, by argument name, that are read in part, as an embedding's table.
     """
 
-    macs: int = 0
-    other_flops: int = 0
+    macs: int = 0  # multiply-adds
+    other_flops: int = 0  # every other arithmetic operation
     touched: Mapping[str, int] = field(default_factory=dict)
-    workspace: int = 0
+    workspace: int = 0  # bytes that the op allocates and frees while it runs
 
 
 _NOTHING = Work()
@@ -79,7 +77,7 @@ def free(reason: str, *kinds: str) -> None:
 
 
 def _claim(kind: str) -> None:
-    _load()
+    load("hwcost.rules")
     taken = _RULES.get(kind) or _FREE.get(kind)
     if taken is not None:
         where = taken if isinstance(taken, str) else f"{taken.__module__}.{taken.__qualname__}"
@@ -90,50 +88,37 @@ _revision = 0
 
 
 def _changed() -> None:
-    """What was concluded from the rules so far no longer holds."""
+    """Forget the costs that were computed under the rules so far."""
     global _revision
     _revision += 1
     cost_of.cache_clear()
 
 
 def revision() -> int:
-    """A number that changes with the rules: what was concluded under another one must be forgotten."""
-    _load()
+    """How often rules were added. Whoever keeps costs forgets them when this number changes."""
+    load("hwcost.rules")
     return _revision
 
 
-_loading = False
-
-
-def _load() -> None:
-    """Import the rule files on first use; they register themselves."""
-    global _loading
-    if _loading:
-        return
-    _loading = True
-    for family in FAMILIES:
-        import_module(f"hwcost.rules.{family}")
-
-
 def known_kinds() -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Kinds that have a rule, and free kinds with their reason."""
-    _load()
+    """The kinds that have a rule, sorted, and the free kinds with the reason of each."""
+    load("hwcost.rules")
     return tuple(sorted(_RULES)), dict(_FREE)
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What the rules say of a described op."""
+    """What the rules give for one op."""
 
     cost: Cost
     state: State
-    reason: str  # why it is free, or unknown
-    workspace: int  # bytes held besides inputs and outputs while it runs
+    reason: str  # why it is free, or unknown; "" for an op that is costed
+    workspace: int  # bytes that the op allocates and frees while it runs
 
 
 def assess(op: OpSpec) -> Assessment:
-    """Apply the rule of a described op, without remembering it."""
-    _load()
+    """Apply the rule of an op; the result is not cached."""
+    load("hwcost.rules")
     if op.kind in _FREE:
         return Assessment(Cost(), "free", _FREE[op.kind], 0)
     found = _RULES.get(op.kind)
@@ -141,11 +126,11 @@ def assess(op: OpSpec) -> Assessment:
     weights = activations = written = 0
     for t in op.inputs:
         if not (t.internal or t.repeat):
-            touched = _touched(t, work.touched) * ITEMSIZE[t.dtype]
+            read = _elements_read(t, work.touched) * ITEMSIZE[t.dtype]
             if t.weight:
-                weights += touched
+                weights += read
             else:
-                activations += touched
+                activations += read
     for t in op.outputs:
         if not (t.internal or t.repeat):
             written += t.bytes
@@ -163,10 +148,10 @@ def assess(op: OpSpec) -> Assessment:
 
 @lru_cache(maxsize=200_000)
 def cost_of(op: OpSpec) -> tuple[Cost, State, str]:
-    """Cost of a described op, its state, and the reason where it is free or unknown; remembered."""
+    """Cost of an op, its state, and the reason where it is free or unknown; cached."""
     found = assess(op)
     return found.cost, found.state, found.reason
 
 
-def _touched(tensor: TensorSpec, touched: Mapping[str, int]) -> int:
+def _elements_read(tensor: TensorSpec, touched: Mapping[str, int]) -> int:
     return min(tensor.elements, touched.get(tensor.name, tensor.elements))

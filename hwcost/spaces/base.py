@@ -1,16 +1,16 @@
 """What a search space is: decisions, the places they decide, and the blocks that stand there.
 
-A space is declarative. A `Decision` is a named list of choices, and may be conditional on another
-decision (a stage's depth decides whether its third block exists). A `Site` is a place in the
-network; it names the few decisions it depends on and gives the `Block` that stands there. All
-else follows: sampling, suggesting to Optuna, building, counting, and tables, in which a network's
-latency is the sum over sites of
+A space is declarative. A `Decision` is a named list of choices, and may be conditional on another decision (the depth
+of a stage decides whether its third block exists). A `Site` is a place in the network; it names the few decisions it
+depends on and gives the `Block` that stands there. Everything else follows from these: sampling, suggesting to Optuna,
+building, counting, and latency tables, in which a network's latency is the sum over sites of
 
     t(network) = sum_s  t_s(choices of the decisions of site s).            (1)
 
-Equation (1) holds because the network is made of exactly these blocks, one after the other, cut where no
-runtime fuses across. A space whose blocks are wired otherwise overrides `Space.assemble`, and tells with
-`Block.since` how far behind lies what a block reads.
+Equation (1) holds because the network is made of exactly these blocks, one after the other, and a block ends where no
+runtime fuses the last op of one block with the first of the next. A space whose blocks are connected in another way
+overrides `Space.assemble`, and says in `Block.since` how many bytes the network moves between the writing of what a
+block reads and the block itself.
 
 A space of one's own::
 
@@ -41,9 +41,13 @@ A space of one's own::
         def input_shape(self, params: Params) -> tuple[int, ...]:
             return (1, 3, 32, 32)
 
-A space that knows more of an architecture than its decisions say, such as how much of it is alive, may have a
-method `features(params) -> Mapping[str, float]`, of the same names for all, in units of which one matters: where
-a study's `build` is the space's `suggest`, its sampler learns from them (`nas-bench-201` has one).
+With the decorator `hwcost.search.spaces.register_space` it is known by its name, otherwise as "path/file.py:Plain"
+(`hwcost.spaces.registry`).
+
+A space may know more of an architecture than its decisions say, for instance how many of its edges lie on a path from
+input to output. It then has a method `features(params) -> Mapping[str, float]`, which gives the same names for every
+architecture, each scaled so that a difference of 1 matters. In a study whose `build` is the space's `suggest`, the
+sampler learns from them (`nas-bench-201` has such a method).
 """
 
 from __future__ import annotations
@@ -90,10 +94,10 @@ class Decision:
 
 @dataclass(frozen=True)
 class Form:
-    """What blocks that differ only in `sizes` have in common, so that one trace serves them all."""
+    """The structure shared by blocks that differ only in their sizes; a table traces it once for all of them."""
 
     make: Callable[..., tuple[nn.Module, tuple[int, ...]]]  # (sizes, *structure) -> (module, input shape)
-    structure: tuple[Value, ...]
+    structure: tuple[Value, ...]  # what may change the ops, such as a kernel size; equal for all blocks of the form
 
 
 @dataclass(frozen=True)
@@ -101,12 +105,12 @@ class Block:
     """A part of a network. Blocks of equal `key` are the same block and take the same time."""
 
     name: str  # place in the network, "stages.1.0"
-    key: str  # kind, input shape and parameters
+    key: str  # kind, input shape and parameters: all that its time depends on
     build: Callable[[], nn.Module]
     input_shape: tuple[int, ...]  # batch included
-    form: Form | None = None  # for tables of many sizes
-    sizes: tuple[int, ...] = ()  # of the form
-    since: int = 0  # bytes that the network moves between the making of what the block reads and the block
+    form: Form | None = None  # of a block that is one of many sizes, which makes large tables fast
+    sizes: tuple[int, ...] = ()  # given to `form.make`
+    since: int = 0  # bytes that the network moves between the writing of what the block reads and the block itself
 
     @classmethod
     def of(cls, name: str, key: str, shape: tuple[int, ...], form: Form, sizes: tuple[int, ...]) -> Block:
@@ -116,9 +120,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Site:
-    """A place in the network, the decisions it depends on, and what stands there (None: nothing).
+    """A place in the network, the decisions it depends on, and the block that stands there (None: no block).
 
-    `like` names an earlier site of the same decisions whose blocks stand here too, so that they are walked once.
+    `like` names an earlier site of the same decisions whose blocks also stand here, so that a table enumerates them
+    once; "" where the blocks are this site's own.
     """
 
     name: str
@@ -137,7 +142,7 @@ class Space(ABC):
     name: str
     decisions: tuple[Decision, ...]
     sites: tuple[Site, ...]
-    fine: bool = False  # its blocks are so small that a runtime which fuses does so across them
+    fine: bool = False  # whether blocks are so small that a runtime which fuses ops does so across their borders
 
     # -- one architecture -----------------------------------------------------------------------
 
@@ -188,12 +193,16 @@ class Space(ABC):
         return network
 
     def assemble(self, parts: Sequence[tuple[str, nn.Module]]) -> nn.Module:
-        """Wire the blocks' modules: here one after the other, nested by the dots in their names."""
+        """The network of the blocks' modules: here one after the other, nested by the dots in their names."""
         return chain(parts)
 
     def inputs(self, params: Mapping[str, Value], device: str = "meta") -> tuple[torch.Tensor, ...]:
         """Example inputs of the network, zeros."""
         return (torch.zeros(self.input_shape(dict(params)), device=device),)
+
+    def network(self, params: Mapping[str, Value]) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+        """The network as `build` makes it, and example inputs on the meta device."""
+        return self.build(params), self.inputs(params)
 
     @abstractmethod
     def input_shape(self, params: Params) -> tuple[int, ...]:
@@ -229,7 +238,7 @@ class Space(ABC):
         return total
 
     def __iter__(self) -> Iterator[Params]:
-        """Every architecture, for spaces small enough; the last decision runs fastest."""
+        """All architectures, for spaces that are small enough; the last decision changes fastest."""
         return self._product(self.decisions)
 
     # -- inside -----------------------------------------------------------------------------------
@@ -261,7 +270,7 @@ class Space(ABC):
 
 
 def chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Module:
-    """Modules one after the other, nested by the dots in their names: "stages.0.1" is root.stages[0][1]."""
+    """A sequence of modules, nested by the dots in their names: "stages.0.1" becomes root.stages[0][1]."""
     root = nn.Sequential()
     for head, group in itertools.groupby(parts, key=lambda part: part[0].partition(".")[0]):
         members = [(name.partition(".")[2], module) for name, module in group]
@@ -271,10 +280,10 @@ def chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Module:
 
 
 class BlockList(Space):
-    """Blocks of one's own as a space of one decision, which of them stands there: for a table of these blocks.
+    """Blocks of one's own as a space with one decision, which of them the network consists of; for a table of them.
 
-    Each is a network by itself, and its latency is that. In a larger network it takes as long as the table's column for
-    what that reaches says (`hwcost.table.sums`).
+    Each block is a network by itself, and the table's latency is that network's. How long the block takes inside a
+    larger network is in the table's column for the reach of that network (`hwcost.table.sums`).
     """
 
     def __init__(self, name: str, blocks: Sequence[Block]) -> None:

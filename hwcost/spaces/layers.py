@@ -1,5 +1,4 @@
-"""Building blocks that the convolutional spaces share. Inference cost and nothing else decides their form:
-every operation is a module, so that its place shows in a trace."""
+"""Modules that the convolutional spaces share; every operation is a module, so that a trace tells where it stands."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ def conv_norm(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int =
 
 
 class SqueezeExcite(nn.Module):
-    """Channel attention: global mean, two 1x1 convolutions, a gate. J. Hu et al., CVPR 2018."""
+    """Channels multiplied by a gate, two 1x1 convolutions of the global mean. J. Hu et al., CVPR 2018."""
 
     def __init__(self, channels: int, squeezed: int, gate: type[nn.Module] = nn.Sigmoid) -> None:
         super().__init__()

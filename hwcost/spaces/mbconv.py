@@ -5,9 +5,9 @@ each bottleneck its own kernel size (3, 5, 7) and expansion (3, 4, 6); the resol
 Widths, strides, activations and squeeze-excite are those of MobileNetV3-Large (A. Howard et al.,
 ICCV 2019, table 1).
 
-`widths` makes the channels of the stem and of each stage decisions too: what the width multipliers make of
-the paper's channels, rounded to multiples of 8 as there (never more than 10 % down). The head follows the
-last stage as it does in the paper: 960 = 6 * 160 and 1280 = 8 * 160 channels.
+With `widths`, the channels of the stem and of each stage are decisions too: the paper's channels times the width
+multipliers, rounded to multiples of 8 as in the paper (down by at most 10 %). The channels of the head are those of the
+last stage times the paper's ratios: 960 = 6 * 160 and 1280 = 8 * 160.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import nn
 
 from hwcost.spaces.base import Block, Decision, Form, Params, Site, Space, SpaceError
 from hwcost.spaces.layers import Residual, SqueezeExcite, conv_norm
+from hwcost.spaces.registry import register_space
 
 RESOLUTIONS = (128, 160, 176, 192, 224)
 DEPTHS, KERNELS, EXPANSIONS = (2, 3, 4), (3, 5, 7), (3, 4, 6)
@@ -27,12 +28,13 @@ WIDTHS = (24, 40, 80, 112, 160)
 STRIDES = (2, 2, 2, 1, 2)
 SE = (False, True, False, True, True)
 HARD_SWISH = (False, False, True, True, True)
-LAST, FEATURES = 6, 8  # channels of the head, in channels of the last stage
-_MULTIPLIERS = (0.1, 10.0)
-_SIDES = (32, 4096)
+LAST, FEATURES = 6, 8  # channels of the head's two layers, as multiples of those of the last stage
+_MULTIPLIERS = (0.1, 10.0)  # least and most
+_SIDES = (32, 4096)  # least and most resolution (pixels)
 _STEM_WIDTH = "width.stem"
 
 
+@register_space
 class MBConv(Space):
     """The space `mbconv`; see the module.
 
@@ -44,6 +46,8 @@ class MBConv(Space):
     Raises:
         SpaceError: a multiplier outside 0.1..10, a side outside 32..4096, or text that is no list.
     """
+
+    name = "mbconv"
 
     def __init__(self, widths: str = "", resolutions: str = "", classes: int = 1000) -> None:
         self.classes = classes
@@ -127,7 +131,7 @@ def _before(s: int) -> str:
 
 
 def _side(resolution: int, s: int) -> int:
-    """Side of the map that stage s writes; s = -1: what the first stage reads."""
+    """Side of the map that stage s writes; for s = -1 that of the map which the first stage reads."""
     for stride in (2, *STRIDES[: s + 1]):
         resolution = -(-resolution // stride)
     return resolution

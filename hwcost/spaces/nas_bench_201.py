@@ -5,9 +5,9 @@ A cell has four nodes; each of its six edges (0->1, 0->2, 1->2, 0->3, 1->3, 2->3
 network for 32 x 32 images is a stem (16 channels), five cells, a strided residual block (32), five cells,
 another (64), five cells, and a head.
 
-Built as one would deploy it: an edge `none` is left out instead of multiplying by zero, an edge that no
-path from the cell's input to its output uses does not run (its parameters are there), and an output
-without any path is zeros.
+The network is built as one would deploy it: an edge `none` is left out instead of multiplying by zero; an edge that is
+on no path from the cell's input to its output does not run, though its parameters exist; and the output of a cell
+without any such path is zeros. Edges that are on such a path are called *alive*.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import nn
 from hwcost.kernel import bucket
 from hwcost.spaces.base import Block, Decision, Params, Site, Space
 from hwcost.spaces.layers import conv_norm
+from hwcost.spaces.registry import register_space
 from hwcost.tracing.trace import trace
 
 OPS = ("none", "skip", "conv1x1", "conv3x3", "avgpool3x3")
@@ -33,11 +34,12 @@ _OUTPUT = 3  # the last node
 SIDE = 32
 
 
+@register_space
 class NasBench201(Space):
     """The space `nas-bench-201`; see the module. 15,625 cells."""
 
     name = "nas-bench-201"
-    fine = True  # single edges and sums
+    fine = True  # blocks are single edges and sums, which runtimes fuse with their neighbours
     decisions = tuple(Decision(f"edge.{a}-{b}", OPS) for a, b in EDGES)
 
     def __init__(self, classes: int = 10) -> None:
@@ -53,7 +55,7 @@ class NasBench201(Space):
         return (1, 3, SIDE, SIDE)
 
     def build(self, params: Mapping[str, Any]) -> nn.Module:
-        """The network; its cells are graphs, so that the blocks are wired by their names and the edges."""
+        """The network. Cells are graphs, so the modules of the blocks are connected by their names and the edges."""
         self.validate(params)
         edges = (
             _operation(s, f"stages.{s}.cells.{c}", a, b, dict(params))
@@ -66,9 +68,9 @@ class NasBench201(Space):
 
     @staticmethod
     def features(params: Mapping[str, Any]) -> dict[str, float]:
-        """What is alive in a cell: edges on a path from input to output, by op, and those paths.
+        """Counts of the edges that are alive, by op, and of the paths from input to output.
 
-        Many cells are one network: an edge that nothing reaches, or that leads nowhere, changes no accuracy.
+        Many cells are the same network: an edge that is not alive changes no accuracy.
         """
         paths = [path for path in _PATHS if all(params[f"edge.{a}-{b}"] != "none" for a, b in path)]
         alive = {edge for path in paths for edge in path}
@@ -85,17 +87,17 @@ class NasBench201(Space):
 
     @staticmethod
     def digits(params: Mapping[str, Any]) -> str:
-        """The cell as the tables write it: one digit for each edge, in the order of `EDGES`."""
+        """The cell as the benchmark's tables name it: one digit for each edge, in the order of `EDGES`."""
         return "".join(str(OPS.index(params[f"edge.{a}-{b}"])) for a, b in EDGES)
 
     @staticmethod
     def from_digits(digits: str) -> Params:
-        """The parameters of a cell in the tables' writing."""
+        """The parameters of a cell named by its digits."""
         return {f"edge.{a}-{b}": OPS[int(d)] for (a, b), d in zip(EDGES, digits, strict=True)}
 
 
 def _alive(params: Mapping[str, Any]) -> frozenset[tuple[int, int]]:
-    """Edges that some path uses."""
+    """The edges that are alive."""
     return _used(_ops(params))
 
 
@@ -106,19 +108,19 @@ def _used(ops: tuple[str, ...]) -> frozenset[tuple[int, int]]:
 
 
 def _beside(*edges: tuple[int, int]) -> tuple[str, ...]:
-    """The decisions that tell whether any of these edges is alive: those of all paths through them."""
+    """The decisions that determine whether any of these edges is alive: those of all paths through them."""
     paths = [path for path in _PATHS if set(path) & set(edges)]
     return tuple(f"edge.{a}-{b}" for a, b in EDGES if any((a, b) in path for path in paths))
 
 
 def _stage(s: int) -> list[Site]:
-    """The reduction before a stage, and its cells: all are the first one."""
+    """The sites of a stage: the reduction before it, and its cells, all with the blocks of the first cell."""
     sites = [] if s == 0 else [Site(f"stages.{s}.reduce", (), partial(_reduce, s))]
     first = f"stages.{s}.cells.0"
     for c in range(CELLS):
         place = f"stages.{s}.cells.{c}"
         for node in (1, 2, 3):
-            before = [(a, b) for a, b in EDGES if b <= node]  # what runs until then tells how far the inputs lie
+            before = [(a, b) for a, b in EDGES if b <= node]  # the traffic of these separates a block from its inputs
             into = [(a, b) for a, b in before if b == node]
             parts = [(f"edge.{a}-{b}", partial(_edge, s, place, a, b)) for a, b in into]
             for name, block in (*parts, (f"node.{node}", partial(_node, s, place, node))):
@@ -127,12 +129,12 @@ def _stage(s: int) -> list[Site]:
     return sites
 
 
-_TWICE = " twice"  # of a sum that begins with one tensor twice, which is read once
+_TWICE = " twice"  # marks a sum whose first two terms are the same tensor, which is read once
 
 
 @cache
 def _traffic(s: int, block: str) -> int:
-    """Bytes that a block of stage `s` moves: "conv3x3", "sum 2", or "sum 2 twice"."""
+    """Bytes that a block of stage `s` moves; `block` is an op as "conv3x3", or "sum 2", or "sum 2 twice"."""
     _, terms, twice = [*block.split(), "", ""][:3]
     with torch.device("meta"):
         module = _Sum(int(terms), twice=bool(twice)) if terms else _BUILDS[block](STAGES[s])
@@ -142,10 +144,13 @@ def _traffic(s: int, block: str) -> int:
 
 @lru_cache(maxsize=1 << 14)  # the cells of a stage
 def _since(s: int, ops: tuple[str, ...]) -> tuple[dict[str, int], frozenset[str]]:
-    """How far what each block of a cell reads lies behind: bytes moved since it was written, up to a power of two;
-    and the nodes whose sum begins with one tensor twice.
+    """What the blocks of a cell read, and when that was written.
 
-    A sum begins with its first two terms, and the later of them is the one that is still near.
+    A sum adds its first two terms first, so the one of these that was written later counts as what it reads.
+
+    Returns:
+        Block -> bytes that the cell moves between the writing of what the block reads and the block, up to a power of
+        two; and the nodes whose sum has the same tensor as its first two terms.
     """
     alive, moved, written, since = _used(ops), 0, {0: 0}, dict[str, int]()
     doubled = set()
@@ -160,7 +165,7 @@ def _since(s: int, ops: tuple[str, ...]) -> tuple[dict[str, int], frozenset[str]
             arrived.append(written[a] if op == "skip" else moved)
         if len(arrived) > 1:
             since[f"node.{node}"] = _rounded(moved - max(arrived[:2]))
-            if arrived[0] == arrived[1]:  # nothing else was written then
+            if arrived[0] == arrived[1]:  # written at the same time, so they are one tensor
                 doubled.add(f"node.{node}")
             moved += _traffic(s, f"sum {len(arrived)}{_TWICE if arrived[0] == arrived[1] else ''}")
         written[node] = arrived[0] if len(arrived) == 1 else moved
@@ -172,7 +177,7 @@ def _ops(p: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _rounded(distance: int) -> int:
-    """Distances that a cost model does not tell apart are one, so that blocks are few."""
+    """The largest distance that a cost model does not distinguish from this one, so that there are fewer blocks."""
     return (1 << bucket(distance)) - 1
 
 
@@ -224,7 +229,7 @@ def _edge(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
 
 
 def _operation(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
-    """The op of an edge, whether anything needs it or not."""
+    """The op of an edge, whether the edge is alive or not."""
     name = f"edge.{a}-{b}"
     if p[name] not in _BUILDS:  # "skip" costs nothing, "none" is left out
         return None
@@ -234,7 +239,7 @@ def _operation(s: int, place: str, a: int, b: int, p: Params) -> Block | None:
 def _block(
     s: int, place: str, name: str, what: str, build: Callable[[], nn.Module], shape: tuple[int, ...], p: Params
 ) -> Block:
-    """A part of a cell; the same part takes longer where what it reads has left the nearest cache."""
+    """An op of a cell. Its key holds the distance of its input: it takes longer where that has left the cache."""
     since = _since(s, _ops(p))[0].get(name, 0)
     key = f"{what} {_shape(s)}{f' since {since}' if since else ''}"
     return Block(f"{place}.{name}", key, build, shape, since=since)
@@ -254,7 +259,7 @@ _BUILDS: Mapping[str, Callable[[int], nn.Module]] = {
 
 
 def _node(s: int, place: str, node: int, p: Params) -> Block | None:
-    """The sum of a node's edges, given as one stacked tensor where the block stands alone."""
+    """The sum of a node's edges. As a block by itself its input is one tensor, in which the terms are stacked."""
     terms = sum(b == node for _, b in _alive(p))
     if terms == 1 or (terms == 0 and node < _OUTPUT):
         return None
@@ -265,14 +270,14 @@ def _node(s: int, place: str, node: int, p: Params) -> Block | None:
 
 
 class _Sum(nn.Module):
-    """Adds its inputs; zeros like its input where it adds none. `twice`: the first two of them are one tensor."""
+    """The sum of `terms` tensors; zeros where `terms` is 0. `twice`: the first two of them are the same tensor."""
 
     def __init__(self, terms: int, twice: bool = False) -> None:
         super().__init__()
         self.terms, self.twice = terms, twice
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """`terms` tensors, or one that stacks them, what comes twice once."""
+        """Takes `terms` tensors, or one in which they are stacked; a tensor that comes twice is stacked once."""
         parts = inputs[0].unbind(0) if len(inputs) == 1 and inputs[0].dim() == 5 else inputs
         if self.twice and len(parts) < self.terms:
             parts = (parts[0], *parts)
@@ -298,7 +303,8 @@ class _Cell(nn.Module):
         """[n, c, h, w] -> [n, c, h, w]."""
         nodes = [x]
         for b, sources in self.into.items():
-            arrived = [self._along(a, b, nodes[a]) for a in sources] or [x]  # of a node that nobody needs, anything
+            arrived = [self._along(a, b, nodes[a]) for a in sources]
+            arrived = arrived or [x]  # an unused node may be anything; a sum of no terms takes its shape from it
             nodes.append(self.node[str(b)](*arrived) if str(b) in self.node else arrived[0])
         return nodes[-1]
 

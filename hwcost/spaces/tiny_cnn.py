@@ -4,8 +4,8 @@ Three stages of residual blocks follow a strided stem. For each stage the search
 kernel size, expansion, whether the spatial convolution is ordinary or depthwise, and squeeze-excite;
 for the whole network, the resolution. A block with an ordinary convolution is the "fused" inverted
 bottleneck (k x k expands, 1 x 1 projects; S. Gupta, M. Tan, 2019), one with a depthwise convolution the
-usual one (1 x 1 expands, k x k depthwise, 1 x 1 projects; M. Sandler et al., CVPR 2018): many flops
-and little traffic against few flops and much traffic.
+usual one (1 x 1 expands, k x k depthwise, 1 x 1 projects; M. Sandler et al., CVPR 2018). The first has many flops and
+little traffic, the second few flops and much traffic.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from torch import nn
 
 from hwcost.spaces.base import Block, Decision, Params, Site, Space
 from hwcost.spaces.layers import Classifier, Residual, SqueezeExcite, conv_norm
+from hwcost.spaces.registry import register_space
 
 CLASSES = 10
 STEM = 16  # channels
 RESOLUTIONS = (64, 80, 96)
 DEPTHS = (1, 2, 3)
 WIDTHS = ((16, 24, 32), (24, 40, 64), (32, 64, 96))  # channels of each stage
-_PER_BLOCK = ("kernel", "expansion", "conv", "se")  # what each block of a stage shares
+_PER_BLOCK = ("kernel", "expansion", "conv", "se")  # decisions that all blocks of a stage share
 
 
+@register_space
 class TinyCNN(Space):
     """The space `tiny-cnn`; see the module."""
 

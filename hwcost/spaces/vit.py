@@ -1,11 +1,11 @@
 """`vit`: plain vision transformers (A. Dosovitskiy et al., ICLR 2021) between tiny and small.
 
-Resolution, patch size, width, depth and the MLP's expansion are searched for the whole network: its layers
-are alike, as in the paper's own models. Heads are 64 wide. Classification is from the mean of the tokens
-(X. Zhai et al., CVPR 2022), which needs no class token.
+Resolution, patch size, width, depth and the MLP's expansion are searched for the whole network; all layers are alike,
+as in the paper's models. Heads are 64 wide. The classifier reads the mean of the tokens (X. Zhai et al., CVPR 2022), so
+there is no class token.
 
-Blocks end where no runtime fuses across: the last layer holds the norm that follows it, since a sum that only a norm
-reads is one kernel with it.
+The final norm belongs to the last layer's block: a runtime may fuse a norm with the addition before it, and no block
+may end between two ops that some runtime fuses.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from torch import nn
 from torch.nn import functional
 
 from hwcost.spaces.base import Block, Decision, Params, Site, Space
+from hwcost.spaces.registry import register_space
 
 HEAD = 64  # channels of an attention head
 DEPTHS = (4, 6, 8, 10, 12)
 
 
+@register_space
 class ViT(Space):
     """The space `vit`; see the module."""
 
@@ -76,7 +78,7 @@ def _head(classes: int, p: Params) -> Block:
 
 
 class Embed(nn.Module):
-    """Patches to tokens, with a learned place: [n, 3, r, r] -> [n, tokens, width]."""
+    """Patches to tokens, with a learned embedding of positions: [n, 3, r, r] -> [n, tokens, width]."""
 
     def __init__(self, tokens: int, patch: int, width: int) -> None:
         super().__init__()
@@ -84,17 +86,17 @@ class Embed(nn.Module):
         self.place = nn.Parameter(torch.zeros(1, tokens, width))
 
     def reset_parameters(self) -> None:
-        """Places start at 0."""
+        """Positions start at 0."""
         nn.init.zeros_(self.place)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See the class."""
         tokens: torch.Tensor = self.project(x).flatten(2).transpose(1, 2)
-        return self.place + tokens  # laid out as its first term: token by token, whatever the convolution writes
+        return self.place + tokens  # in this order, the sum has the memory layout of `place`: token by token
 
 
 class Layer(nn.Module):
-    """A pre-norm transformer layer, the `last` with the norm of all: [n, tokens, width] -> the same."""
+    """A pre-norm transformer layer, the `last` with the network's final norm: [n, tokens, width] -> the same shape."""
 
     def __init__(self, width: int, mlp: int, last: bool) -> None:
         super().__init__()

@@ -25,61 +25,26 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from hwcost.table.schema import REQUIRED_COLUMNS, Head, Place, TableError
+
 FORMAT = 3
 _KEY = b"hwcost"
-COLUMNS = {
-    "block", "latency_s", "low_s", "high_s", "sigma", "shared", "macs", "flops", "bytes", "params", "input_bytes",
-    "weight_bytes", "peak_memory", "support", "memory_share",
-}  # fmt: skip
 ENDINGS = (".parquet", ".csv", ".yaml", ".yml")
 
 
-class TableError(ValueError):
-    """A latency table that cannot be made, read or asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A site of the space: the decisions it depends on, and the row of each combination of choices.
-
-    -1: nothing stands there; -2 - i: block i of those that the table has no row for.
-    """
-
-    name: str
-    decisions: tuple[int, ...]  # positions in the space's order
-    rows: NDArray[np.int32]  # flat over the choices, last decision fastest
-
-    def row(self, choices: Sequence[int], sizes: Sequence[int]) -> int:
-        """The row of what stands here in one architecture."""
-        flat = 0
-        for d in self.decisions:
-            flat = flat * sizes[d] + choices[d]
-        return int(self.rows[flat])
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """All of a table but its rows."""
-
-    places: tuple[Place, ...]
-    meta: Mapping[str, Any]
-    missing: tuple[str, ...] = ()  # keys of blocks without a row
-
-    def to_bytes(self) -> bytes:
-        """As the schema's metadata hold it."""
-        places = [{"name": p.name, "decisions": p.decisions, "rows": _packed(p.rows)} for p in self.places]
-        document = {"format": FORMAT, "meta": dict(self.meta), "places": places, "missing": self.missing}
-        return json.dumps(document, sort_keys=True).encode()
+def _head_bytes(head: Head) -> bytes:
+    """A table's head as the schema's metadata hold it."""
+    places = [{"name": p.name, "decisions": p.decisions, "rows": _packed(p.rows)} for p in head.places]
+    document = {"format": FORMAT, "meta": dict(head.meta), "places": places, "missing": head.missing}
+    return json.dumps(document, sort_keys=True).encode()
 
 
 def _packed(rows: NDArray[np.int32]) -> str:
@@ -95,8 +60,8 @@ def _unpacked(rows: Any) -> NDArray[np.int32]:
 # -- reading ------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> tuple[pd.DataFrame, Head]:
-    """Rows and structure of a table's file.
+def read(path: Path) -> tuple[pa.Table, Head]:
+    """Rows and head of a table's file.
 
     Raises:
         TableError: no such file, not a table, truncated, or of a newer format.
@@ -104,7 +69,8 @@ def read(path: Path) -> tuple[pd.DataFrame, Head]:
     if path.suffix not in (".parquet", ""):
         raise TableError(f"a table is read from Parquet, but {path} ends in {path.suffix}; make it again as .parquet")
     try:
-        content = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            rows = file.read()
     except FileNotFoundError as error:
         parts = Parts.folder_of(path)
         if parts.is_dir():
@@ -113,11 +79,15 @@ def read(path: Path) -> tuple[pd.DataFrame, Head]:
     except (OSError, pa.ArrowInvalid) as error:
         reason = str(error).splitlines()[0]
         raise TableError(f"{path} is no Parquet file, or a truncated one ({reason}); make it again") from error
-    head = _head(path, content.schema.metadata or {})
-    missing = COLUMNS - set(content.column_names)
+    head = _head(path, rows.schema.metadata or {})
+    missing = REQUIRED_COLUMNS - set(rows.column_names)
     if missing:
         raise TableError(f"{path} lacks the columns {sorted(missing)}; make it again")
-    return content.to_pandas(), head
+    numeric = {f.name for f in rows.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)}
+    wrong = REQUIRED_COLUMNS - {"block"} - numeric
+    if wrong:
+        raise TableError(f"{path} must have numbers in the columns {sorted(wrong)}; make it again")
+    return rows, head
 
 
 def _head(path: Path, metadata: Mapping[bytes, bytes]) -> Head:
@@ -140,17 +110,17 @@ def _head(path: Path, metadata: Mapping[bytes, bytes]) -> Head:
 # -- writing ------------------------------------------------------------------------------------
 
 
-def write(frame: pd.DataFrame, head: Head, path: Path) -> None:
+def write(rows: pa.Table, head: Head, path: Path) -> None:
     """Write a whole table; a half-written file never takes the place of a whole one."""
     with _whole(path) as partial:
-        _write(path.suffix, partial, iter([pa.Table.from_pandas(frame, preserve_index=False)]), head)
+        _write(path.suffix, partial, iter([rows]), head)
 
 
 def checked(path: str | Path) -> Path:
-    """A path that ends as a table can be written.
+    """`path`, after making sure that its ending is one of a table's formats.
 
     Raises:
-        TableError: it does not.
+        TableError: it is not.
     """
     path = Path(path)
     if path.suffix not in ENDINGS:
@@ -160,7 +130,10 @@ def checked(path: str | Path) -> Path:
 
 @contextmanager
 def _whole(path: Path, kept: str = "") -> Iterator[Path]:
-    """A name to write under, which becomes `path` at the end, or goes."""
+    """The name of a file to write, which is renamed to `path` at the end, or deleted where writing fails.
+
+    `kept` ends the message of the TableError then raised.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
@@ -184,7 +157,7 @@ def _write(ending: str, path: Path, parts: Iterator[pa.Table], head: Head) -> No
         _write_text(path, parts, _yaml)
     else:
         first = next(parts)
-        schema = first.schema.with_metadata({_KEY: head.to_bytes()})
+        schema = first.schema.with_metadata({_KEY: _head_bytes(head)})
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             writer.write_table(first.cast(schema))
             for part in parts:

@@ -1,15 +1,14 @@
 """Sums of small arrays indexed by choices, for many architectures at once.
 
-    t[n] = constant + sum_s T_s[choices of the decisions of s]                         (1)
-    t[n] = constant + sum_s T_s[r, choices],  r = how many edges sum_s Q_s[choices] reaches        (2)
+    t[n] = constant + sum_s T_s[choices of the decisions of s]                                      (1)
+    t[n] = constant + sum_s T_s[r, choices],  r = the number of edges <= sum_s Q_s[choices]         (2)
 
-(2) is for times that depend on how much the whole network moves: there a term holds Q_s, its traffic, and its
+(2) is for times that depend on the traffic of the whole network: a term then holds its traffic Q_s (byte) besides its
 times at each reach r.
 
-Two things make it fast. Terms are merged while the merged array stays in cache (a sum of two
-arrays over few decisions is one array over their union), so a network of twenty blocks needs a
-handful of gathers. And architectures are taken in chunks, transposed once, so that every index is
-computed over contiguous small integers.
+Two things make it fast. Terms are merged as long as the merged array fits the cache (the sum of two arrays over few
+decisions is one array over all decisions of both), so that a network of twenty blocks needs a handful of gathers. And
+architectures are taken in chunks that are transposed once, so that indices are computed over contiguous small integers.
 """
 
 from __future__ import annotations
@@ -23,15 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MERGED = 1 << 14  # entries of a merged array: 128 KiB of doubles, well inside L2
+_MERGED = 1 << 14  # most entries of a merged array: 128 KiB of doubles, well inside an L2 cache
 _CHUNK = 1 << 14  # architectures at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """An array over some of the decisions: `values` is [sizes of `decisions`].
+    """The times of one site: `values` is [number of choices of each of `decisions`].
 
-    Where times depend on the reach it is [1 + reaches, sizes of `decisions`]: the traffic first, then the times.
+    Where times depend on the reach, `values` has one more axis in front, [1 + reaches, ...]: the traffic, then the time
+    at each reach.
     """
 
     decisions: tuple[int, ...]  # ascending
@@ -39,7 +39,14 @@ class Term:
 
 
 class Lookup:
-    """The merged terms over decisions of the given sizes; `edges` is the least traffic of each reach from 1 on."""
+    """The sum (1) or, with `edges`, (2).
+
+    Args:
+        terms: one for each site.
+        sizes: number of choices of each decision.
+        constant: time of every architecture (s).
+        edges: the least traffic (byte) of a network of reach 1, 2, ...; ascending.
+    """
 
     def __init__(self, terms: Sequence[Term], sizes: Sequence[int], constant: float, edges: Sequence[int] = ()) -> None:
         self.sizes = tuple(sizes)
@@ -60,8 +67,13 @@ class Lookup:
         for decision, (choice, size) in enumerate(zip(choices, self.sizes, strict=True)):
             if not 0 <= choice < size:
                 raise IndexError(0, decision)
-        found = [(sum([choices[d] * s for d, s in strides]), traffic, times) for strides, traffic, times in self._lists]
-        reach = bisect_right(self.edges, sum([q[at] for at, q, _ in found])) if self.edges else 0
+        found = [
+            (sum([choices[d] * stride for d, stride in strides]), traffic, times)
+            for strides, traffic, times in self._lists
+        ]
+        reach = 0
+        if self.edges:
+            reach = bisect_right(self.edges, sum([traffic[at] for at, traffic, _ in found]))
         total: float = self.constant + sum([times[reach][at] for at, _, times in found])
         return total
 
@@ -78,7 +90,7 @@ class Lookup:
         return total
 
     def _columns(self, chunk: NDArray[np.integer], start: int) -> NDArray[np.unsignedinteger]:
-        """The chunk transposed to small integers, after making sure that every choice exists."""
+        """The chunk transposed, as small integers, after making sure that every choice exists."""
         kind = np.uint8 if max(self.sizes, default=0) <= 256 else np.uint16
         fits = chunk.dtype == kind or (chunk.min(initial=0) >= 0 and chunk.max(initial=0) <= np.iinfo(kind).max)
         columns = np.ascontiguousarray(chunk.T.astype(kind, copy=False))
@@ -106,11 +118,11 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class _Flat:
-    """A term as it is looked up, its choices one index."""
+    """A term over one index instead of one for each decision."""
 
     decisions: tuple[int, ...]
     strides: tuple[int, ...]
-    traffic: NDArray[np.float64]  # [entries]; [0] where nothing depends on it
+    traffic: NDArray[np.float64]  # [entries]; empty where times do not depend on it
     times: NDArray[np.float64]  # [reaches, entries]
 
     @classmethod
@@ -123,7 +135,7 @@ class _Flat:
         return cls(term.decisions, strides, values[0].copy(), np.ascontiguousarray(values[1:][reached]))
 
     def places(self, columns: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]:
-        """Index of each architecture among the entries, of integers that are large enough for all reaches."""
+        """The index of each architecture's entry; the integers are large enough to index the times of all reaches."""
         kind: Any = np.uint16 if self.times.size <= 1 << 16 else np.uint32
         place: NDArray[np.unsignedinteger] = np.zeros(columns.shape[1], dtype=kind)
         for d, stride in zip(self.decisions, self.strides, strict=True):
@@ -132,15 +144,16 @@ class _Flat:
 
 
 def _reached(terms: Sequence[Term], edges: Sequence[int]) -> tuple[list[int], slice | None]:
-    """The edges that some network may reach and some may not, and which reaches these tell apart."""
+    """The edges that lie between the least and the most traffic of any architecture, and the reaches they separate."""
     if not edges:
         return [], None
-    least, most = (bisect_right(edges, sum(float(f(t.values[0])) for t in terms)) for f in (np.min, np.max))
+    least = bisect_right(edges, sum(float(np.min(t.values[0])) for t in terms))
+    most = bisect_right(edges, sum(float(np.max(t.values[0])) for t in terms))
     return list(edges[least:most]), slice(least, most + 1)
 
 
 def merge(terms: Sequence[Term], sizes: Sequence[int]) -> list[Term]:
-    """Fewer terms of the same sum: each is added to the one with which it makes the smallest array."""
+    """Fewer terms with the same sum: each term is added to the one with which it makes the smallest array."""
     merged: list[Term] = []
     for term in sorted(terms, key=lambda t: -t.values.size):
         best, least = -1, 0

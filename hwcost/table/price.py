@@ -1,26 +1,26 @@
-"""Latency of many blocks at once, in arrays: what fills the rows of a latency table.
+"""The rows of a latency table: the latency of many blocks at once, computed on arrays.
 
 A block's time is
 
     t = scale * sum_k t(kernel k) + per_call * calls,                      (1)
 
-the network's law (`hwcost.model.cost_model`) without the part that a network pays once. Kernels are predicted
-once in a batch, and blocks are sums over indices into them.
+the latency of a network (`hwcost.model.cost_model`) without the part that a network pays once. Each distinct kernel of
+a batch is predicted once, and a block's time is a sum over indices into these predictions.
 
-How long a kernel takes depends on how far its network reaches (`hwcost.model.features.reach_of`), which a block alone
-does not know: a row has the time at every reach, the traffic that tells a network's reach as a sum over its
-blocks, and as its latency the mean over networks of the space.
+How long a kernel takes depends on the reach of its network, a class of the network's total traffic
+(`hwcost.model.features.reach_of`), which is not known for a block by itself. So a row holds the block's traffic (byte),
+of which the sum over a network's blocks determines the reach; its time (s) at every reach; and as its latency the mean
+of these times, weighted by how often networks of the space have each reach.
 
-Blocks of one form (`hwcost.table.templates`) are lowered together where a runtime makes a kernel of every
-op: each op is made once for every distinct set of the sizes it depends on. All other blocks are
-traced, or written down by their template, and lowered one by one.
+Blocks of one form (`hwcost.table.templates`) are lowered together where the runtime makes one kernel of each op: an op
+is made once for every distinct set of the sizes it depends on. Other blocks are lowered one by one, from the graph that
+their template gives or that was traced.
 
 A `Pricer` keeps nothing from batch to batch, so batches may be priced in any process and any order.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,24 +32,24 @@ from numpy.typing import NDArray
 from hwcost.device.device import Device
 from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
-from hwcost.model.blocks import ONE_KERNEL_AN_OP
 from hwcost.model.catalogue import distance
 from hwcost.model.features import NAMES, Columns, buckets, columns, reach_of
 from hwcost.model.residual import Prediction
+from hwcost.runtimes.op_by_op import OpByOp, step
 from hwcost.runtimes.registry import get_runtime
-from hwcost.runtimes.torch_eager import as_called, calls_of
-from hwcost.table.file import TableError
+from hwcost.runtimes.reuse import Reuse
+from hwcost.table.schema import TableError, at_reach
 
 if TYPE_CHECKING:
     from hwcost.model.cost_model import CostModel
+    from hwcost.spaces.base import Block, Space
     from hwcost.table.templates import Template
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_SAMPLES = 32  # architectures that tell how far those of a space reach
-REACH = re.compile(r"reach_(\d+)_s")  # the columns of times by reach
-_MOST = 1 << 50  # byte; no network moves as many
+_SAMPLES = 32  # random architectures from which the shares of the reaches in a space are estimated
+_MOST = 1 << 50  # byte, more than any network moves
 _COUNTS = ("macs", "flops", "bytes", "params", "input_bytes", "weight_bytes", "peak_memory", "calls", "stride")
 
 
@@ -61,7 +61,7 @@ class Task:
     names: tuple[str, ...]
     input_shapes: tuple[tuple[int, ...], ...]
     groups: tuple[tuple[Template, Ints, Ints], ...]  # template, sizes [n, number of sizes], places in the task [n]
-    loose: tuple[tuple[int, Graph], ...]  # place in the task, what was traced
+    loose: tuple[tuple[int, Graph], ...]  # place in the task, traced graph
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -69,7 +69,8 @@ class Task:
 
 @dataclass
 class _Batch:
-    """Blocks of a task as kernels: entry i says that kernel `index[i]` runs in block `row[i]`."""
+    """The kernels of a task's blocks: entry i of the concatenated `row` and `index` says that kernel `index[i]` runs in
+    block `row[i]`."""
 
     rows: int
     known: dict[tuple[Kernel, int], int] = field(default_factory=dict)  # (kernel, bucket of its distance) -> index
@@ -83,24 +84,30 @@ class _Batch:
         self.shapes = [""] * self.rows
 
     def number(self, kernel: Kernel, bucket: int) -> int:
+        """The index of a kernel whose input lies at a distance of this bucket; a new one where it is not known yet."""
         return self.known.setdefault((kernel, bucket), len(self.known))
 
 
 class Pricer:
-    """Prices tasks for one model; small enough to be sent to other processes."""
+    """Prices tasks for one model; small enough to be sent to other processes.
 
-    def __init__(self, model: CostModel, space: Any = None) -> None:
+    Args:
+        model: what predicts the kernels.
+        space: the space whose networks weigh the times at the reaches; None: blocks have no times by reach.
+    """
+
+    def __init__(self, model: CostModel, space: Space | None = None) -> None:
         self.shares = reaches(model, space) if model.is_fitted and space is not None else np.ones(1)  # of each reach
         self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
         self.is_fitted = model.is_fitted
         self.measured = model.counts
 
     def price(self, task: Task) -> dict[str, Any]:
-        """The columns of a task's rows."""
-        batch = _Batch(len(task))
+        """The columns of a task's rows, by name (`hwcost.table.schema`)."""
+        batch, runtime = _Batch(len(task)), get_runtime(self.runtime)
         for template, sizes, places in task.groups:
-            if self.runtime in ONE_KERNEL_AN_OP:
-                _add_form(batch, template, sizes, places)
+            if isinstance(runtime, OpByOp):
+                _add_form(batch, runtime, template, sizes, places)
             else:
                 for place, own in zip(places, sizes.tolist(), strict=True):
                     self._add_graph(batch, int(place), template.graph(own))
@@ -112,7 +119,7 @@ class Pricer:
         return head | own | {name: values for name, values in batch.counts.items() if name != "calls"}
 
     def _count(self, batch: _Batch, row: Ints, index: Ints) -> Ints:
-        """How often a block was measured: as often as that of its kernels which was measured least."""
+        """How often each block was measured: as often as the one of its kernels that was measured least often."""
         if not self.measured:
             return np.zeros(batch.rows, dtype=np.int64)
         times = np.array([self.measured.get((k.digest, b), 0) for k, b in batch.known], dtype=np.int64)
@@ -121,6 +128,7 @@ class Pricer:
         return np.where(np.bincount(row, minlength=batch.rows) > 0, count, 0)
 
     def _add_graph(self, batch: _Batch, place: int, graph: Graph) -> None:
+        """Lower one block, and add its kernels and counts to the batch."""
         network = get_runtime(self.runtime).lower(graph, part=True, lanes=self.target.device.lanes)
         found = [batch.number(p.kernel, int(buckets(np.array([p.distance]))[0])) for p in network.kernels]
         batch.index.append(np.array(found, dtype=np.int64))
@@ -131,10 +139,10 @@ class Pricer:
             batch.counts[name][place] = value
 
     def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, list[Prediction]]:
-        """Kernels in networks of every reach."""
+        """Features of the kernels, and their predictions in networks of each reach."""
         usual = int(np.argmax(self.shares)) if len(self.shares) > 1 else 1
         data = columns(kernels, self.target, usual)
-        found = self.fitted.residual.predict(data, self.fitted.sigma)
+        found = self.fitted.residual.predict(data, self.fitted.errors.sigma)
         if len(self.shares) == 1:
             return data, [found]
         return data, [found if r == usual else self._reaching(data, r) for r in range(len(self.shares))]
@@ -143,7 +151,7 @@ class Pricer:
         """The same kernels in networks of another reach."""
         features = data.features.copy()
         features[:, NAMES.index("reach")] = reach
-        return self.fitted.residual.predict(replace(data, features=features), self.fitted.sigma)
+        return self.fitted.residual.predict(replace(data, features=features), self.fitted.errors.sigma)
 
     def _times(self, batch: _Batch) -> dict[str, Any]:
         """Latency, interval, bound and coverage of each block."""
@@ -161,8 +169,8 @@ class Pricer:
         total = np.maximum(np.bincount(row, time, n), 1e-12)
         latency = total + overhead.per_call * batch.counts["calls"]
         sigma = _error(row, index, time * sigmas[index], kernels, n) / total if self.is_fitted else np.zeros(n)
-        shared = np.bincount(row, time * unknown[index], n) / total * self.fitted.shared
-        spread = np.exp(self.fitted.z * np.sqrt(self.fitted.common**2 + shared**2 + sigma**2))
+        shared = np.bincount(row, time * unknown[index], n) / total * self.fitted.errors.shared
+        spread = np.exp(self.fitted.errors.z * np.sqrt(self.fitted.errors.common**2 + shared**2 + sigma**2))
         memory = np.bincount(row, time * ~data.compute_bound[index], n) / total
         known = predicted[0].supported & self.is_fitted
         support = np.bincount(row, time * known[index], n) / total
@@ -179,13 +187,13 @@ class Pricer:
         }  # fmt: skip
 
     def _by_reach(self, traffic: Ints, times: Sequence[Array]) -> dict[str, Any]:
-        """The columns that tell a network's reach and the blocks' times there; none where nothing was fitted."""
+        """The columns of traffic and of times at each reach; none where the model was not fitted."""
         if len(self.shares) == 1:
             return {}
         return {"traffic": traffic} | {at_reach(r): np.maximum(t, 1e-12) for r, t in enumerate(times)}
 
     def _nothing(self, rows: int) -> dict[str, Any]:
-        """The times of blocks without any kernel."""
+        """The columns of blocks without any kernel; a latency must be above 0 s, so it is 1 ps."""
         least, zero, none = np.full(rows, 1e-12), np.zeros(rows), np.zeros(rows, dtype=np.int64)
         return {
             "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "shared": zero, "memory_share": zero,
@@ -194,27 +202,22 @@ class Pricer:
         }  # fmt: skip
 
 
-def at_reach(reach: int) -> str:
-    """Name of the column of times in networks of some reach."""
-    return f"reach_{reach}_s"
-
-
 def reach_edges(device: Device) -> list[int]:
-    """The least traffic (byte) of a network of each reach from 1 on."""
+    """The least traffic (byte) of a network of reach 1, 2, and so on."""
     most = reach_of(_MOST, device)
     return [bisect_left(range(_MOST), r, key=lambda moved: reach_of(moved, device)) for r in range(1, most + 1)]
 
 
-def reaches(model: CostModel, space: Any) -> Array:
-    """The share of each reach among a few random networks of a space."""
+def reaches(model: CostModel, space: Space) -> Array:
+    """The share of random networks of a space that have each reach; [number of reaches], the sum is 1."""
     rng = np.random.default_rng(0)
     drawn = model.estimate_many([space.sample(rng) for _ in range(_SAMPLES)], space=space)
     found = [reach_of(e.cost.bytes, model.device) for e in drawn]
     return np.bincount(found, minlength=reach_of(_MOST, model.device) + 1) / len(drawn)
 
 
-def traced(block: Any) -> Graph:
-    """The graph of one block where it stands, built on meta.
+def traced(block: Block) -> Graph:
+    """The graph of a block at its place in a network, traced on the meta device.
 
     Raises:
         TableError: its module cannot be made.
@@ -230,11 +233,11 @@ def traced(block: Any) -> Graph:
         said = f"{type(error).__name__}: {error}"
         raise TableError(f"block {block.name!r} ({block.key}) cannot be built: {said}") from error
     graph = trace(module, (torch.empty(block.input_shape, device="meta"),)).unstacked()
-    return replace(graph, since=getattr(block, "since", 0))
+    return graph.changed(lambda form: replace(form, since=block.since))
 
 
 def counted(graph: Graph) -> dict[str, Any]:
-    """What a row says of a block's graph besides times."""
+    """The columns of a row that follow from the block's graph alone: counts, bytes and the output's shape."""
     cost, out = graph.cost, _output(graph.ops, graph.output_values)
     return {
         "output_shape": "x".join(map(str, out)), "macs": cost.macs, "flops": cost.flops, "bytes": cost.bytes,
@@ -256,9 +259,17 @@ def _error(row: Ints, index: Ints, own: Array, kernels: Sequence[Kernel], rows: 
 # -- blocks of one form, for runtimes that make a kernel of every op ---------------------------------
 
 
-def _add_form(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> None:
-    """All blocks of a form together: op by op, each distinct op made once."""
-    n, reuse = len(sizes), _Reuse(len(sizes), template.input_values)
+def _add_form(batch: _Batch, runtime: OpByOp, template: Template, sizes: Ints, places: Ints) -> None:
+    """Add the blocks of one form to the batch, op by op; each distinct op is made once.
+
+    Args:
+        batch: what they are added to.
+        runtime: the runtime, which makes one kernel of each op.
+        template: of the form.
+        sizes: of each block, [blocks, sizes].
+        places: of each block in the task, [blocks].
+    """
+    n, reuse = len(sizes), Reuse(template.input_values, np.zeros(len(sizes), dtype=np.int64))
     totals = {name: np.zeros(n, dtype=np.int64) for name in ("macs", "flops", "bytes")}
     output: list[tuple[int, ...]] = [()] * n
     given_out = set(template.output_values)
@@ -269,28 +280,39 @@ def _add_form(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> N
         ops = [template.op(i, sizes[at].tolist()) for at in first]
         for name, values in totals.items():
             values += np.array([getattr(op.cost, name) for op in ops], dtype=np.int64)[inverse]
-        distance = reuse.step(like, ops, inverse)
+        inputs = range(len(like.spec.inputs))
+        read = [np.array([op.spec.inputs[t].bytes for op in ops], dtype=np.int64)[inverse] for t in inputs]
+        moves = np.array([op.cost.bytes for op in ops], dtype=np.int64)[inverse]
+        distance = step(reuse, like, read, moves)
         if like.state != "free":
-            _add_op(batch, ops, inverse, buckets(distance), places)
+            _add_op(batch, [runtime.kernel_of(op) for op in ops], inverse, buckets(distance), places)
         for o in (o for o, value in enumerate(like.writes) if value in given_out):
             output = [ops[u].spec.outputs[o].shape for u in inverse]
-    batch.counts["calls"][places] = calls_of(template.ops)
+    batch.counts["calls"][places] = runtime.calls_of(template.ops)
     for name, values in totals.items():
         batch.counts[name][places] = values
     _add_sizes(batch, template, sizes, places)
     _add_shapes(batch, places, output, sizes, template)
 
 
-def _add_op(batch: _Batch, ops: Sequence[Op], inverse: Ints, bucket: Ints, places: Ints) -> None:
-    """One op of every block: distinct (op, distance) become kernels."""
-    pair, which = np.unique(inverse * 256 + bucket + 1, return_inverse=True)
-    kernels = [Kernel((as_called(op),)) for op in ops]
+def _add_op(batch: _Batch, kernels: Sequence[Kernel], inverse: Ints, bucket: Ints, places: Ints) -> None:
+    """Add one op of every block to the batch.
+
+    Args:
+        batch: what it is added to.
+        kernels: the distinct kernels that the op runs as.
+        inverse: which of them each block has, [blocks].
+        bucket: of the distance of the op's input in each block, [blocks]; from -1 to 254.
+        places: of each block in the task, [blocks].
+    """
+    pair, which = np.unique(inverse * 256 + bucket + 1, return_inverse=True)  # distinct (kernel, bucket)
     numbers = [batch.number(kernels[int(p) // 256], int(p) % 256 - 1) for p in pair]
     batch.row.append(places)
     batch.index.append(np.array(numbers, dtype=np.int64)[which.reshape(-1)])
 
 
 def _add_sizes(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> None:
+    """Add parameters and bytes of the blocks of one form."""
     by_size = list(sizes.T)
     weights = np.zeros(len(sizes), dtype=np.int64) + template.weight_bytes(by_size)
     live = np.zeros(len(sizes), dtype=np.int64)
@@ -303,45 +325,19 @@ def _add_sizes(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> 
 
 
 def _add_shapes(batch: _Batch, places: Ints, output: list[tuple[int, ...]], sizes: Ints, template: Template) -> None:
+    """Add output shapes and strides of the blocks of one form."""
     inputs = zip(*(np.broadcast_to(d, len(sizes)).tolist() for d in template.input_shape(list(sizes.T))), strict=True)
     for place, out, given in zip(places.tolist(), output, inputs, strict=True):
         batch.shapes[place] = "x".join(map(str, out))
         batch.counts["stride"][place] = _stride(given, out)
 
 
-class _Reuse:
-    """`hwcost.runtimes.torch_eager.reuse_distances` for many blocks of one form at once."""
-
-    def __init__(self, rows: int, inputs: Sequence[int]) -> None:
-        self.moved = np.zeros(rows, dtype=np.int64)
-        self.written: dict[int, Ints] = {v: np.zeros(rows, dtype=np.int64) for v in inputs}
-
-    def step(self, like: Op, ops: Sequence[Op], inverse: Ints) -> Ints:
-        """Bytes moved since the largest activation that an op reads was written; then run the op."""
-        largest, source = np.zeros_like(self.moved), np.full_like(self.moved, -1)
-        distance = np.full_like(self.moved, -1)
-        for t, value in enumerate(like.reads):
-            if like.spec.inputs[t].weight:
-                continue
-            size = np.array([op.spec.inputs[t].bytes for op in ops], dtype=np.int64)[inverse]
-            better = (size > largest) | ((size == largest) & (value > source))
-            since = self.moved - self.written[value] if value in self.written else np.full_like(self.moved, -1)
-            largest, source = np.where(better, size, largest), np.where(better, value, source)
-            distance = np.where(better, since, distance)
-        before = self.moved
-        self.moved = before + np.array([op.cost.bytes for op in ops], dtype=np.int64)[inverse]
-        viewed = bool(like.reads) and like.state == "free"
-        origin = self.written.get(like.reads[0], self.moved) if viewed else self.moved
-        self.written.update(dict.fromkeys(like.writes, origin))
-        return distance
-
-
 def _output(ops: Sequence[Op], values: Sequence[int]) -> tuple[int, ...]:
-    """Shape of the last value that is given out; () where an input is handed through."""
+    """Shape of the last output; () where the output is an input."""
     written = [(t.shape, value) for op in ops for t, value in zip(op.spec.outputs, op.writes, strict=True)]
     return next((shape for shape, value in reversed(written) if value in values), ())
 
 
 def _stride(given: Sequence[int], out: Sequence[int]) -> int:
-    """How many times smaller the map becomes; 1 where there is no map."""
+    """Width of the input map over that of the output map, rounded, at least 1; 1 where there are no maps."""
     return max(round(given[-1] / max(out[-1], 1)), 1) if len(given) == len(out) == 4 else 1

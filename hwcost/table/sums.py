@@ -1,8 +1,9 @@
-"""A table's rows as sums: which row stands at which place, and the times that hold there.
+"""The latency of an architecture as a sum over rows of a table.
 
-A block takes longer in a network that reaches further (`hwcost.model.features.reach_of`). A table that a fitted model
-made has every block's traffic and its time at every reach, so that the sum knows which of them hold; any other
-table has one time a block.
+A block takes longer in a network that moves more bytes, because less of what it reads is still in a cache. The *reach*
+of a network is one of a few classes of its total traffic (`hwcost.model.features.reach_of`). The table of a model that
+was fitted therefore has the traffic (byte) of each block and its time (s) in networks of each reach; the traffic of all
+blocks of an architecture selects the column of times that is summed. Any other table has one time a block.
 """
 
 from __future__ import annotations
@@ -13,32 +14,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from hwcost.table.file import Place
 from hwcost.table.lookup import Lookup, Term
-from hwcost.table.price import at_reach
-from hwcost.table.values import TableBlock, TableEstimate, peak_memory
+from hwcost.table.schema import Place, TableBlock, TableEstimate, at_reach
 
 Rows = NDArray[np.intp]
+Columns = Mapping[str, NDArray[np.float64]]
 
 
 class Sums:
-    """Sums over rows of `frame`; `sizes` is the number of choices of each decision."""
+    """Sums over the rows of a table.
+
+    Args:
+        columns: the numeric columns of the table, [rows] each.
+        places: where the blocks stand.
+        meta: the table's fixed time, interval and, where it has times by reach, the traffic at which each reach begins.
+        sizes: the number of choices of each decision.
+    """
 
     def __init__(
-        self, frame: pd.DataFrame, places: Sequence[Place], meta: Mapping[str, Any], sizes: Sequence[int]
+        self, columns: Columns, places: Sequence[Place], meta: Mapping[str, Any], sizes: Sequence[int]
     ) -> None:
-        self.places, self.meta, self.sizes = places, meta, sizes
-        # arrays: a search asks for one architecture at a time, and pandas is slow there
-        self.columns = {str(c): frame[c].to_numpy(dtype=float) for c in frame.select_dtypes("number")}
+        self.columns, self.places, self.meta, self.sizes = columns, places, meta, sizes
         edges = tuple(meta.get("reach_edges", ()))
         self.edges = edges if at_reach(len(edges)) in self.columns and "traffic" in self.columns else ()
         self.times = [at_reach(r) for r in range(len(self.edges) + 1)] if self.edges else ["latency_s"]
 
     def lookup(self) -> Lookup:
-        """The sums as arrays over choices; NaN where a block has no row."""
+        """Latency (s) as a look-up in arrays over the choices; NaN where a block has no row."""
         names = ["traffic", *self.times] if self.edges else self.times
         values = np.stack([self.columns[name] for name in names])
         terms = [self._term(place, values) for place in self.places]
@@ -53,7 +57,11 @@ class Sums:
         return Term(tuple(sorted(place.decisions)), array if self.edges else array[0])
 
     def estimate(self, stands: Mapping[str, int]) -> TableEstimate:
-        """Of an architecture whose blocks are these rows, by place."""
+        """The estimate of one architecture.
+
+        Args:
+            stands: place -> the row of the block that stands there.
+        """
         rows = np.array(list(stands.values()), dtype=np.intp)
         column = {name: values[rows] for name, values in self.columns.items()}
         times = column[self.times[bisect_right(self.edges, column["traffic"].sum()) if self.edges else 0]]
@@ -66,7 +74,7 @@ class Sums:
             support=float((column["support"] * times).sum() / kernels),
             memory_share=float((column["memory_share"] * times).sum() / kernels),
             **{what: float(column[what].sum()) for what in ("macs", "flops", "bytes", "params")},
-            peak_memory=peak_memory(column),
+            peak_memory=_peak_memory(column),
             blocks={
                 name: TableBlock(latency=float(t), low=float(t * low), high=float(t * high))
                 for name, (t, low, high) in zip(stands, own, strict=True)
@@ -74,9 +82,20 @@ class Sums:
         )  # fmt: skip
 
     def _error(self, rows: Rows, times: NDArray[np.float64]) -> float:
-        """Standard error of the log of the sum; a block that stands twice errs twice the same way."""
+        """Standard error of the log of the sum. A row used at several places has one error, which adds up linearly;
+        errors of different rows are independent of each other."""
         _, same = np.unique(rows, return_inverse=True)
         own = np.bincount(same, times * self.columns["sigma"][rows])
         shared = float((times * self.columns["shared"][rows]).sum())
         total = float(times.sum())
         return math.hypot(self.meta["common"], math.sqrt(float((own**2).sum())) / total, shared / total)
+
+
+def _peak_memory(column: Columns) -> float:
+    """Peak memory (byte): all weights, and the activations of the block that holds the most of them.
+
+    Blocks after the first run while the caller still holds the network's input.
+    """
+    held = column["peak_memory"] - column["weight_bytes"]
+    later = held[1:].max() + column["input_bytes"][0] if len(held) > 1 else 0.0
+    return float(column["weight_bytes"].sum() + max(held[0], later))

@@ -1,98 +1,113 @@
 """Latency tables: the blocks of a search space with their time, made once, used offline.
 
-A space says at which places blocks stand and which decisions each place depends on; so a network's
-latency is a sum of table look-ups,
+A space says at which places blocks stand and which decisions each place depends on, so that a network's latency is a
+sum of table look-ups,
 
     t(choices) = fixed + sum_s  T_s[choices of the decisions of site s]        (1)
 
-one array T_s a site, for networks that reach equally far (`hwcost.table.sums`). A row of the table is a distinct
-block; sites share rows. The file is Parquet:
-rows are the blocks, the schema's metadata hold the space, the target and eq. (1)'s structure, so a
-table is read without the space's code.
+with one array T_s for each site. A row of the table is a distinct block; sites share rows. Where times depend on how
+many bytes the whole network moves, T_s holds one time for each class of that (`hwcost.table.sums`). In the Parquet file
+the rows are the blocks, and the schema's metadata hold the space, the target and the structure of (1), so that a table
+is read without the space's code.
 
-A table is made by a cost model (`build`, `write`), or from measurements alone (`measured`): the
-classical look-up table, which has rows only for blocks that were measured. A block without a row is
-a miss; it is refused with the names of the nearest rows, until `complete` has a model price it.
+A table is made by a cost model (`build`, `write`), or from measurements alone (`measured`): the classical look-up
+table, which has rows only for blocks that were measured. A block without a row is refused, naming the nearest rows,
+until `complete` has a model price it.
+
+Reading a table and asking it needs numpy and pyarrow alone; what builds, edits or compares tables is imported by the
+methods that do so.
 """
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from hwcost.model.accuracy import Accuracy, Comparison
-from hwcost.table import build as generation
-from hwcost.table.build import Progress, Walk, priced, pricer, tasks
-from hwcost.table.edit import Hits, absorb, averaged, count_hits, difference, nearest
-from hwcost.table.file import Head, Parts, Place, TableError, checked, read, write
+from hwcost.table.file import Parts, checked, read, write
 from hwcost.table.lookup import Lookup
-from hwcost.table.measured import places_of, rows_of
-from hwcost.table.price import REACH, reach_edges
+from hwcost.table.misses import Hits, count_hits, nearest
+from hwcost.table.schema import Head, Place, TableError, TableEstimate, holds_times
 from hwcost.table.sums import Sums
-from hwcost.table.values import TableEstimate
-from hwcost.version import __version__
 
 if TYPE_CHECKING:
-    from hwcost.measure.types import Measurements
-    from hwcost.model.cost_model import CostModel
+    import pandas as pd
 
-__all__ = ["LatencyTable", "TableError", "TableEstimate"]
+    from hwcost.measure.types import Measurements
+    from hwcost.model.accuracy import Accuracy
+    from hwcost.model.cost_model import CostModel
+    from hwcost.spaces.base import Space
+    from hwcost.table.build import Progress
 
 
 class LatencyTable:
-    """Blocks with latency, and how a network is composed of them."""
+    """Blocks with their latency, and how networks are composed of them.
+
+    Args:
+        rows: one row for each distinct block (`hwcost.table.schema`).
+        places: where blocks stand, with the row of each combination of choices.
+        meta: the space, its decisions, the target, the fixed time (s), the interval and the origin.
+        missing: keys of the blocks that have no row.
+
+    Raises:
+        TableError: a time that is not above 0 s, or a place that names a row that does not exist.
+    """
 
     def __init__(
-        self, frame: pd.DataFrame, places: Sequence[Place], meta: Mapping[str, Any], missing: Sequence[str] = ()
+        self, rows: pa.Table, places: Sequence[Place], meta: Mapping[str, Any], missing: Sequence[str] = ()
     ) -> None:
-        self.frame = frame
+        self.rows = rows
         self.places = tuple(places)
         self.meta = dict(meta)
-        self.missing = tuple(missing)  # keys of blocks without a row
-        for column in (name for name in frame if name == "latency_s" or REACH.fullmatch(str(name))):
-            times = frame[column].to_numpy(dtype=float)
+        self.missing = tuple(missing)
+        self._columns = _numeric(rows)
+        for column, times in self._columns.items():
+            if not holds_times(column):
+                continue
             wrong = np.flatnonzero(~((times > 0) & np.isfinite(times)))
             if len(wrong):
                 said = f"row {wrong[0]} has {times[wrong[0]]} in {column}; make the table again"
                 raise TableError(f"a latency must be above 0 s, but {said}")
         for place in self.places:
-            rows = place.rows
-            if len(rows) and not (-2 - len(missing) < rows.min() and rows.max() < len(frame)):
-                raise TableError(f"place {place.name!r} names a row that is not among the {len(frame)}; make it again")
+            at = place.rows
+            if len(at) and not (-2 - len(missing) < at.min() and at.max() < len(rows)):
+                raise TableError(f"place {place.name!r} names a row that is not among the {len(rows)}; make it again")
 
     # -- making one -----------------------------------------------------------------------------
 
     @classmethod
     def build(
-        cls, space: Any, model: CostModel, *, jobs: int | None = 1, progress: Progress | None = None
+        cls, space: Space, model: CostModel, *, jobs: int | None = 1, progress: Progress | None = None
     ) -> LatencyTable:
         """Price every distinct block of a space, in memory.
 
         Args:
-            space: a `hwcost.spaces.base.Space`, or anything with its `name`, `decisions`, `sites`.
+            space: the search space.
             model: what prices the blocks.
             jobs: processes; None: as `joblib.parallel_config` says (`hwcost.table.build`).
             progress: called with (combinations walked, combinations in all).
+
+        Raises:
+            TableError: the model's runtime fuses across the blocks of this space, or a worker process died.
         """
+        from hwcost.table.build import Walk, head_of, priced, pricer, tasks
+
         walk = Walk(space)
         parts = []
         for columns in priced(pricer(space, model), tasks(walk.blocks()), jobs):
-            parts.append(pd.DataFrame(columns))
+            parts.append(pa.table(columns))
             if progress is not None:
                 progress(walk.done, walk.total)
-        frame = pd.concat(parts, ignore_index=True)
-        return cls(frame, walk.places, _meta(space, model))
+        return cls(pa.concat_tables(parts), walk.places, head_of(space, model))
 
     @staticmethod
     def write(
-        space: Any, model: CostModel, path: str | Path, *, jobs: int | None = 1, progress: Progress | None = None
+        space: Space, model: CostModel, path: str | Path, *, jobs: int | None = 1, progress: Progress | None = None
     ) -> int:
         """Price every distinct block of a space straight to a file, in bounded memory; resumes.
 
@@ -104,15 +119,17 @@ class LatencyTable:
             The number of rows.
 
         Raises:
-            TableError: another ending, parts of another table beside it, or a full disk; what was
-                priced until then is kept and the next call goes on from there.
+            TableError: another ending, parts of another table beside it, or a full disk; what was priced until then
+                is kept and the next call goes on from there. Also as `build`.
         """
-        path, meta = checked(path), _meta(space, model)
+        from hwcost.table import build
+
+        path, meta = checked(path), build.head_of(space, model)
         identity = {k: meta[k] for k in ("space", "decisions", "target", "model", "hwcost")}
-        return generation.write(space, pricer(space, model), Parts(path, identity), meta, jobs, progress)
+        return build.write(space, build.pricer(space, model), Parts(path, identity), meta, jobs, progress)
 
     @classmethod
-    def measured(cls, space: Any, measurements: Measurements) -> LatencyTable:
+    def measured(cls, space: Space, measurements: Measurements) -> LatencyTable:
         """The classical look-up table: rows straight from measured networks of the space, without a model.
 
         A block's time is the mean over the networks that it stood in (`count` of them) of the sum of its
@@ -121,33 +138,39 @@ class LatencyTable:
         Raises:
             TableError: no network of this space was measured.
         """
-        frame, fixed, common = rows_of(space, measurements)
-        places, missing = places_of(space, list(frame["block"]))
+        from hwcost.table.build import described
+        from hwcost.table.measured import places_of, rows_of
+
+        rows, fixed, common = rows_of(space, measurements)
+        places, missing = places_of(space, rows["block"].to_pylist())
         e = measurements.environment
         target = {"device": e.cpu, "runtime": e.runtime, "threads": e.threads, "dtype": e.dtype}
         interval = {"common": common, "z": 1.645, "confidence": 0.9}
-        meta = _about(space, target) | {"fixed_s": fixed, "model": "", "environment": e.to_json()} | interval
-        return cls(frame, places, meta, missing)
+        meta = described(space, target) | {"fixed_s": fixed, "model": "", "environment": e.to_json()} | interval
+        return cls(rows, places, meta, missing)
 
-    def complete(self, space: Any, model: CostModel, choices: ArrayLike | None = None) -> LatencyTable:
+    def complete(self, space: Space, model: CostModel, choices: ArrayLike | None = None) -> LatencyTable:
         """A table in which the model has priced the blocks without a row: all, or those that `choices` need.
 
         Raises:
             TableError: the model is of another target, or the space another one.
         """
-        own = {k: v for k, v in _target(model).items() if k != "device"}  # a device has several names
-        target = {k: v for k, v in self.meta["target"].items() if k != "device"}
-        for what, mine, its in (("space", self.meta["space"], space.name), ("target", target, own)):
+        from hwcost.table.build import Walk, priced, pricer, target_of, tasks
+
+        target, its_target = self.meta["target"], target_of(model)
+        for what, mine, its in (
+            ("space", self.meta["space"], space.name),
+            ("target", _without_device(target), _without_device(its_target)),
+        ):
             if mine != its:
                 raise TableError(f"a table is completed for its own {what}, {mine}, but got {its}")
         needed = set(self.missing if choices is None else self.hits(choices).missing)
         blocks = [b for b in Walk(space).blocks() if b.key in needed]
         if not blocks:
             return self
-        rows = pd.concat([pd.DataFrame(c) for c in priced(pricer(space, model), tasks(blocks))], ignore_index=True)
-        frame, places, missing = absorb(self.frame, self.places, self.missing, rows)
-        return LatencyTable(
-            frame, places, self.meta | {"model": model.digest, "device": model.device.to_toml()}, missing
+        new = pa.concat_tables([pa.table(columns) for columns in priced(pricer(space, model), tasks(blocks))])
+        return self._with_rows_of(
+            self.frame, new.to_pandas(), self.meta | {"model": model.digest, "device": model.device.to_toml()}
         )
 
     def merge(self, other: LatencyTable) -> LatencyTable:
@@ -159,6 +182,8 @@ class LatencyTable:
         Raises:
             TableError: another space, target or model.
         """
+        from hwcost.table.edit import averaged
+
         for what in ("space", "decisions", "target", "model"):
             mine, theirs = self.meta[what], other.meta[what]
             if mine != theirs and not (what == "model" and "" in (mine, theirs)):
@@ -166,9 +191,9 @@ class LatencyTable:
                 raise TableError(
                     f"tables are merged where they have the same {what}, but got {said}; `diff` compares any two"
                 )
-        frame = averaged(self.frame, other.frame) if not self.meta["model"] and not other.meta["model"] else self.frame
-        frame, places, missing = absorb(frame, self.places, self.missing, other.frame)
-        return LatencyTable(frame, places, self.meta, missing)
+        only_measured = not self.meta["model"] and not other.meta["model"]
+        frame = averaged(self.frame, other.frame) if only_measured else self.frame
+        return self._with_rows_of(frame, other.frame, self.meta)
 
     def diff(self, other: LatencyTable) -> pd.DataFrame:
         """The blocks of two tables, of two devices for instance, by how many times longer `other` takes.
@@ -179,9 +204,24 @@ class LatencyTable:
         Raises:
             TableError: they share no block.
         """
+        from hwcost.table.edit import difference
+
         return difference(self.frame, other.frame)
 
+    def _with_rows_of(self, frame: pd.DataFrame, other: pd.DataFrame, meta: Mapping[str, Any]) -> LatencyTable:
+        """The table of the rows `frame` and, for the blocks that are missing, those of `other`."""
+        from hwcost.table.edit import absorb
+
+        frame, places, missing = absorb(frame, self.places, self.missing, other)
+        return LatencyTable(pa.Table.from_pandas(frame, preserve_index=False), places, meta, missing)
+
     # -- what it says -----------------------------------------------------------------------------
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a pandas data frame, a copy: changing it does not change the table."""
+        frame: pd.DataFrame = self.rows.to_pandas()
+        return frame
 
     @cached_property
     def choices(self) -> tuple[int, ...]:
@@ -190,12 +230,12 @@ class LatencyTable:
 
     @property
     def runtime(self) -> str:
-        """Of the target."""
+        """The target's runtime."""
         return str(self.meta["target"]["runtime"])
 
     @property
     def threads(self) -> int:
-        """Of the target."""
+        """The target's number of threads."""
         return int(self.meta["target"]["threads"])
 
     def latency(self, choices: ArrayLike) -> NDArray[np.float64]:
@@ -223,7 +263,11 @@ class LatencyTable:
         return found
 
     def hits(self, choices: ArrayLike) -> Hits:
-        """How many of the blocks of architectures have a row, and which have none."""
+        """How many of the blocks of architectures have a row, and which have none.
+
+        Args:
+            choices: as `latency` takes them.
+        """
         array = self._shaped(choices)
         self._refuse(array)
         return count_hits(self.places, array, self.choices, self.missing)
@@ -234,6 +278,8 @@ class LatencyTable:
         Raises:
             TableError: measurements of another target, or of no network of this space.
         """
+        from hwcost.model.accuracy import Accuracy, Comparison
+
         e = measurements.environment
         for what, mine, theirs in (("runtime", self.runtime, e.runtime), ("threads", self.threads, e.threads)):
             if mine != theirs:
@@ -242,15 +288,18 @@ class LatencyTable:
         if not networks:
             raise TableError(f"this table is of space {self.meta['space']}, of which no network was measured")
         pairs = [(n, self.estimate(n.spec["params"])) for n in networks]
-        return Accuracy(
-            tuple(
-                Comparison(
-                    target=n.name, predicted=t.latency, low=t.low, high=t.high, measured=n.timing.latency,
-                    spread=n.timing.spread,
-                )
-                for n, t in pairs
+        compared = (
+            Comparison(
+                target=network.name,
+                predicted=found.latency,
+                low=found.low,
+                high=found.high,
+                measured=network.timing.latency,
+                spread=network.timing.spread,
             )
-        )  # fmt: skip
+            for network, found in pairs
+        )
+        return Accuracy(tuple(compared))
 
     def estimate(self, architecture: Mapping[str, Any] | Sequence[int], inputs: Any = None) -> TableEstimate:
         """Latency of one architecture, with interval; so that a table serves as a model.
@@ -265,8 +314,9 @@ class LatencyTable:
         choices = self._indices(architecture) if isinstance(architecture, Mapping) else np.asarray(architecture)
         array = self._shaped(choices)
         self._refuse(array)
-        chosen, sizes = array[0].tolist(), self.choices
-        stands = {p.name: row for p in self.places if (row := p.row(chosen, sizes)) != -1}
+        chosen = array[0].tolist()
+        rows = {place.name: place.row(chosen, self.choices) for place in self.places}
+        stands = {name: row for name, row in rows.items() if row != -1}
         if min(stands.values(), default=0) < 0:
             self._miss(array[:1])
         return self._sums.estimate(stands)
@@ -279,7 +329,7 @@ class LatencyTable:
         Raises:
             TableError: another ending, or the file cannot be written.
         """
-        write(self.frame, Head(self.places, self.meta, self.missing), checked(path))
+        write(self.rows, Head(self.places, self.meta, self.missing), checked(path))
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
@@ -288,20 +338,20 @@ class LatencyTable:
         Raises:
             TableError: no such file, not a table, truncated, or with rows that break a rule.
         """
-        frame, head = read(Path(path))
+        rows, head = read(Path(path))
         try:
-            return cls(frame, head.places, head.meta, head.missing)
+            return cls(rows, head.places, head.meta, head.missing)
         except TableError as error:
             raise TableError(f"{path}: {error}") from error
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.rows)
 
     # -- inside -----------------------------------------------------------------------------------
 
     @cached_property
     def _sums(self) -> Sums:
-        return Sums(self.frame, self.places, self.meta, self.choices)
+        return Sums(self._columns, self.places, self.meta, self.choices)
 
     @cached_property
     def _lookup(self) -> Lookup:
@@ -310,7 +360,7 @@ class LatencyTable:
     def _miss(self, choices: NDArray[np.integer]) -> None:
         """Refuse an architecture that has a block without a row."""
         missing = list(self.hits(choices).missing)
-        near = "; ".join(repr(key) for key in nearest(missing[0], self.frame["block"]))
+        near = "; ".join(repr(key) for key in nearest(missing[0], self.rows["block"].to_pylist()))
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise TableError(
             f"no row for block {missing[0]!r}{more}; the nearest are {near}. Measure more, or have a model "
@@ -318,6 +368,7 @@ class LatencyTable:
         )
 
     def _shaped(self, choices: ArrayLike) -> NDArray[np.integer]:
+        """`choices` as [n, n_decisions]; refuses other shapes and numbers that are no integers."""
         array = np.atleast_2d(np.asarray(choices))
         if array.ndim != 2 or array.shape[1] != len(self.choices) or array.dtype.kind not in "iu":
             raise TableError(
@@ -337,6 +388,7 @@ class LatencyTable:
         return TableError(f"the choice of {name!r} must lie in 0..{size - 1}, but row {row} has {array[row, decision]}")
 
     def _indices(self, params: Mapping[str, Any]) -> NDArray[np.int64]:
+        """The choice index of each decision; 0 for those that are not active."""
         names = [d["name"] for d in self.meta["decisions"]]
         unknown = set(params) - set(names)
         if unknown:
@@ -357,30 +409,20 @@ class LatencyTable:
         return np.array(index)
 
 
-def _meta(space: Any, model: CostModel) -> dict[str, Any]:
-    fixed = model.overhead.fixed if model.is_fitted else 0.0
-    reach = {"reach_edges": reach_edges(model.device)} if model.is_fitted else {}
-    origin = {"model": model.digest, "source": model.provenance, "device": model.device.to_toml()}
-    return _about(space, _target(model)) | {"fixed_s": fixed, **model.interval, **origin, **reach}
+def _numeric(rows: pa.Table) -> dict[str, NDArray[np.float64]]:
+    """The columns of numbers, as arrays: a search asks for one architecture at a time, and pandas is slow there."""
+    numeric = (f.name for f in rows.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type))
+    return {name: _numbers(rows[name]) for name in numeric}
 
 
-def _about(space: Any, target: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "space": space.name,
-        "decisions": [_decision(d) for d in space.decisions],
-        "target": dict(target),
-        "hwcost": __version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column as an array, NaN where it is null. (`ChunkedArray.to_numpy` would do, but imports pandas.)"""
+    if column.null_count:
+        return np.array([np.nan if value is None else value for value in column.to_pylist()], dtype=np.float64)
+    chunks = [np.from_dlpack(chunk) for chunk in column.chunks]
+    return np.concatenate([np.zeros(0), *chunks])
 
 
-def _decision(d: Any) -> dict[str, Any]:
-    when = getattr(d, "when", None)
-    return {"name": d.name, "choices": list(d.choices)} | ({"when": [when[0], list(when[1])]} if when else {})
-
-
-def _target(model: CostModel) -> dict[str, Any]:
-    meant = {} if model.quantile == "low" else {"quantile": model.quantile}
-    return {
-        "device": model.device.name, "runtime": model.runtime, "threads": model.threads, "dtype": model.target.dtype,
-    } | meant  # fmt: skip
+def _without_device(target: Mapping[str, Any]) -> dict[str, Any]:
+    """A target without its device, which the same hardware has several names for."""
+    return {name: value for name, value in target.items() if name != "device"}

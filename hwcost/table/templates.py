@@ -1,14 +1,14 @@
 """Blocks that differ only in sizes, traced once.
 
-A table of a million blocks holds a few dozen structures (kernel size, stride, squeeze-excite or not)
-at many widths and resolutions. A structure is traced at three assignments of distinct primes to its
-sizes; every number in the graph is then explained as
+A table of a million blocks holds a few dozen structures (kernel size, stride, squeeze-excite or not) at many widths and
+resolutions. A structure is traced three times, each time with other primes as its sizes: the *probes*. Every number in
+the graph is then expressed as a function of the sizes,
 
     constant * product of up to three factors,   each a size v or ceil(v / 2), ceil(v / 4), ...     (1)
 
-and a graph for other sizes is written down instead of traced. Primes make the explanation
-unambiguous. A structure with a number that (1) does not explain has no template, and is traced
-every time.
+and the graph for any other sizes is computed from these functions instead of traced. Because the sizes are primes, at
+most one function (1) fits the numbers of all probes. A structure with a number that no function (1) fits has no
+template; its blocks are traced one by one.
 """
 
 from __future__ import annotations
@@ -32,39 +32,17 @@ Make = Callable[[tuple[int, ...]], tuple["nn.Module", tuple[int, ...]]]
 
 _PROBES = 3
 _PRIMES = (
-    67,
-    71,
-    73,
-    79,
-    83,
-    89,
-    97,
-    101,
-    103,
-    107,
-    109,
-    113,
-    127,
-    131,
-    137,
-    139,
-    149,
-    151,
-    157,
-    163,
-    167,
-    173,
-    179,
-    181,
-)
-_KEPT = 2_000  # ops remembered by one template
+    67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109, 113,
+    127, 131, 137, 139, 149, 151, 157, 163, 167, 173, 179, 181,
+)  # fmt: skip
+_KEPT = 2_000  # ops that one template caches
 _HALVINGS = 3
 _DEGREE = 3
-_ITEMSIZES = (1, 4, 8, 2)  # lives and weights are in bytes
+_ITEMSIZES = (1, 4, 8, 2)  # constants to try besides the greatest common divisor; some numbers are bytes
 
 
 class NoTemplate(Exception):
-    """A structure whose numbers are not all explained by its sizes."""
+    """A structure some number of which is no function (1) of its sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +66,21 @@ def _halved(value: Any, times: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Weight:
+    """A parameter or buffer."""
+
     shape: tuple[Monomial, ...]
     itemsize: int
     parameter: bool
 
 
 class Template:
-    """A structure with its sizes left open; make one with `Template.of`."""
+    """A structure as a function of its sizes; make one with `Template.of`."""
 
-    def __init__(self, graph: Graph, numbers: Sequence[Monomial], weights: Sequence[_Weight]) -> None:
+    def __init__(
+        self, graph: Graph, numbers: Sequence[Monomial], weights: Sequence[_Weight], by_parts: Template | None = None
+    ) -> None:
         self._graph = graph
+        self._by_parts = by_parts
         self._numbers = tuple(numbers)
         self._weights = tuple(weights)
         self._ops: dict[tuple[int, tuple[int, ...]], Op] = {}
@@ -107,35 +90,43 @@ class Template:
 
     @classmethod
     def of(cls, make: Make, sizes: int) -> Template:
-        """Trace `make` at three probes.
+        """The template of a structure, from traces of it at three probes.
 
         Args:
             make: from the sizes to (module, input shape).
             sizes: how many sizes there are.
 
         Raises:
-            NoTemplate: the structure does not follow its sizes in the form of (1).
+            NoTemplate: the ops depend on the sizes, a number is no function (1) of them, or tracing fails.
         """
         if sizes * _PROBES > len(_PRIMES):
             raise NoTemplate(f"{sizes} sizes are more than there are primes for")
         probes = [tuple(_PRIMES[i * _PROBES + p] for i in range(sizes)) for p in range(_PROBES)]
-        traced = [_trace(make, probe) for probe in probes]
-        if len({_skeleton(graph, weights) for graph, weights in traced}) > 1:
+        graphs, weights = zip(*(_trace(make, probe) for probe in probes), strict=True)
+        return cls._explained(graphs, weights, probes)
+
+    @classmethod
+    def _explained(
+        cls, graphs: Sequence[Graph], weights: Sequence[list[_Actual]], probes: Sequence[tuple[int, ...]]
+    ) -> Template:
+        """The template of the graphs, and of the parameters and buffers, that the probes have."""
+        if len({_skeleton(graph, own) for graph, own in zip(graphs, weights, strict=True)}) > 1:
             raise NoTemplate("the ops depend on the sizes")
         table = _explanations(tuple(probes))
-        columns = zip(*(_walk(graph) for graph, _ in traced), strict=True)
+        parts = [graph.by_parts for graph in graphs if graph.by_parts is not None]
         template = cls(
-            traced[0][0],
-            [_explain(values, table) for values in columns],
-            [_weight(column, table) for column in zip(*(weights for _, weights in traced), strict=True)],
+            graphs[0],
+            [_explain(values, table) for values in zip(*map(_walk, graphs), strict=True)],
+            [_weight(column, table) for column in zip(*weights, strict=True)],
+            cls._explained(parts, weights, probes) if parts else None,
         )
-        if any(template.graph(probe) != graph for probe, (graph, _) in zip(probes, traced, strict=True)):
+        if any(template.graph(probe) != graph for probe, graph in zip(probes, graphs, strict=True)):
             raise NoTemplate("the graphs at the probes are not what the explanation says")
         return template
 
     @property
     def ops(self) -> tuple[Op, ...]:
-        """The structure: names, modules, states, reads and writes hold for all sizes, the rest for one probe."""
+        """The ops at the first probe; their names, modules, states, reads and writes are the same for all sizes."""
         return self._graph.ops
 
     @property
@@ -145,7 +136,7 @@ class Template:
 
     @property
     def output_values(self) -> tuple[int, ...]:
-        """Value numbers of what is given out."""
+        """Value numbers of the outputs."""
         return self._graph.output_values
 
     def graph(self, sizes: Sequence[int]) -> Graph:
@@ -158,6 +149,7 @@ class Template:
             inputs=_tensors(self._graph.inputs, inputs),
             params=self.params(sizes),
             weight_bytes=self.weight_bytes(sizes),
+            by_parts=None if self._by_parts is None else self._by_parts.graph(sizes),
             lives=tuple([Life(b, o.born, o.dies) for b, o in zip(lives, self._graph.lives, strict=True)]),
         )
 
@@ -183,7 +175,7 @@ class Template:
         return tuple(number(sizes) for number in self._inputs[: len(self._graph.inputs[0].shape)])
 
     def activations(self, sizes: Sequence[Any]) -> list[Any]:
-        """Bytes of activations that are live while each op runs."""
+        """Bytes of activations that are live while each op runs, in the order of the ops."""
         change: list[Any] = [0] * (len(self._of_ops) + 2)
         for number, life in zip(self._lives, self._graph.lives, strict=True):
             held = number(sizes)
@@ -192,15 +184,15 @@ class Template:
         return list(itertools.accumulate(change[: max(len(self._of_ops), 1)]))
 
     def uses(self, index: int) -> tuple[int, ...]:
-        """Which sizes an op depends on."""
+        """The positions of the sizes that an op depends on."""
         return self._uses[index]
 
     def op(self, index: int, sizes: Sequence[int]) -> Op:
-        """An op with its numbers filled in."""
+        """The op at `index` for these sizes."""
         return self._filled(index, tuple([int(number(sizes)) for number in self._of_ops[index]]))
 
     def _remembered(self, index: int, sizes: Sequence[int]) -> Op:
-        """Equal ops are made once."""
+        """As `op`, from a cache: equal ops are the same object."""
         numbers = tuple([number(sizes) for number in self._of_ops[index]])
         found = self._ops.get((index, numbers))
         if found is None:
@@ -218,6 +210,11 @@ class Template:
         return Op(op.name, spec, op.module, op.reads, op.writes, cost, op.state, op.reason)
 
 
+def _sorted_lives(graph: Graph) -> Graph:
+    """Lives in an order that does not depend on when memory is freed, so that those of the probes correspond."""
+    return replace(graph, lives=tuple(sorted(graph.lives, key=lambda life: (life.born, life.dies, life.bytes))))
+
+
 def _trace(make: Make, sizes: tuple[int, ...]) -> tuple[Graph, list[_Actual]]:
     import torch
 
@@ -229,19 +226,19 @@ def _trace(make: Make, sizes: tuple[int, ...]) -> tuple[Graph, list[_Actual]]:
             graph = trace(module, (torch.empty(shape),))
     except (TraceError, ValueError, RuntimeError) as error:
         raise NoTemplate(f"no trace at sizes {sizes}: {error}") from error
-    graph = replace(graph, lives=tuple(sorted(graph.lives, key=lambda life: (life.born, life.dies, life.bytes))))
+    graph = graph.changed(_sorted_lives)
     parameters = [(tuple(p.shape), p.element_size(), True) for p in module.parameters()]
     return graph, parameters + [(tuple(b.shape), b.element_size(), False) for b in module.buffers()]
 
 
 def _weight(column: Sequence[_Actual], table: Explanations) -> _Weight:
-    """One parameter or buffer, from what it is at each probe."""
+    """A parameter or buffer as a function of the sizes, from what it is at each probe."""
     shapes = zip(*(shape for shape, _, _ in column), strict=True)
     return _Weight(tuple(_explain(values, table) for values in shapes), column[0][1], column[0][2])
 
 
 def _skeleton(graph: Graph, weights: Sequence[_Actual]) -> Any:
-    """What must not depend on the sizes."""
+    """What must be equal at all probes."""
     return (
         tuple((op.name, op.module, op.reads, op.writes, op.state, _flags(op)) for op in graph.ops),
         tuple((life.born, life.dies) for life in graph.lives),
@@ -256,11 +253,11 @@ def _flags(op: Op) -> Any:
     return tuple((t.name, t.dtype, t.weight, t.repeat, t.layout, len(t.shape)) for t in tensors)
 
 
-# -- the numbers of a graph, always in one order --------------------------------------------------------
+# -- the numbers of a graph, in a fixed order -------------------------------------------------------------
 
 
 def _walk(graph: Graph) -> list[int]:
-    """Every number that may depend on the sizes."""
+    """All numbers of a graph that may depend on the sizes."""
     numbers = [life.bytes for life in graph.lives]
     numbers += _of_tensors(graph.inputs)
     for op in graph.ops:
@@ -269,7 +266,7 @@ def _walk(graph: Graph) -> list[int]:
 
 
 def _slots(graph: Graph) -> list[int]:
-    """How many numbers the lives, the inputs and each op have."""
+    """How many of `_walk`'s numbers belong to the lives, to the inputs and to each op, in its order."""
     return [len(graph.lives), len(_of_tensors(graph.inputs)), *(len(_of_op(op)) for op in graph.ops)]
 
 
@@ -291,28 +288,28 @@ def _of_param(value: Param) -> list[int]:
 
 
 def _tensors(like: Sequence[TensorSpec], values: Iterator[int]) -> tuple[TensorSpec, ...]:
-    """The tensors with their numbers filled in; written out, since `replace` takes three times as long."""
-    return tuple([
-        TensorSpec(
-            t.name, tuple([next(values) for _ in t.shape]), t.dtype, t.weight, t.internal, t.repeat, t.layout,
-            next(values),
-        )
-        for t in like
-    ])  # fmt: skip
+    """The tensors `like` with the next of `values` as their numbers. (`replace` would take three times as long.)"""
+    filled = []
+    for t in like:
+        shape = tuple([next(values) for _ in t.shape])
+        overlapping = math.prod(shape) - next(values)
+        filled.append(TensorSpec(t.name, shape, t.dtype, t.weight, t.internal, t.repeat, t.layout, overlapping))
+    return tuple(filled)
 
 
-def _fill(value: Param, values: Any) -> Param:
+def _fill(value: Param, values: Iterator[int]) -> Param:
+    """A parameter like `value` with the next of `values` as its integers."""
     if isinstance(value, tuple):
         return tuple(_fill(v, values) for v in value)
     return next(values) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-# -- explaining them --------------------------------------------------------------------------------------
+# -- the functions (1) -------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
 def _explanations(probes: tuple[tuple[int, ...], ...]) -> Explanations:
-    """Values at the probes -> factors, the simplest for each."""
+    """Products of factors: values at the probes -> the factors, the fewest and least halved that give them."""
     atoms = [(size, halvings) for halvings in range(_HALVINGS + 1) for size in range(len(probes[0]))]
     found: Explanations = {}
     for degree in range(1, _DEGREE + 1):
@@ -323,6 +320,11 @@ def _explanations(probes: tuple[tuple[int, ...], ...]) -> Explanations:
 
 
 def _explain(values: tuple[int, ...], table: Explanations) -> Monomial:
+    """The function (1) that has these values at the probes.
+
+    Raises:
+        NoTemplate: there is none.
+    """
     if len(set(values)) == 1:
         return Monomial(values[0])
     divisor = math.gcd(*values)

@@ -23,9 +23,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph, Life, Op
+from hwcost.tracing.form import FormError
 from hwcost.tracing.schema import packed_tensors
 from hwcost.tracing.shadow import Memory, NeedsValue, Shadow, Weight, form_of, make_shadow, memory_of
-from hwcost.tracing.shapes.shapes import FormError
 from hwcost.tracing.signatures import DTYPES, Entry, Learner, any_known, remembered, span
 
 KNOWN_LIMIT = 1 << 16  # elements; larger values are not computed

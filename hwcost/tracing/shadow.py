@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 
 from hwcost.graph import Life
-from hwcost.tracing.shapes.shapes import Form
+from hwcost.tracing.form import Form
 
 
 class NeedsValue(RuntimeError):

@@ -18,9 +18,10 @@ import torch
 from hwcost.cost import Cost
 from hwcost.graph import OpSpec, State, TensorSpec
 from hwcost.rules.registry import assess, revision
+from hwcost.tracing.form import Form, contiguous, layout
 from hwcost.tracing.schema import Call, bind, call_of
 from hwcost.tracing.shadow import Weight, memory_of
-from hwcost.tracing.shapes.shapes import Form, contiguous, layout, predict, predicted
+from hwcost.tracing.shapes.registry import has_shape_function, result_form
 from hwcost.tracing.shapes.trial_run import MIXED, Probe, real_form
 
 DTYPES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
@@ -91,8 +92,10 @@ class Tags:
         spec = self._specs.get(key)
         if spec is None:
             form = self.forms[tag]
-            elements = -1 if layout(form) else _distinct(form)  # all of them, where there are no gaps
-            spec = TensorSpec(name, form.shape, DTYPES[form.dtype], weight, False, repeat, _layout_name(form), elements)
+            overlapping = 0 if layout(form) else prod(form.shape) - _distinct(form)
+            spec = TensorSpec(
+                name, form.shape, DTYPES[form.dtype], weight, False, repeat, _layout_name(form), overlapping
+            )
             self._specs[key] = spec
         return spec
 
@@ -200,9 +203,9 @@ class Learner:
     def _results(self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], known: bool) -> Results:
         """Forms of the results: from the shapes, from the values, or from torch."""
         forms, held, form = self._tags.forms, Held(tensors), None
-        if predicted(call.name):
+        if has_shape_function(call.name):
             shapes = Held(tensors, lambda t: forms[t.tag])
-            form = predict(call.name, shapes.replace(args), shapes.replace_all(kwargs))
+            form = result_form(call.name, shapes.replace(args), shapes.replace_all(kwargs))
         if form is not None:
             out = Out(form, self._tags.tag(form, weight=False), -1, prod(form.shape) * form.dtype.itemsize)
             return Results((out,))

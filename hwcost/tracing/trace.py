@@ -1,19 +1,13 @@
 """From an nn.Module and example inputs to a Graph.
 
-The forward runs once on tensors without data (`hwcost.tracing.recorder`). Nothing is computed and the module
-is not touched: its attributes, mode, hooks and the random state are put back, also when it raises.
+The forward runs on tensors without data (`hwcost.tracing.recorder`). What a forward may change, such as attributes of
+the module, its mode, its hooks and the random state, is put back, also when it raises (`hwcost.tracing.restore`).
 """
 
 from __future__ import annotations
 
-import gc
-import operator
-import random
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,10 +17,12 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from hwcost.graph import Graph
+from hwcost.graph import FUSED_ATTENTION, Graph
+from hwcost.tracing.fast_path import by_parts, following
+from hwcost.tracing.form import FormError
 from hwcost.tracing.recorder import Recorder
+from hwcost.tracing.restore import untouched
 from hwcost.tracing.shadow import NeedsValue
-from hwcost.tracing.shapes.shapes import FormError
 
 _NO_GPU = ("not compiled with CUDA", "No CUDA GPUs", "no NVIDIA driver", "CUDA driver", "Expected one of cpu, cuda")
 _NO_KERNEL, _NO_GRADIENT = "Could not run", "does not require grad and does not have a grad_fn"
@@ -49,16 +45,19 @@ def trace(
     training: bool = False,
     strict: bool = False,
 ) -> Graph:
-    """Follow one forward of `module` without computing anything.
+    """Follow the forward of `module` without computing what depends on its inputs.
 
-    Values that follow from constants, parameters or small integer inputs are known to the forward.
-    If it asks for others, and module and inputs are real, it is computed after all, and
-    `Graph.notes` says so. A size that depends on values (boxes that survive, elements that are nonzero) is
-    taken at its largest, and `Graph.notes` says so.
+    Values that follow from constants, parameters or small integer inputs are computed, so that the forward can read
+    them. If it reads others, everything is computed with the values of the example inputs, where module and inputs
+    have values. A size that depends on values (boxes that survive, elements that are nonzero) is taken at its largest.
+    `Graph.notes` tells where either was done.
+
+    A forward that takes the fast path of torch's attention layers is followed a second time without it, for
+    `Graph.by_parts`. Only one thread traces at a time.
 
     Args:
         module: an nn.Module on any device, meta included, or a function; it is unchanged after.
-        inputs: positional arguments; tensors, on meta or not, give shape and dtype (batch included).
+        inputs: positional arguments; tensors, which may be on meta, give shape (batch included) and dtype.
         kwargs: keyword arguments.
         training: count in training mode (batch statistics, dropout); False counts an inference.
             Peak memory is that of a forward without gradients in both.
@@ -68,7 +67,7 @@ def trace(
         The graph: ops in the order of their calls, costs, parameters, peak memory, blocks.
 
     Raises:
-        TraceError: the forward raised, or needs values that nothing determines.
+        TraceError: the forward raised, or reads values of a module or inputs on meta.
         UnknownOp: under `strict`.
 
     Example:
@@ -89,25 +88,34 @@ def trace(
         )
     args = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     tree = (args, dict(kwargs or {}))
-    try:
-        graph = _follow(module, tree, training=training)
-    except NeedsValue as error:
-        graph = _compute(module, tree, error, training=training)
+    graph = _graph(module, tree, training=training)
+    if any(op.spec.kind in FUSED_ATTENTION for op in graph.ops):
+        with by_parts():
+            graph = replace(graph, by_parts=_graph(module, tree, training=training))
     if strict and graph.uncounted:
         raise UnknownOp(_unknown(graph.uncounted))
     return graph
 
 
+def _graph(module: Any, tree: Any, *, training: bool) -> Graph:
+    """The graph of one forward: without values, or with those of the example inputs where it needs them."""
+    with following():
+        try:
+            return _follow(module, tree, training=training)
+        except NeedsValue as error:
+            return _compute(module, tree, error, training=training)
+
+
 def _follow(module: Any, tree: Any, *, training: bool, values: bool = False) -> Graph:
-    """One attempt.
+    """One attempt to follow a forward; with `values`, everything is computed beside the shapes.
 
     Raises:
-        NeedsValue: the forward asked for an unknown value.
+        NeedsValue: the forward read an unknown value.
         TraceError: it raised anything else.
     """
     places = _walk(module) if isinstance(module, nn.Module) else {}
     recorder = Recorder(device=_device(places, tree), values=values)
-    with _untouched(places, training=training):
+    with untouched(places, training=training):
         recorder.add_weights(places)
         with recorder.watching():
             args, keywords = recorder.shadow_inputs(tree)
@@ -121,7 +129,7 @@ def _follow(module: Any, tree: Any, *, training: bool, values: bool = False) -> 
 
 
 def _compute(module: Any, tree: Any, error: NeedsValue, *, training: bool) -> Graph:
-    """The second attempt: with every value, where module and inputs have values."""
+    """The second attempt, after `error`: with all values, where module and inputs have them."""
     tensors = [t for t in pytree.tree_leaves(tree) if isinstance(t, torch.Tensor)]
     if isinstance(module, nn.Module):
         tensors += [*module.parameters(), *module.buffers()]
@@ -138,7 +146,7 @@ def _compute(module: Any, tree: Any, error: NeedsValue, *, training: bool) -> Gr
 
 
 def _walk(root: nn.Module) -> dict[str, nn.Module]:
-    """Every module by its first path, parents before children, as `named_modules` has them."""
+    """Every module by its path, parents before children; one that has several paths by the first."""
     places: dict[str, nn.Module] = {}
     seen: set[int] = set()
 
@@ -155,10 +163,10 @@ def _walk(root: nn.Module) -> dict[str, nn.Module]:
 
 
 def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
-    """The device that tensors of the trace claim to be on: that of the weights, or of the inputs, if real."""
+    """The device that tensors of the trace claim to be on: that of the first weight or input that is not on meta."""
     for module in places.values():
         for tensor in module._parameters.values():
-            if tensor is not None and is_lazy(tensor):  # asking for the two classes themselves runs Python
+            if tensor is not None and is_lazy(tensor):  # cheaper than isinstance, which runs Python code of torch
                 raise TraceError(
                     f"{type(module).__name__} has parameters without a shape yet; run the module once, then trace it"
                 )
@@ -166,94 +174,6 @@ def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
                 return tensor.device
     leaves = (t for t in pytree.tree_leaves(tree) if isinstance(t, torch.Tensor) and not t.is_meta)
     return next((t.device for t in leaves), torch.device("cpu"))
-
-
-# -- leaving no trace ------------------------------------------------------------------------------
-
-
-@contextmanager
-def _untouched(places: Mapping[str, nn.Module], *, training: bool) -> Iterator[None]:
-    """Put everything back that a forward may change; no garbage is collected meanwhile."""
-    torch_state, python_state = torch.get_rng_state(), random.getstate()
-    settings = [read() for read, _ in _SETTINGS]
-    numpy_random = getattr(sys.modules.get("numpy"), "random", None)
-    numpy_state = numpy_random.get_state() if numpy_random else None
-    collecting = gc.isenabled()
-    gc.disable()
-    saved = _Saved(places)
-    try:
-        for m in places.values():
-            m.__dict__["training"] = training
-        yield
-    finally:
-        saved.put_back()
-        torch.set_rng_state(torch_state)
-        for (read, write), setting in zip(_SETTINGS, settings, strict=True):
-            if read() != setting:
-                write(setting)
-        random.setstate(python_state)
-        if numpy_random:
-            numpy_random.set_state(numpy_state)
-        if collecting:
-            gc.enable()
-
-
-# What a forward may set for the whole process: how to read it, how to write it.
-_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    (torch.get_num_threads, torch.set_num_threads),
-    (partial(getattr, torch.backends.cudnn, "benchmark"), partial(setattr, torch.backends.cudnn, "benchmark")),
-    (partial(getattr, torch.backends.cudnn, "enabled"), partial(setattr, torch.backends.cudnn, "enabled")),
-)
-
-
-class _Saved:
-    """Attributes of modules, and what is in those that are containers."""
-
-    def __init__(self, places: Mapping[str, nn.Module]) -> None:
-        # as lists: a copy of an object's own dict is slow
-        self._attributes = [(d, list(d), list(d.values())) for d in (m.__dict__ for m in places.values())]
-        self._full: list[tuple[Any, Any]] = []
-        self._empty: list[Any] = []  # most are: a module has a dozen of them for hooks
-        for _, _, values in self._attributes:
-            for value in values:
-                if isinstance(value, _CONTAINERS):
-                    if value:
-                        self._full.append((value, value.copy()))
-                    else:
-                        self._empty.append(value)
-
-    def put_back(self) -> None:
-        """Make everything what it was."""
-        for attributes, names, values in self._attributes:
-            if "training" in names:
-                attributes["training"] = values[names.index("training")]
-            if list(attributes) != names or not all(map(operator.is_, attributes.values(), values)):
-                attributes.clear()
-                attributes.update(zip(names, values, strict=True))
-        if any(self._empty):
-            for container in self._empty:
-                container.clear()
-        for container, content in self._full:
-            if not _same(container, content):
-                container.clear()
-                (container.extend if isinstance(container, list) else container.update)(content)
-
-
-_CONTAINERS = (dict, list, set)
-
-
-def _same(now: Any, then: Any) -> bool:
-    """Whether two containers hold the very same objects, in order (tensors must not be compared by ==)."""
-    if len(now) != len(then):
-        return False
-    if isinstance(now, dict):
-        return list(now) == list(then) and all(map(operator.is_, now.values(), then.values()))
-    if isinstance(now, list):
-        return all(map(operator.is_, now, then))
-    return set(map(id, now)) == set(map(id, then))
 
 
 # -- what went wrong -------------------------------------------------------------------------------
@@ -271,7 +191,7 @@ def _unknown(uncounted: tuple[tuple[str, int, str], ...]) -> str:
 
 
 def _explain(error: Exception, recorder: Recorder, places: Mapping[str, nn.Module]) -> str:
-    """One line: what failed, where, and what to do."""
+    """The message of a TraceError, in one line: what failed, where, and what to do."""
     frames = list(_frames(error.__traceback__))
     where = _module_of(frames, places) or "the root module"
     text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
@@ -298,7 +218,7 @@ def _explain(error: Exception, recorder: Recorder, places: Mapping[str, nn.Modul
 
 
 def _in_op(frames: list[Any]) -> bool:
-    """Whether the last frame of ours is the one that calls the op itself."""
+    """Whether the last frame is that of a function here that calls the op itself."""
     return frames[-1].f_code.co_name in ("run", "_really", "_on_zeros", "_write")
 
 

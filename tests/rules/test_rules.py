@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -232,3 +236,63 @@ def test_a_quantised_embedding_reads_the_rows_asked_for(module: nn.Module, flops
     graph = hwcost.trace(quantisation.convert(quantisation.prepare(whole)), torch.zeros(2, 7, dtype=torch.int64))
     assert graph.status == "complete"
     assert (graph.cost.bytes_weights, graph.cost.other_flops, graph.params) == (14 * 32, flops * 14 * 32, 3200)
+
+
+RULES = """
+import torch
+from hwcost.rules.registry import Work, rule
+
+@torch.library.custom_op("hwcost_extension_test::outer_sum", mutates_args=())
+def outer_sum(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a[:, None] + b[None]
+
+@outer_sum.register_fake
+def _(a, b):
+    return a.new_empty(len(a), len(b))
+
+# [n, m] = outer_sum([n], [m])
+@rule("hwcost_extension_test.outer_sum")
+def outer_sum_rule(op):
+    return Work(other_flops=op.outputs[0].numel)
+"""
+TRACE = """
+import torch, hwcost
+x = torch.zeros(3), torch.zeros(4)
+graph = hwcost.trace(lambda a, b: torch.ops.hwcost_extension_test.outer_sum(a, b) @ b, x)
+print(graph.status, graph.cost.macs, graph.cost.other_flops)
+"""
+
+
+def _run(code: str, *extensions: Path) -> subprocess.CompletedProcess[str]:
+    named = os.environ | {"HWCOST_EXTENSIONS": os.pathsep.join(map(str, extensions))}
+    return subprocess.run([sys.executable, "-c", code], env=named, capture_output=True, text=True, timeout=300)
+
+
+def test_a_rule_family_is_one_file_that_the_environment_names(tmp_path: Path) -> None:
+    family = tmp_path / "my_rules.py"
+    family.write_text(RULES)
+    done = _run(TRACE, family)
+    assert done.stdout.split() == ["complete", "12", "12"], done.stderr
+
+
+def test_a_family_that_claims_a_kind_of_another_is_refused_each_time(tmp_path: Path) -> None:
+    family = tmp_path / "my_rules.py"
+    family.write_text("from hwcost.rules.registry import Work, rule\nrule('conv2d')(lambda op: Work())\n")
+    code = """
+from hwcost.extensions import ExtensionError
+from hwcost.rules.registry import known_kinds
+for _ in range(2):
+    try:
+        known_kinds()
+    except ExtensionError as error:
+        print(error)
+"""
+    said = _run(code, family).stdout.splitlines()
+    assert len(said) == 2
+    assert said[0] == said[1]
+    assert "my_rules.py cannot be imported: RuleError: a kind has one rule, but 'conv2d' is taken already" in said[0]
+
+
+def test_a_user_s_rule_for_a_kind_of_ours_is_refused_before_ours_are_loaded() -> None:
+    code = "import hwcost\nhwcost.rule('conv2d')(lambda op: hwcost.Work())"
+    assert "a kind has one rule, but 'conv2d' is taken already" in _run(code).stderr

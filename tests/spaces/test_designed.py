@@ -10,7 +10,7 @@ from hwcost import trace
 from hwcost.graph import Graph
 from hwcost.measure.items import sampled_items
 from hwcost.measure.materialise import materialise
-from hwcost.measure.types import MeasurementError
+from hwcost.spaces.base import SpaceError
 from hwcost.spaces.designed.chain import MAP_PIECES
 from hwcost.spaces.designed.draws import Maker
 from hwcost.spaces.designed.space import VERSION, DesignedSpace
@@ -32,7 +32,7 @@ def test_a_network_follows_from_its_parameters() -> None:
 
 
 def test_networks_of_other_rules_are_refused() -> None:
-    with pytest.raises(MeasurementError, match="version 99 need the hwcost that drew them"):
+    with pytest.raises(SpaceError, match="version 99 need the hwcost that drew them"):
         space.build({"seed": 7, "version": 99})
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from torch import nn
 
 from hwcost import trace
 from hwcost.cost import Cost
-from hwcost.search.detached_trial import Probe
+from hwcost.search.detached_trial import DetachedTrial
 from hwcost.search.spaces import (
     Block,
     Decision,
@@ -24,9 +27,11 @@ from hwcost.search.spaces import (
     SpaceError,
     get_object,
     get_space,
+    register_space,
     space_names,
 )
 from hwcost.spaces.base import chain
+from hwcost.spaces.vit import ViT
 
 
 class Plain(Space):
@@ -90,7 +95,7 @@ class TestContract:
 
     def test_a_trial_is_asked_for_active_decisions_only(self, space: Space) -> None:
         for wanted in samples(space):
-            probe = Probe(lambda name, _, wanted=wanted: wanted[name])
+            probe = DetachedTrial(lambda name, _, wanted=wanted: wanted[name])
             assert space.suggest(probe) == wanted
             assert tuple(probe.params) == space.active(wanted)
 
@@ -179,6 +184,17 @@ class TestByName:
         with pytest.raises(SpaceError, match=r"no space 'huge-cnn'; choose from .*tiny-cnn"):
             get_space("huge-cnn")
 
+    def test_random_networks_without_decisions(self) -> None:
+        with pytest.raises(SpaceError, match=r"'designed' are only measured.*; choose from .*tiny-cnn"):
+            get_space("designed")
+
+    def test_settings_are_the_text_arguments_of_the_class(self) -> None:
+        assert get_space("mbconv?resolutions=64,96").decisions[0].choices == (64, 96)
+        with pytest.raises(SpaceError, match="'mbconv' has no setting 'classes'; it has resolutions and widths"):
+            get_space("mbconv?classes=10")
+        with pytest.raises(SpaceError, match="'vit' has no setting 'widths'; it has none"):
+            get_space("vit?widths=1")
+
     def test_ones_own_from_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.py"
         file.write_text("from hwcost.spaces.tiny_cnn import TinyCNN\nclass Mine(TinyCNN):\n    name = 'mine'\n")
@@ -252,3 +268,100 @@ class TestByName:
     def test_something_that_is_no_space(self) -> None:
         with pytest.raises(SpaceError, match=r"must be a hwcost\.search\.spaces\.Space, but is a function"):
             get_space("hwcost.units:parse")
+
+
+# -- a space of somebody else, found by its name ----------------------------------------------------------
+
+EXTENSION = """
+from functools import partial
+from torch import nn
+from hwcost.search.spaces import Block, Decision, Site, Space, register_space
+
+
+@register_space
+class Dense(Space):
+    name = "dense"
+    decisions = (Decision("width", (8, 16)),)
+
+    def __init__(self, depth: str = "1"):
+        self.sites = tuple(Site(f"layer.{i}", ("width",), partial(self.layer, i)) for i in range(int(depth)))
+
+    def layer(self, i, p):
+        build = partial(nn.LazyLinear if i else nn.Linear, *(() if i else (4,)), p["width"])
+        return Block(f"layer.{i}", f"linear {i} {p['width']}", build, (1, 4))
+
+    def input_shape(self, params):
+        return (1, 4)
+"""
+
+ASKED = """
+import hwcost
+from hwcost.search.spaces import get_space, space_names
+assert "dense" in space_names()
+assert len(get_space("dense?depth=2").sites) == 2
+table = hwcost.LatencyTable.build(get_space("dense"), hwcost.CostModel.analytic("nvidia-v100"))
+print(table.meta["space"], len(table))
+"""
+
+
+def fresh(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What Python prints in another process and how it ends, with these environment variables."""
+    argv = [sys.executable, *arguments]
+    return subprocess.run(argv, env=os.environ | variables, capture_output=True, text=True, check=False)
+
+
+def test_a_space_is_one_file_that_the_environment_names(tmp_path: Path) -> None:
+    file = tmp_path / "dense_space.py"
+    file.write_text(EXTENSION)
+    done = fresh("-c", ASKED, HWCOST_EXTENSIONS=str(file))
+    assert (done.returncode, done.stdout.split()) == (0, ["dense", "2"]), done.stderr
+
+
+def test_a_space_is_one_file_that_an_entry_point_names(tmp_path: Path) -> None:
+    (tmp_path / "dense_space.py").write_text(EXTENSION)
+    (tmp_path / "dense-1.0.dist-info").mkdir()
+    (tmp_path / "dense-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: dense\nVersion: 1.0\n")
+    (tmp_path / "dense-1.0.dist-info" / "entry_points.txt").write_text("[hwcost.spaces]\ndense = dense_space\n")
+    done = fresh("-c", ASKED, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    assert (done.returncode, done.stdout.split()) == (0, ["dense", "2"]), done.stderr
+
+
+def test_an_extension_that_cannot_be_imported_is_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "broken_space.py"
+    file.write_text("x = undefined\n")
+    table = ["table", "--space", "vit", "--model", "default", "-o", str(tmp_path / "t.parquet")]
+    done = fresh("-m", "hwcost", *table, HWCOST_EXTENSIONS=str(file))
+    assert done.returncode == 2
+    assert "broken_space.py cannot be imported: NameError" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+class TestRegistering:
+    """`register_space`."""
+
+    @pytest.fixture(autouse=True)
+    def _own_registry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        space_names()
+        monkeypatch.setattr("hwcost.spaces.registry._spaces", {"vit": ViT})
+
+    def test_a_class_is_known_by_its_name(self) -> None:
+        assert register_space(Plain) is Plain
+        assert space_names() == ("plain", "vit")
+        assert type(get_space("plain")) is Plain
+
+    def test_a_name_that_is_taken(self) -> None:
+        class Other(Plain):
+            name = "vit"
+
+        with pytest.raises(SpaceError, match=r"'vit' names hwcost\.spaces\.vit:ViT and .*Other; rename one"):
+            register_space(Other)
+
+    def test_what_has_no_name_or_is_no_space(self) -> None:
+        class Nameless(Space):
+            def input_shape(self, params: Params) -> tuple[int, ...]:
+                return (1,)
+
+        with pytest.raises(SpaceError, match=r"class attribute `name` .* but .*Nameless has ''"):
+            register_space(Nameless)
+        with pytest.raises(SpaceError, match=r"subclass of hwcost\.search\.spaces\.Space, but got <class 'dict'>"):
+            register_space(dict)  # type: ignore[type-var]

@@ -27,8 +27,8 @@ from hwcost.search.spaces import get_space
 from hwcost.spaces.base import Space
 from hwcost.table import build as generation_module
 from hwcost.table.build import Walk, priced, tasks
-from hwcost.table.file import TableError
 from hwcost.table.price import Pricer
+from hwcost.table.schema import TableError
 
 SPACE = """
 from torch import nn

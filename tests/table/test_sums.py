@@ -11,11 +11,11 @@ import torch
 
 from hwcost import CostModel, Device, LatencyTable
 from hwcost.measure.types import Measurements
+from hwcost.model.errors import Errors
 from hwcost.model.features import NAMES, Columns, reach_of
-from hwcost.model.fit import Errors, Fitted, Overhead
+from hwcost.model.fit import Fitted
+from hwcost.model.overhead import Overhead
 from hwcost.model.residual import Prediction, Residual
-from hwcost.runtimes.base import RuntimeUnavailable
-from hwcost.runtimes.registry import get_runtime
 from hwcost.search.spaces import get_space
 from hwcost.spaces.nas_bench_201 import NasBench201
 from hwcost.table.price import reach_edges
@@ -36,13 +36,9 @@ SPECIAL = {"nas-bench-201": [NasBench201.from_digits("111201")]}
 
 def model_of(device: Device, runtime: str, measurements: Measurements) -> CostModel:
     """Fitted, in name: what it knows is `Context`."""
-    try:
-        get_runtime(runtime)
-    except RuntimeUnavailable as reason:
-        pytest.skip(str(reason))
     like = CostModel.analytic(device, runtime)
-    fitted = Fitted(Context(), Overhead(1.0, 2e-6, 3e-5, 0.0), Errors({}, 0.03, 0.05, 1.6, None))
-    return CostModel(like.target, runtime, fitted, measurements)
+    fitted = Fitted(Context(), Overhead(1.0, 2e-6, 3e-5, 0.0), Errors({}, 0.03, 0.05, 1.6))
+    return CostModel(replace(like.data, fitted=fitted, taken=measurements))
 
 
 @pytest.mark.parametrize(

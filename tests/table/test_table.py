@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from torch import nn
@@ -16,7 +19,8 @@ import hwcost
 from hwcost import CostModel, Device, LatencyTable
 from hwcost.measure.types import Measurements
 from hwcost.spaces.base import Block, Decision, Params, Site, Space
-from hwcost.table.file import TableError
+from hwcost.table.file import write
+from hwcost.table.schema import Head, TableError
 
 
 class Layers(Space):
@@ -157,8 +161,9 @@ def test_another_space_is_refused(table: LatencyTable) -> None:
 def test_a_row_that_breaks_a_rule_is_refused(table: LatencyTable, column: str, value: float) -> None:
     frame = table.frame.copy()
     frame.loc[3, column] = value
+    rows = pa.Table.from_pandas(frame, preserve_index=False)
     with pytest.raises(TableError, match=f"a latency must be above 0 s, but row 3 has {value} in {column}"):
-        LatencyTable(frame, table.places, table.meta)
+        LatencyTable(rows, table.places, table.meta)
 
 
 def test_files_that_are_no_table_are_refused(table: LatencyTable, tmp_path: Path) -> None:
@@ -188,3 +193,38 @@ def test_blocks_cost_no_memory(model: CostModel) -> None:
 
     table = LatencyTable.build(Huge(), model)
     assert table.frame["params"][0] == 10**12
+
+
+FRESH = """
+import sys
+import hwcost
+table = hwcost.LatencyTable.load(sys.argv[1])
+print(table.latency([0, 2, 1, 0])[0], table.estimate({"depth": 2, "first": 256, "second": 128}).latency)
+print(*sys.modules)
+"""
+
+
+def test_reading_and_asking_needs_no_library_of_models(table: LatencyTable, tmp_path: Path) -> None:
+    """In a fresh process, which gives the same numbers."""
+    table.save(tmp_path / "t.parquet")
+    argv = [sys.executable, "-c", FRESH, str(tmp_path / "t.parquet")]
+    found, modules = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [float(seconds) for seconds in found.split()] == [
+        table.latency([0, 2, 1, 0])[0],
+        table.estimate({"depth": 2, "first": 256, "second": 128}).latency,
+    ]
+    assert not {"torch", "sklearn", "scipy", "joblib", "pandas", "optuna"} & set(modules.split())
+
+
+def test_the_frame_is_a_copy_of_the_rows(table: LatencyTable) -> None:
+    assert list(table.frame.columns) == table.rows.column_names
+    assert table.frame["latency_s"].tolist() == table.rows["latency_s"].to_pylist()
+
+
+def test_columns_that_should_be_numbers_are_refused(table: LatencyTable, tmp_path: Path) -> None:
+    number = table.rows.column_names.index("latency_s")
+    words = table.rows.set_column(number, "latency_s", pa.array(["short"] * len(table)))
+    path = tmp_path / "t.parquet"
+    write(words, Head(table.places, table.meta), path)
+    with pytest.raises(TableError, match=r"t\.parquet must have numbers in the columns \['latency_s'\]; make it again"):
+        LatencyTable.load(path)

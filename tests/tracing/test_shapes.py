@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hwcost.tracing.form import Form, FormError
 from hwcost.tracing.shadow import form_of
-from hwcost.tracing.shapes.shapes import Form, FormError, predict
+from hwcost.tracing.shapes.registry import result_form
 from hwcost.tracing.trace import trace
 
 aten = torch.ops.aten
@@ -23,7 +24,7 @@ layouts = st.sampled_from(["contiguous", "channels_last", "permuted", "expanded"
 def check(op: Any, *args: Any, **kwargs: Any) -> bool:
     """Compare with the real kernel where a form is given; whether one was."""
     as_forms = [_forms(a) for a in args]
-    form = predict(str(op), as_forms, {k: _forms(v) for k, v in kwargs.items()})
+    form = result_form(str(op), as_forms, {k: _forms(v) for k, v in kwargs.items()})
     with torch.inference_mode():
         real: Tensor = op(*args, **kwargs)
     assert form in (None, form_of(real)), (op, args, form)
@@ -170,7 +171,7 @@ def test_common_calls_have_a_form(call: Callable[[], bool]) -> None:
 def test_operands_of_two_dtypes_are_refused() -> None:
     x, w = Form((1, 4), (4, 1), torch.float32), Form((3, 4), (4, 1), torch.float16)
     with pytest.raises(FormError, match=r"one dtype, but got torch\.float16 and torch\.float32"):
-        predict("aten.linear.default", [x, w], {})
+        result_form("aten.linear.default", [x, w], {})
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hwcost
 from hwcost.cost import Cost
+from hwcost.graph import FUSED_ATTENTION
 
 
 class ConvNet(nn.Module):
@@ -360,3 +362,81 @@ def test_an_op_without_a_rule_is_reported_and_refused_under_strict() -> None:
     with pytest.raises(hwcost.UnknownOp, match=r"hwcost_test.mystery.default \(1 call, first in 1\).*hwcost.rule\("):
         hwcost.trace(module, x, strict=True)
     library._destroy()
+
+
+# -- torch's fused attention layers --------------------------------------------------------------
+
+
+def _layer() -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+
+
+class Itself(nn.Module):
+    """Self-attention, which may take the fast path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.attention(x, x, x)[0]
+        return out
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        _layer(),
+        nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=True, activation="gelu"),
+        nn.TransformerEncoder(_layer(), 2),
+        Itself(),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_fused_attention_is_traced_by_its_parts_too(module: nn.Module, device: str) -> None:
+    x = torch.zeros(2, 10, 32, device=device)
+    graph = hwcost.trace(module, x)
+    assert {op.spec.kind for op in graph.ops} & FUSED_ATTENTION
+    assert torch.backends.mha.get_fastpath_enabled()
+    parts = graph.by_parts
+    assert parts is not None
+    assert not {op.spec.kind for op in parts.ops} & FUSED_ATTENTION
+    assert {"linear", "softmax"} & {op.spec.kind for op in parts.ops}
+    assert parts.by_parts is None
+    assert parts.status == graph.status == "complete"
+    assert (parts.cost.macs, parts.params, parts.weight_bytes) == (graph.cost.macs, graph.params, graph.weight_bytes)
+
+
+def test_a_mask_over_padding_leaves_the_macs_of_both_forms_equal() -> None:
+    encoder = nn.TransformerEncoder(_layer(), 2)
+    mask = torch.zeros(2, 10, dtype=torch.bool)
+    graph = hwcost.trace(encoder, torch.zeros(2, 10, 32), {"src_key_padding_mask": mask})
+    assert graph.by_parts is not None
+    assert graph.by_parts.cost.macs == graph.cost.macs
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("module", [nn.Linear(32, 4), Attention(), nn.LSTM(32, 8)])
+def test_other_networks_have_one_form(module: nn.Module, training: bool) -> None:
+    assert hwcost.trace(module, torch.zeros(2, 10, 32), training=training).by_parts is None
+    assert hwcost.trace(_layer(), torch.zeros(2, 10, 32), training=True).by_parts is None
+
+
+def test_a_user_who_turns_the_fast_path_off_has_one_form() -> None:
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        graph = hwcost.trace(_layer(), torch.zeros(2, 10, 32))
+        assert not torch.backends.mha.get_fastpath_enabled()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    assert not {op.spec.kind for op in graph.ops} & FUSED_ATTENTION
+    assert graph.by_parts is None
+
+
+def test_threads_that_trace_together_do_not_see_each_other_turn_the_fast_path_off() -> None:
+    modules = [_layer() for _ in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        graphs = list(pool.map(lambda module: hwcost.trace(module, torch.zeros(2, 10, 32)), modules))
+    assert {tuple(op.spec.kind for op in graph.ops) for graph in graphs} == {("_transformer_encoder_layer_fwd",)}
+    assert all(graph.by_parts == graphs[0].by_parts for graph in graphs)
+    assert torch.backends.mha.get_fastpath_enabled()

@@ -1,4 +1,4 @@
-"""Attention in the forms that authors of networks give it; tokens are [n, t, d]."""
+"""Attention in the variants of published networks; tokens are [n, t, d]: batch, tokens, width."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 
 class Attention(nn.Module):
-    """Self-attention, by the fused op or by its parts; maybe with a bias on the scores, maybe with fewer keys.
+    """Self-attention.
 
-    Queries, keys and values come from one matrix or from two. A bias may be read from a table, and the scores
-    of the heads may be mixed before and after the softmax (arXiv:2003.02436).
+    Args:
+        width: d.
+        heads: number of heads, which divides d.
+        fused: by `scaled_dot_product_attention`; otherwise by matrix products and a softmax.
+        bias: t where a bias is added to the scores, 0 for none.
+        reduce: every `reduce`-th token gives a key and a value.
+        packed: one matrix makes queries, keys and values; otherwise one makes queries and another keys and values.
+        table: the bias is gathered from a table of relative positions.
+        talking: the scores of the heads are mixed before and after the softmax (arXiv:2003.02436); not where fused.
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class Attention(nn.Module):
 
 
 class BlockAttention(nn.Module):
-    """Self-attention within blocks of tokens, all blocks in one op of five dimensions (arXiv:2105.12723)."""
+    """Self-attention within blocks of tokens, all blocks in one op on tensors of five dimensions (arXiv:2105.12723)."""
 
     def __init__(self, width: int, heads: int, blocks: int) -> None:
         super().__init__()
@@ -94,8 +101,11 @@ class BlockAttention(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Attention whose cost is linear in the tokens: the keys gather the values first (arXiv:1812.01243), or
-    channels attend to channels (arXiv:2106.09681)."""
+    """Attention whose cost is linear in the number of tokens.
+
+    Either keys and values are multiplied first (arXiv:1812.01243), or, with `channels`, attention is between channels
+    instead of tokens (arXiv:2106.09681).
+    """
 
     def __init__(self, width: int, heads: int, *, channels: bool) -> None:
         super().__init__()

@@ -1,11 +1,11 @@
-"""Designed networks that are chains of pieces drawn one after the other, to cover the shapes kernels come in.
+"""Designed networks that are chains of pieces, each drawn independently of the others.
 
-A chain starts from an image at full size, from a map or from tokens. Pieces are convolutions (kernels
-1 to 7, strides, groups, depthwise, dilated, transposed), residual and branched blocks, squeeze-excite,
-attention (with bias, with fewer keys), feed-forward and gated blocks, recurrence, normalisation, activation,
-elementwise arithmetic, pooling, means, resizing, padding, concatenation, splitting, channel shuffles,
-windows and other copies, classifiers of large matrices. Channels are multiples of 8 seven times of
-ten; sizes are drawn log-uniformly, and the batch is 1 six times of ten.
+Real networks combine few of the possible sizes and ops; chains cover the others. A chain starts from an image at full
+size, from a feature map or from tokens. Pieces are convolutions (kernel sizes 1 to 7, strides, groups, depthwise,
+dilated, transposed), residual and branched blocks, squeeze-excite, attention (with bias, with fewer keys), feed-forward
+and gated blocks, recurrence, normalisation, activation, elementwise arithmetic, pooling, means, resizing, padding,
+concatenation, splitting, channel shuffles, windows and other copies, and classifiers with large matrices. Channels are
+multiples of 8 with probability 0.7; sizes are drawn log-uniformly; the batch is 1 with probability 0.6.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ from hwcost.spaces.designed.modules import (
 from hwcost.spaces.designed.tokens import TOKEN_PIECES
 from hwcost.tracing.trace import trace
 
-_TIMES = (3e-4, 2.5e-2)  # s, expected, least and most
-_RATE, _BANDWIDTH, _CALL = 4e10, 1e10, 5e-6  # flop/s, byte/s, s: only decide when a network is long enough
+_TIMES = (3e-4, 2.5e-2)  # s: least and most expected time of a chain
+# A rough machine, for expected times: flop/s, byte/s, s for each op.
+_RATE, _BANDWIDTH, _CALL = 4e10, 1e10, 5e-6
 _ACTIVATION_LIMIT = 1 << 23  # elements of one activation
 _WEIGHT_LIMIT = 1 << 27  # elements of one matrix of a classifier
 _MOST_PIECES, _TRIES = 14, 30
@@ -63,14 +64,14 @@ def chain(rng: Rng) -> tuple[nn.Module, Shape]:
         piece = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))][1](rng, shape)
         seconds, after = expected(piece, shape)
         if seconds > max(2 * left, 2 * _TIMES[0]) or int(np.prod(after)) > _ACTIVATION_LIMIT or min(after) < 1:
-            continue  # too long for what is left, too large, or nothing left: another draw
+            continue  # too long for the time that is left, too large, or without elements: draw another piece
         pieces.append(piece)
         shape, left = after, left - seconds
     return nn.Sequential(*pieces) if pieces else activation(rng, shape), start
 
 
 def expected(piece: nn.Module, shape: Shape) -> tuple[float, Shape]:
-    """About how long a piece takes (s), and the shape it gives."""
+    """The expected time of a piece (s), and the shape of its output."""
     graph = trace(piece, (torch.empty(shape, device="meta"),))
     after = graph.ops[-1].spec.outputs[0].shape
     return graph.cost.flops / _RATE + graph.cost.bytes / _BANDWIDTH + len(graph.ops) * _CALL, after
@@ -94,7 +95,7 @@ def _start(rng: Rng) -> Shape:
 def _conv(rng: Rng, shape: Shape) -> nn.Module:
     c, h = shape[1], shape[2]
     kernel = int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.3, 0.03, 0.4, 0.03, 0.12, 0.02, 0.1]))
-    kernel -= kernel % 2 == 0 and h == 1  # an even one would not fit with its padding
+    kernel -= kernel % 2 == 0 and h == 1  # an even kernel does not fit a map of one row, padding included
     stride = int(rng.choice([1, 2, 4], p=[0.7, 0.27, 0.03])) if h > 6 else 1
     dilation = int(pick(rng, 2, 3, 4)) if kernel > 1 and stride == 1 and h > 12 and rng.random() < 0.12 else 1
     out = channels(rng) if rng.random() < 0.7 else c
@@ -151,7 +152,7 @@ def _bottleneck(rng: Rng, shape: Shape) -> nn.Module:
 
 
 def _branches(rng: Rng, shape: Shape) -> nn.Module:
-    """Branches of one stride, concatenated; or the input beside what was made of it, as in dense blocks."""
+    """Convolutions of the same input, concatenated, maybe with the input itself, as in inception and dense blocks."""
     c = shape[1]
     wide = [channels(rng, 8, 128) for _ in range(int(pick(rng, 1, 2, 3, 4)))]
     made: list[nn.Module] = []
@@ -200,7 +201,7 @@ def _to_tokens(rng: Rng, shape: Shape) -> nn.Module:
 
 
 def _head(rng: Rng, shape: Shape) -> nn.Module:
-    """Pool everything, classify, and go on with the scores as a small map."""
+    """Global pooling and a classifier, whose scores become a map of 1 x 1."""
     classes = int(pick(rng, 10, 100, 1000))
     pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if rng.random() < 0.5 else [Mean(2, 3, keep=False)]
     layers = [*pool, nn.Linear(shape[1], classes)]
@@ -212,16 +213,16 @@ def _gate(rng: Rng, shape: Shape) -> nn.Module:
 
 
 def head(rng: Rng) -> tuple[nn.Module, Shape]:
-    """A late map and its classifier, and the shape of the map."""
+    """A classifier as networks end in, and the shape of its input, a small map of many channels."""
     size = int(pick(rng, 1, 2, 4, 7, 7))
     shape = (1 if rng.random() < 0.8 else int(pick(rng, 2, 8)), int(pick(rng, 128, 256, 512, 768, 1024)), size, size)
     return _classifier(rng, shape), shape
 
 
 def _classifier(rng: Rng, shape: Shape) -> nn.Module:
-    """Flatten the map and classify with large matrices, as VGG does; the weights rule."""
+    """Flatten the map and classify with large matrices, as VGG does: most of the traffic is weights."""
     size, hidden = int(pick(rng, 1, 2, 4, 7)), int(pick(rng, 256, 512, 1024, 2048, 4096))
-    size = size if shape[2] % size == 0 else 1  # what ONNX can say
+    size = size if shape[2] % size == 0 else 1  # ONNX can only export pooling to a divisor of the map's side
     hidden = min(hidden, _WEIGHT_LIMIT // (shape[1] * size**2))
     layers = [nn.AdaptiveAvgPool2d(size), nn.Flatten(), nn.Linear(shape[1] * size**2, hidden), nn.ReLU()]
     layers += [nn.Linear(hidden, int(pick(rng, 100, 1000, hidden))), nn.Softmax(dim=-1)]

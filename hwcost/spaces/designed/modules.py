@@ -1,4 +1,8 @@
-"""Modules of which designed networks are made; shapes are [n, c, h, w] for maps and [n, t, d] for tokens."""
+"""Modules of which designed networks are made.
+
+A map is [n, c, h, w]: batch, channels, height, width. Tokens are [n, t, d]: batch, tokens, width. A *map module* takes
+maps, a *token module* takes tokens.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
-_TOKENS = 4096  # of a map, all of which attend to each other
+_TOKENS = 4096  # at most, where attention is over a whole map
 
 
 class Residual(nn.Module):
-    """x + f(x), into a new tensor or into that of f(x)."""
+    """x + f(x), written into a new tensor or, with `into`, over f(x)."""
 
     def __init__(self, body: nn.Module, *, into: bool = False) -> None:
         super().__init__()
@@ -26,7 +30,7 @@ class Residual(nn.Module):
 
 
 class Concatenated(nn.Module):
-    """Branches beside each other."""
+    """Branches of the same input, concatenated along `dim`."""
 
     def __init__(self, branches: Sequence[nn.Module], dim: int = 1) -> None:
         super().__init__()
@@ -38,7 +42,7 @@ class Concatenated(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels scaled by what the whole map says."""
+    """Channels multiplied by a gate that is computed from the mean of the map (arXiv:1709.01507)."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
@@ -60,7 +64,10 @@ class Transposed(nn.Module):
 
 
 class Arithmetic(nn.Module):
-    """An elementwise op of x with itself, a number, or a value per channel."""
+    """An elementwise op of x with a copy of itself, with a number, or with one value for each channel.
+
+    `form`: "add", "sub" or "mul" with the copy, "scale" by a number, "channel" by the values.
+    """
 
     def __init__(self, form: str, shape: Shape) -> None:
         super().__init__()
@@ -91,7 +98,7 @@ class Shuffled(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """A token module on the channels of a map: [n, c, h, w] seen as [n, h, w, c] and back."""
+    """A module on the channels of a map as the last dimension: [n, c, h, w] permuted to [n, h, w, c] and back."""
 
     there, back = (0, 2, 3, 1), (0, 3, 1, 2)
 
@@ -106,13 +113,13 @@ class ChannelsLast(nn.Module):
 
 
 class ChannelsFirst(ChannelsLast):
-    """A map module on tokens that still lie as a map: [n, h, w, c] seen as [n, c, h, w] and back."""
+    """A map module on a map whose channels are last: [n, h, w, c] permuted to [n, c, h, w] and back."""
 
     there, back = ChannelsLast.back, ChannelsLast.there
 
 
 class Parted(nn.Module):
-    """Channels in parts, each worked on by a module of its own, and put beside each other again."""
+    """Channels split into parts of `sizes`, each part given to a module of its own, the results concatenated."""
 
     def __init__(self, bodies: Sequence[nn.Module], sizes: Sequence[int]) -> None:
         super().__init__()
@@ -125,7 +132,7 @@ class Parted(nn.Module):
 
 
 class Windows(nn.Module):
-    """A map cut into windows, each a sequence of tokens, maybe rolled before."""
+    """A map rolled by `shift` and cut into windows of `size` x `size`, each a sequence of tokens (arXiv:2103.14030)."""
 
     def __init__(self, size: int, shift: int) -> None:
         super().__init__()
@@ -142,14 +149,15 @@ class Windows(nn.Module):
 
 
 class Split(nn.Module):
-    """Channels in two halves: one gates the other, or they change places after one was worked on."""
+    """Dimension `dim` split in two halves: `body` is applied to the first half, which then multiplies the second
+    (`gate`) or is concatenated behind it."""
 
     def __init__(self, body: nn.Module, *, gate: bool, dim: int) -> None:
         super().__init__()
         self.body, self.gate, self.dim = body, gate, dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """[...] -> [...], with half the channels where one half gates the other."""
+        """[...] -> [...], with half the size along `dim` where one half gates the other."""
         first, second = x.chunk(2, self.dim)
         first = self.body(first)
         return first * second if self.gate else torch.cat([second, first], self.dim)
@@ -163,12 +171,12 @@ class Mean(nn.Module):
         self.dims, self.keep = dims, keep
 
     def forward(self, x: Tensor) -> Tensor:
-        """[...] -> [...] with these dimensions one long, or gone."""
+        """[...] -> [...] with these dimensions of size 1 (`keep`) or removed."""
         return x.mean(self.dims, keepdim=self.keep)
 
 
 class ClassToken(nn.Module):
-    """A learned token put before the others, or the first taken away."""
+    """A learned token put before the others (`add`), or the first token removed."""
 
     def __init__(self, width: int, *, add: bool) -> None:
         super().__init__()
@@ -182,7 +190,7 @@ class ClassToken(nn.Module):
 
 
 class Embedded(nn.Module):
-    """Words looked up in a table, and their places in another, as language models begin."""
+    """Embeddings of words plus embeddings of their positions, as language models begin."""
 
     def __init__(self, words: int, tokens: int, d: int) -> None:
         super().__init__()
@@ -190,7 +198,7 @@ class Embedded(nn.Module):
         self.register_buffer("order", torch.arange(tokens, device="cpu"), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, tokens], anything -> [n, tokens, d]."""
+        """[n, tokens] of any numbers, from which words are made -> [n, tokens, d]."""
         word = (x * 1e3).long().remainder(self.words.num_embeddings)
         y: Tensor = self.words(word) + self.places(self.order)
         return y
@@ -213,8 +221,11 @@ class Summed(nn.Module):
 
 
 class Grid(nn.Module):
-    """A token module on windows of a map, maybe rolled before; on all of it where no windows are asked for or they
-    do not fit, unless it were more tokens than anybody has attend to each other."""
+    """A token module on windows of a map, rolled by `shift` before.
+
+    The whole map is one window where `size` is 0 or does not divide the height, unless that were more than `_TOKENS`
+    tokens; then windows of another size are taken.
+    """
 
     def __init__(self, body: nn.Module, size: int, shift: int) -> None:
         super().__init__()
@@ -238,7 +249,7 @@ class Grid(nn.Module):
 
 
 class RootMeanSquare(nn.Module):
-    """Normalised by the root of the mean square, written out as language models do (arXiv:1910.07467)."""
+    """Normalisation by the root mean square, written as elementwise ops as language models do (arXiv:1910.07467)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -263,7 +274,8 @@ class Rotated(nn.Module):
 
 
 class Reordered(nn.Module):
-    """Elements in another order: groups of channels and the other dimensions permuted, and read as before."""
+    """A copy into another order: `dim` is split into `groups`, the dimensions are permuted by `perm`, and the result is
+    reshaped to the shape of the input."""
 
     def __init__(self, groups: int, perm: tuple[int, ...], dim: int) -> None:
         super().__init__()
@@ -276,7 +288,7 @@ class Reordered(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A recurrent layer over tokens, both ways or one."""
+    """A recurrent layer over tokens, in both directions (`both`) or in one."""
 
     def __init__(self, make: type[nn.LSTM] | type[nn.GRU], width: int, hidden: int, *, both: bool) -> None:
         super().__init__()
@@ -289,7 +301,7 @@ class Recurrent(nn.Module):
 
 
 class AddedProduct(nn.Module):
-    """A matrix product with a bias in one op, its weights [in, out], as in the first language models."""
+    """A matrix product with a bias as one `addmm`, its weights [in, out], as GPT-2 has it."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
@@ -302,12 +314,12 @@ class AddedProduct(nn.Module):
 
 
 def height_of(tokens: int) -> int:
-    """Rows of the map, as square as may be, on which tokens lie; one for a prime number of them."""
+    """Height of the most nearly square map that has exactly this many tokens; 1 for a prime number of them."""
     return max(h for h in range(1, math.isqrt(tokens) + 1) if tokens % h == 0)
 
 
 class OnMap(nn.Module):
-    """A map module on tokens: [n, t, d] seen as [n, d, h, w], channels last in memory, and back."""
+    """A map module on tokens: [n, t, d] viewed as [n, d, h, w], with channels last in memory, and back."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -322,7 +334,7 @@ class OnMap(nn.Module):
 
 
 class AcrossTokens(nn.Module):
-    """A token module on [n, d, t]: what it mixes are tokens (arXiv:2105.01601)."""
+    """A module on the transposed tokens, [n, d, t], so that it mixes tokens instead of channels (arXiv:2105.01601)."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -335,7 +347,7 @@ class AcrossTokens(nn.Module):
 
 
 class Selective(nn.Module):
-    """Branches weighted per channel by what the whole map says, and summed (arXiv:1903.06586)."""
+    """Two branches, summed with weights for each channel that are computed from the mean of both (arXiv:1903.06586)."""
 
     def __init__(self, branches: Sequence[nn.Module], channels: int, inner: int) -> None:
         super().__init__()
@@ -343,7 +355,7 @@ class Selective(nn.Module):
         self.gate = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.ReLU(), nn.Conv2d(inner, 2 * channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, c, h, w] -> [n, c, h, w]; two branches."""
+        """[n, c, h, w] -> [n, c, h, w]."""
         each = torch.stack([branch(x) for branch in self.branches], dim=1)
         n, k, c = each.shape[:3]
         weights = self.gate(each.sum(1).mean((2, 3), keepdim=True)).view(n, k, c, 1, 1).softmax(dim=1)

@@ -1,8 +1,8 @@
-"""The space `designed`: random networks made to cover the shapes that kernels come in.
+"""The space `designed`: random networks whose kernels cover the sizes and parameters that occur in real networks.
 
-Six networks of ten are of realistic structure (`designed_stages`), a few work on signals, are a classifier alone or the
-last stages of a network, the others are chains of pieces (`designed_chain`). A network follows from its seed and the
-version of these rules alone.
+A few networks work on signals, are only a classifier, or are only the last stages of a network. Of the others, six of
+ten have the structure of published networks (`hwcost.spaces.designed.stages`), and four are chains of unrelated pieces
+(`hwcost.spaces.designed.chain`). A network is determined by its seed and the version of these rules.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwcost.measure.types import MeasurementError
+from hwcost.spaces.base import SpaceError
 from hwcost.spaces.designed.chain import chain, expected, head
 from hwcost.spaces.designed.draws import log_uniform
 from hwcost.spaces.designed.modules import Shape
@@ -22,14 +22,18 @@ from hwcost.spaces.designed.stages import last_stages, signals, stages, transfor
 
 VERSION = 10
 _SIGNALS, _HEADS, _LAST_STAGES = 0.04, 0.03, 0.08  # of all networks
-_LONG_TIMES = (1e-3, 1.2e-1)  # s, expected, of networks of realistic structure
-_LATER = 0.5  # of those, that begin somewhere in the middle: else nothing late in a network were ever reached
+_LONG_TIMES = (1e-3, 1.2e-1)  # s: least and most expected time at which a network of realistic structure is cut off
+_LATER = 0.5  # of those, the share that starts at a layer in the middle; the time limit would hide the late layers
 
 Rng = np.random.Generator
 
 
 class DesignedSpace:
-    """Random networks; parameters are `seed` and `version`."""
+    """Random networks; parameters are `seed` and `version`.
+
+    Has no decisions, so it is no `hwcost.spaces.base.Space`; a campaign needs only what is here
+    (`hwcost.measure.items.Sampled`).
+    """
 
     name = "designed"
 
@@ -42,17 +46,17 @@ class DesignedSpace:
         return self._draw(params)[0]
 
     def inputs(self, params: Mapping[str, Any], device: str = "meta") -> tuple[Tensor, ...]:
-        """Its input."""
+        """The network's input."""
         return (torch.empty(self._draw(params)[1], device=device),)
 
     def network(self, params: Mapping[str, Any]) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """Network and input, drawn once."""
+        """The network and its input, both on the meta device."""
         module, shape = self._draw(params)
         return module, (torch.empty(shape, device="meta"),)
 
     def _draw(self, params: Mapping[str, Any]) -> tuple[nn.Module, Shape]:
         if params.get("version") != VERSION:
-            raise MeasurementError(
+            raise SpaceError(
                 f"designed networks of version {params.get('version')!r} need the hwcost that drew them; "
                 f"this one draws version {VERSION}"
             )
@@ -61,7 +65,7 @@ class DesignedSpace:
 
 
 def draw(rng: Rng) -> tuple[nn.Module, Shape]:
-    """A random network and the shape of its input: of realistic structure six times of ten, else mostly a chain."""
+    """A random network and the shape of its input; the module says which kinds there are."""
     if rng.random() < _SIGNALS:
         return _cut(rng, *signals(rng), limit=log_uniform(rng, *_LONG_TIMES))
     if rng.random() < _HEADS:
@@ -77,7 +81,14 @@ def draw(rng: Rng) -> tuple[nn.Module, Shape]:
 
 
 def _cut(rng: Rng, layers: list[nn.Module], start: Shape, limit: float) -> tuple[nn.Module, Shape]:
-    """Layers of a network from the first, or from one in the middle, until they take `limit` seconds."""
+    """A run of a network's layers whose expected time is about `limit` (s), and the shape of its input.
+
+    Args:
+        rng: decides whether the run starts at the first layer or at a random one of the first half.
+        layers: of the whole network.
+        start: shape of the network's input.
+        limit: layers are added until their expected time exceeds it; one that would make it twice as long is left out.
+    """
     first = int(rng.integers(len(layers) // 2 + 1)) if rng.random() < _LATER else 0
     for layer in layers[:first]:
         after = expected(layer, start)[1]

@@ -1,9 +1,9 @@
-"""Designed networks of realistic structure: stages of blocks that halve the map and widen, or a stack of
+"""Designed networks with the structure of published ones: stages of blocks that halve the map and widen, or a stack of
 transformer layers, with sizes and block kinds drawn at random.
 
-The block kinds are those of the literature (residual, bottleneck, inverted, separable, dense, fire,
-inception, shuffle, multi-branch, ConvNeXt, window attention); no published network is among the results
-but by chance, since kind, width, depth, kernel, activation and order are all drawn.
+The block kinds are those of the literature (residual, bottleneck, inverted, separable, dense, fire, inception, shuffle,
+multi-branch, ConvNeXt, window attention). Kind, width, depth, kernel, activation and order are all drawn, so that a
+published network comes out only by chance.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Style:
     kernel: int
     expansion: int
     excite: bool
-    into: bool  # activations and sums overwrite what nobody else needs
+    into: bool  # whether activations and sums overwrite an input that no other op reads
 
 
 def stages(rng: Rng) -> tuple[list[Layer], Shape]:
@@ -77,7 +77,8 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
 
 
 def last_stages(rng: Rng) -> tuple[list[Layer], Shape]:
-    """Layers as networks end in: many channels on a small map, where weights rule; and the shape of that map."""
+    """The last layers of a network, and the shape of their input: many channels on a small map, so that most of the
+    traffic is weights."""
     style, size = _style(rng), int(pick(rng, 4, 6, 7, 7, 8, 10, 12, 14, 14, 16, 20, 28))
     first = c = 32 * round(log_uniform(rng, 8, 32))
     layers: list[Layer] = []
@@ -108,7 +109,8 @@ def _stage(style: Style, kind: Callable[..., Layer], c: int, out: int, stride: i
 
 
 def signals(rng: Rng) -> tuple[list[Layer], Shape]:
-    """Layers that work along a signal, as those that make tokens of sound (arXiv:2006.11477), and its shape."""
+    """One-dimensional convolutions along a signal, as those that make tokens of sound (arXiv:2006.11477), and the
+    signal's shape."""
     c, size = int(pick(rng, 1, 1, 2, 8, 40, 64, 128, 256)), round(log_uniform(rng, 64, 16000))
     shape = (1 if rng.random() < 0.7 else int(pick(rng, 2, 4)), c, size)
     layers: list[Layer] = []
@@ -152,13 +154,19 @@ def transformer(rng: Rng) -> tuple[list[Layer], Shape]:
 
 
 def _layer_style(rng: Rng, d: int, tokens: int) -> Callable[[], list[Layer]]:
-    """One recipe of layer, repeated by a network."""
+    """A function that makes one more transformer layer; all layers of a network are drawn alike."""
     heads = d // int(rng.choice([s for s in (16, 32, 64, 64, 128) if d % s == 0]))
-    fused, bias, table = bool(rng.random() < 0.7), tokens if rng.random() < 0.25 else 0, bool(rng.random() < 0.5)
+    fused = bool(rng.random() < 0.7)
+    bias = tokens if rng.random() < 0.25 else 0
+    table = bool(rng.random() < 0.5)
     drop = [nn.Dropout()] if rng.random() < 0.5 else []
-    hidden, act = int(d * float(pick(rng, 2, 8 / 3, 4, 4))) // 8 * 8, pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)
-    before, norm = rng.random() < 0.75, RootMeanSquare if rng.random() < 0.2 else nn.LayerNorm
-    gated, rotated, packed = rng.random() < 0.25, rng.random() < 0.2, rng.random() < 0.6
+    hidden = int(d * float(pick(rng, 2, 8 / 3, 4, 4))) // 8 * 8
+    act = pick(rng, nn.GELU, nn.GELU, nn.ReLU, nn.SiLU)
+    before = rng.random() < 0.75  # whether norms stand before attention and feed-forward, or after
+    norm = RootMeanSquare if rng.random() < 0.2 else nn.LayerNorm
+    gated = rng.random() < 0.25
+    rotated = rng.random() < 0.2
+    packed = rng.random() < 0.6
 
     def mix() -> Layer:
         attention = Attention(d, heads, fused=fused, bias=bias, packed=packed, table=table)
@@ -206,7 +214,7 @@ def _head(s: Style, c: int) -> list[Layer]:
 
 
 def _joined(s: Style, body: list[Layer], i: int, o: int, stride: int) -> Layer:
-    """Body plus a shortcut, by a projection where the shapes differ."""
+    """The body plus its input, or plus a projection of its input where the shapes differ."""
     if stride == 1 and i == o:
         return Residual(nn.Sequential(*body), into=s.into)
     return Summed([nn.Sequential(*body), nn.Sequential(*_conv(i, o, 1, stride))])
@@ -318,11 +326,12 @@ def _shuffle(s: Style, i: int, o: int, stride: int) -> Layer:
 def _multi(s: Style, i: int, o: int, stride: int) -> Layer:
     if s.rng.random() < 0.6:
         return _summed(s, i, o, stride, 1)
-    return nn.Sequential(_summed(s, i, i, stride, i), _summed(s, i, o, 1, 1))  # each channel, then all
+    return nn.Sequential(_summed(s, i, i, stride, i), _summed(s, i, o, 1, 1))  # depthwise, then over all channels
 
 
 def _summed(s: Style, i: int, o: int, stride: int, groups: int) -> Layer:
-    """Convolutions of several windows, and maybe none, each normalised, and their sum."""
+    """The sum of convolutions of several kernel sizes, each normalised, and of the normalised input where shapes allow
+    it (arXiv:2101.03697)."""
     windows = (3, 1) if groups == 1 else (int(pick(s.rng, 3, 5, 7)), *pick(s.rng, (1,), (3,), (3, 1)))
     branches: list[Layer] = [nn.Sequential(*_conv(i, o, window, stride, groups)) for window in windows]
     if stride == 1 and i == o:
@@ -342,7 +351,7 @@ def _attend(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _local(s: Style, i: int, o: int, stride: int) -> Layer:
-    """A feed-forward on tokens that looks at their neighbours in the map (arXiv:2105.15203)."""
+    """A feed-forward on the channels of a map, with a depthwise convolution inside (arXiv:2105.15203)."""
     hidden = o * int(pick(s.rng, 2, 4, 4, 8))
     look = ChannelsFirst(nn.Conv2d(hidden, hidden, int(pick(s.rng, 3, 3, 3, 5)), padding="same", groups=hidden))
     body = nn.Sequential(nn.LayerNorm(o), nn.Linear(o, hidden), look, s.act(), nn.Linear(hidden, o))
@@ -350,7 +359,8 @@ def _local(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _parted(s: Style, i: int, o: int, stride: int) -> Layer:
-    """Each channel by itself, with a window of its part (arXiv:1907.09595, arXiv:2303.16900), then all together."""
+    """Depthwise convolutions whose kernel size differs between parts of the channels (arXiv:1907.09595,
+    arXiv:2303.16900), then a convolution over all channels."""
     count = int(pick(s.rng, 2, 3, 4))
     sizes = [i - (count - 1) * (i // count), *[i // count] * (count - 1)]
     windows = [pick(s.rng, (3, 3), (3, 3), (5, 5), (7, 7), (1, 11), (11, 1)) for _ in sizes]

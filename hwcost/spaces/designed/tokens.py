@@ -1,4 +1,4 @@
-"""Pieces of designed chains that take tokens, [n, t, d]."""
+"""Pieces of designed chains whose input is tokens, [n, t, d]: batch, tokens, width."""
 
 from __future__ import annotations
 
@@ -68,13 +68,14 @@ def _position(rng: Rng, shape: Shape) -> nn.Module:
 
 
 def _reduced(rng: Rng, shape: Shape) -> nn.Module:
-    """Tokens on a map, fewer after a convolution with a stride."""
+    """Tokens seen as a map, of which a strided convolution makes fewer tokens."""
     side = min(int(pick(rng, 1, 2)), height_of(shape[1]))
     return OnMap(nn.Conv2d(shape[2], width(rng), side, side)) if shape[1] > 32 else _linear(rng, shape)
 
 
 def _across(rng: Rng, shape: Shape) -> nn.Module:
-    """Tokens mixed by a feed-forward, or one half of the channels by the other, as in gMLP (arXiv:2105.08050)."""
+    """A feed-forward across tokens (arXiv:2105.01601), or half of the channels, mixed across tokens, gating the other
+    half (gMLP, arXiv:2105.08050)."""
     d, t = shape[2], shape[1]
     if d % 2 == 0 and rng.random() < 0.5:
         return Split(nn.Sequential(nn.LayerNorm(d // 2), AcrossTokens(nn.Linear(t, t))), gate=True, dim=-1)
@@ -101,7 +102,7 @@ def _recurrent(rng: Rng, shape: Shape) -> nn.Module:
 
 
 def _along(rng: Rng, shape: Shape) -> nn.Module:
-    """A convolution along the tokens, of all channels or of each."""
+    """A one-dimensional convolution along the tokens, ordinary or depthwise."""
     d, kernel = shape[2], int(pick(rng, 3, 5, 7, 9))
     conv = nn.Conv1d(d, d, kernel, padding=kernel // 2, groups=int(pick(rng, 1, d)))
     return nn.Sequential(Transposed(), conv, function(rng), Transposed())

@@ -1,4 +1,4 @@
-"""Form of a result where `hwcost.tracing.shapes.shapes` does not know it: ask torch.
+"""Form of the result of an op that no shape function covers: ask torch.
 
 1. The op runs on meta tensors, which have shapes and no data.
 2. An op whose result's size depends on values is taken as if every element were nonzero, every box
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from hwcost.tracing.form import Form, broadcast, contiguous
 from hwcost.tracing.schema import Call
 from hwcost.tracing.shadow import Shadow, Weight, form_of
-from hwcost.tracing.shapes.shapes import Form, broadcast, contiguous
 
 _ZEROS_LIMIT = 1 << 24  # elements of all arguments that an op may be run on
 # Their results' sizes follow from lengths or repeats, where these are known.
