@@ -33,19 +33,20 @@ venv: .venv/.installed ## .venv with hwcost and every optional part
 
 dev: .venv/.installed-dev ## .venv with the test tools besides
 
-test: dev ## the tests; make test ARGS='-k roofline' chooses
-	$(BIN)/python -m pytest $(ARGS)
+test: dev ## the tests, on all cores; make test ARGS='-k roofline' chooses
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
-lint: dev ## style, and format
+lint: dev ## style, format, and that imports point down
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 types: dev ## mypy --strict
 	$(BIN)/mypy -p hwcost
 
 bench: dev zoo ## speed and repeatability, each beside a peer or a limit; needs a quiet machine and takes a while
 	.venv-zoo/bin/python tests/bench/bench_counting.py
-	$(BIN)/python tests/bench/bench_table.py rows lookup sums cells
+	$(BIN)/python tests/bench/bench_table.py rows lookup load sums cells
 	$(BIN)/python tests/bench/bench_clock.py throughput
 	$(BIN)/python tests/bench/bench_clock.py additivity
 	$(BIN)/python tests/bench/bench_model.py

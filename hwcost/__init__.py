@@ -34,6 +34,7 @@ _PLACES = {
     "Work": "rules.registry",
     "calibrate": "calibration.run",
     "free": "rules.registry",
+    "register_runtime": "runtimes.registry",
     "rule": "rules.registry",
     "trace": "tracing.trace",
 }
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from hwcost.rules.registry import Work as Work
     from hwcost.rules.registry import free as free
     from hwcost.rules.registry import rule as rule
+    from hwcost.runtimes.registry import register_runtime as register_runtime
     from hwcost.table.table import LatencyTable as LatencyTable
     from hwcost.tracing.trace import TraceError as TraceError
     from hwcost.tracing.trace import UnknownOp as UnknownOp

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from hwcost.cli import main
+from hwcost.cli.app import main
 
 sys.exit(main())

@@ -1,7 +1,7 @@
-"""The breakdown of every trained architecture, kept beside the study as an Optuna artifact.
+"""The breakdown of each trained architecture, which layer costs what, kept as an Optuna artifact of its trial.
 
-A trial's attribute stays small, since a journal or a database read over a network suffers from many writes;
-which layer costs what is a file of its own, "hwcost-breakdown.json":
+It is a file "hwcost-breakdown.json" rather than an attribute of the trial, because every worker reads the attributes
+of all trials, which must therefore stay small:
 
     {"devices": {"phone": {"latency": 0.0041, ..., "parts": [{"name": "stages.0.1", "latency_s": 0.0007, ...}]}}}
 """
@@ -26,7 +26,10 @@ class ArtifactError(ValueError):
 
 
 def folder_beside(storage: str) -> Path | None:
-    """Where the artifacts of a study belong whose storage is a file: `study.db` has `study.db.artifacts`."""
+    """The folder for the artifacts of a study that is kept in a file: "study.db.artifacts" for "study.db".
+
+    None for a storage that is not a file.
+    """
     scheme, _, rest = storage.partition("://")
     if rest and scheme not in ("sqlite", "journal"):
         return None
@@ -35,10 +38,10 @@ def folder_beside(storage: str) -> Path | None:
 
 
 def store(folder: str | Path) -> FileSystemArtifactStore:
-    """The artifact store in a folder, which is made if need be.
+    """The artifact store in a folder, which is created where it does not exist.
 
     Raises:
-        ArtifactError: the folder cannot be made.
+        ArtifactError: the folder cannot be created.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -48,8 +51,8 @@ def store(folder: str | Path) -> FileSystemArtifactStore:
 
 
 def keep(trial: Any, breakdown: Mapping[str, Any], folder: str | Path) -> None:
-    """Write a breakdown and attach it to the running trial."""
-    if not isinstance(trial, optuna.Trial):  # a FixedTrial has no study to keep it
+    """Write a breakdown to the artifact store in `folder` and attach it to the running trial."""
+    if not isinstance(trial, optuna.Trial):  # a FixedTrial belongs to no study
         return
     with TemporaryDirectory() as scratch:
         file = Path(scratch) / NAME
@@ -61,7 +64,7 @@ def breakdown_of(study: optuna.Study, trial: FrozenTrial, folder: str | Path) ->
     """The breakdown of a trained trial.
 
     Raises:
-        ArtifactError: the trial has none, or its file is not in the folder.
+        ArtifactError: the trial has no breakdown, or its file is not in the folder.
     """
     for meta in get_all_artifact_meta(trial, storage=study._storage):
         if meta.filename == NAME:

@@ -1,7 +1,7 @@
-"""A study's plots and a note in optuna-dashboard (the extra `dashboard`).
+"""The plots of a study, and a note on it, in optuna-dashboard (the extra `dashboard`).
 
-optuna-dashboard 0.21 reads constraints where Optuna 4 kept them, so its own plots show infeasible trials of
-Optuna 5 as feasible. The plots published here are right, and the note says so.
+optuna-dashboard 0.21 looks for constraints where Optuna 4 stored them, so its own plots show infeasible trials of
+Optuna 5 as feasible. The plots published here show them as infeasible, and the note says so.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import optuna
 
 from hwcost import units
 from hwcost.search import plots
+from hwcost.search.budgets import dimension_of
 from hwcost.search.once import ATTRIBUTE, attribute_of, is_training
-from hwcost.search.utilisation import character_of
+from hwcost.search.utilisation import utilisation_in_words
 
-PREFIX = "hwcost"
+PREFIX = "hwcost"  # what the names of the plots begin with
 
 
 class DashboardError(ValueError):
@@ -34,15 +35,15 @@ def require() -> None:
 
 
 def publish(study: optuna.Study, *, artifacts: str | Path | None = None) -> tuple[str, ...]:
-    """Save the plots and a note in the study, where optuna-dashboard shows them; again replaces them.
+    """Save the plots and the note in the study, where optuna-dashboard finds them; earlier ones are replaced.
 
     Args:
         study: with at least one training.
-        artifacts: the search's folder of breakdowns; without it, or where the model knows no blocks, the cost by block
-            is left out.
+        artifacts: the folder with the breakdowns of the trials. Without it, or where the model knows no blocks, the
+            plot of the cost by block is left out.
 
     Returns:
-        The identities of the plots.
+        The names of the plots.
 
     Raises:
         DashboardError: optuna-dashboard is not installed.
@@ -59,23 +60,24 @@ def publish(study: optuna.Study, *, artifacts: str | Path | None = None) -> tupl
 
 
 def _figures(study: optuna.Study, artifacts: str | Path | None) -> dict[str, Any]:
+    """The figures by name; with several devices, one of each kind for each device."""
     trained = [t for t in study.get_trials(deepcopy=False) if is_training(t)]
     devices = list(attribute_of(trained[0]).get("devices", {})) if trained else []
     figures: dict[str, Any] = {}
     for i, device in enumerate(devices or [None]):
-        end = f"-{i}" if device else ""
-        figures[f"{PREFIX}-pareto-front{end}"] = plots.plot_pareto_front(study, device=device)
-        figures[f"{PREFIX}-history{end}"] = plots.plot_latency_history(study, device=device)
+        suffix = f"-{i}" if device else ""
+        figures[f"{PREFIX}-pareto-front{suffix}"] = plots.plot_pareto_front(study, device=device)
+        figures[f"{PREFIX}-history{suffix}"] = plots.plot_latency_history(study, device=device)
         if artifacts is not None:
-            with suppress(plots.PlotError):  # a model of one's own may know no blocks
-                figures[f"{PREFIX}-blocks{end}"] = plots.plot_block_costs(study, artifacts=artifacts, device=device)
+            with suppress(plots.PlotError):  # a user's own model may know no blocks
+                figures[f"{PREFIX}-blocks{suffix}"] = plots.plot_block_costs(study, artifacts=artifacts, device=device)
         if len(trained) > 1:
-            figures[f"{PREFIX}-importances{end}"] = plots.plot_param_importances(study, device=device)
+            figures[f"{PREFIX}-importances{suffix}"] = plots.plot_param_importances(study, device=device)
     return figures
 
 
 def note(study: optuna.Study) -> str:
-    """What the study is, in Markdown: budget, counts, the best, and how to read the dashboard's own plots."""
+    """A note in Markdown: the budget, counts, the best trials, and how to read the dashboard's own plots."""
     trials = study.get_trials(deepcopy=False)
     trained = [t for t in trials if is_training(t)]
     rejected = sum(attribute_of(t).get("state") == "rejected" for t in trials)
@@ -92,7 +94,7 @@ def note(study: optuna.Study) -> str:
         "|---|---|---|",
         *rows,
         "",
-        *_characters([attribute_of(t) for t in best]),
+        *_utilisation([attribute_of(t) for t in best]),
         "",
         "The plots from hwcost, on the study's first page below the timeline, are right. **The dashboard's own plots,",
         "of version 0.21, show infeasible trials of Optuna 5 as feasible**: it reads constraints where older versions",
@@ -100,21 +102,21 @@ def note(study: optuna.Study) -> str:
     ])  # fmt: skip
 
 
-def _characters(best: list[Mapping[str, Any]]) -> list[str]:
-    """A line for each device: what the best architectures are like there."""
+def _utilisation(best: list[Mapping[str, Any]]) -> list[str]:
+    """For each device a line on how well the best architectures use it."""
     devices = best[0].get("devices", {}) if best else {}
     each = {f" on {name}": [a["devices"][name] for a in best] for name in devices} or {"": best}
-    told = {where: character_of(facts) for where, facts in each.items()}
-    return [f"* The best{where}, in the median: {words}." for where, words in told.items() if words]
+    words = {where: utilisation_in_words(facts) for where, facts in each.items()}
+    return [f"* The best{where}, in the median: {phrase}." for where, phrase in words.items() if phrase]
 
 
 def _latency(facts: Mapping[str, Any]) -> str:
+    """A predicted latency with its interval."""
     t, low, high = (units.format(facts[k], "second") for k in ("latency", "low", "high"))
     return t if low == high else f"{t} ({low} .. {high})"
 
 
 def _amount(key: str, most: float) -> str:
-    from hwcost.search.budgets import dimension_of
-
+    """The limit with this key, with its unit."""
     dimension = dimension_of(key.partition("@")[0])
     return units.format(most, dimension) if dimension else f"{most:g}"

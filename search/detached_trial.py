@@ -1,6 +1,8 @@
-"""A trial that belongs to no study: what a define-by-run function would suggest, without an Optuna trial.
+"""A trial that belongs to no study.
 
-Samplers use it to look at architectures before they propose one.
+In Optuna a search space is a function `build(trial)`, which asks the trial for one parameter after the other. Called
+with a `DetachedTrial`, it shows which parameters it asks for and which architecture it makes of given values, while no
+study gains a trial. That is how samplers examine architectures before they propose one.
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ import numpy as np
 from optuna import TrialPruned
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-Choose = Callable[[str, BaseDistribution], Any]
+from hwcost.search.protocols import Build
+
+Chooser = Callable[[str, BaseDistribution], Any]  # (name of a parameter, its distribution) -> a value
 
 
-class Probe:
-    """Stands in for a trial while `build` runs, and writes down what it asks for."""
+class DetachedTrial:
+    """Takes the place of an Optuna trial: a `Chooser` chooses each parameter, and the choices are recorded."""
 
     number = -1
 
-    def __init__(self, choose: Choose) -> None:
+    def __init__(self, choose: Chooser) -> None:
         self._choose = choose
         self.params: dict[str, Any] = {}
         self.distributions: dict[str, BaseDistribution] = {}
@@ -41,7 +45,7 @@ class Probe:
         return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Nothing is kept."""
+        """Accepted and ignored."""
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if name not in self.params:
@@ -50,27 +54,33 @@ class Probe:
         return self.params[name]
 
 
-def built(build: Callable[[Any], Any], choose: Choose) -> tuple[Probe, Any]:
-    """What `build` asks for, and what it makes of the choices; None where it prunes what does not go together."""
-    probe = Probe(choose)
-    try:
-        return probe, build(probe)
-    except TrialPruned:
-        return probe, None
-
-
-@lru_cache(maxsize=1024)  # making one checks every choice, and a pool asks for the same few again and again
+@lru_cache(maxsize=1024)  # making one checks every choice, and thousands of trials ask for the same few
 def _categorical(*typed: tuple[type, Any]) -> CategoricalDistribution:
-    return CategoricalDistribution([choice for _, choice in typed])  # 1, 1.0 and True are equal, but not the same
+    # The types are a part of the cache's key: 1, 1.0 and True are equal, but not the same choice.
+    return CategoricalDistribution([choice for _, choice in typed])
 
 
-def random_choice(rng: np.random.Generator) -> Choose:
-    """Uniform in every distribution (log-uniform where it is logarithmic)."""
+def try_build(build: Build, choose: Chooser) -> tuple[DetachedTrial, Any]:
+    """Call `build` with a detached trial.
+
+    Returns:
+        The trial, which holds the parameters that were asked for, and the architecture; None in place of the
+        architecture where `build` raises TrialPruned because its parameters do not go together.
+    """
+    trial = DetachedTrial(choose)
+    try:
+        return trial, build(trial)
+    except TrialPruned:
+        return trial, None
+
+
+def random_chooser(rng: np.random.Generator) -> Chooser:
+    """Chooses each parameter at random; see `draw`."""
     return lambda _, distribution: draw(distribution, rng)
 
 
-def fixed_or_random(params: Mapping[str, Any], rng: np.random.Generator) -> Choose:
-    """The given values where they are still allowed, random ones for what else is asked."""
+def fixed_chooser(params: Mapping[str, Any], rng: np.random.Generator) -> Chooser:
+    """Chooses the values of `params` where the distribution allows them, and random ones for all other parameters."""
 
     def choose(name: str, distribution: BaseDistribution) -> Any:
         if name in params and distribution._contains(_internal(distribution, params[name])):
@@ -80,8 +90,16 @@ def fixed_or_random(params: Mapping[str, Any], rng: np.random.Generator) -> Choo
     return choose
 
 
+def _internal(distribution: BaseDistribution, value: Any) -> float:
+    """Optuna's internal number for a value; NaN, which no distribution contains, where there is none."""
+    try:
+        return float(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):
+        return float("nan")
+
+
 def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
-    """A random value of a distribution."""
+    """A random value, uniform in the distribution; log-uniform where the distribution is logarithmic."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(rng.integers(len(distribution.choices)))]
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
@@ -92,11 +110,6 @@ def draw(distribution: BaseDistribution, rng: np.random.Generator) -> Any:
         value = low + step * int(rng.integers(int((high - low) / step + 1e-9) + 1))
     else:
         value = float(rng.uniform(low, high))
-    return min(max(round(value), low), high) if isinstance(distribution, IntDistribution) else value
-
-
-def _internal(distribution: BaseDistribution, value: Any) -> float:
-    try:
-        return float(distribution.to_internal_repr(value))
-    except (TypeError, ValueError):
-        return float("nan")
+    if isinstance(distribution, IntDistribution):
+        return min(max(round(value), low), high)
+    return value

@@ -1,12 +1,12 @@
-"""Training on scikit-learn's bundled digits: 1,797 grey images of 8 x 8, ten classes, no download.
+"""Training on the digits that come with scikit-learn: 1,797 grey images of 8 x 8 pixels in ten classes, no download.
 
-The images are enlarged (bilinearly) to the network's own input size. The split is fixed: 1,197 for
-training, 300 for validation, 300 for a last test that no search sees. A training is short on purpose,
-one pass over a part of the training set, so that a search of dozens of trainings takes minutes; what
-separates architectures is how much they learn from the same few steps.
+Images are enlarged (bilinearly) to the input size of the network. The split is fixed: 1,197 images for training, 300
+for validation, and 300 for a final test that no search sees. A training is short, one pass over a part of the
+training set, so that a search of dozens of trainings takes minutes. Accuracies differ by how much an architecture
+learns in the same few steps.
 
-Results are deterministic for a seed, a thread count and a version of torch, also where several threads of a
-process train at the same time.
+A result depends only on the network, the settings of the `Trainer` and the version of torch, also where several threads
+of a process train at the same time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 VALIDATION = TEST = 300
-_RANDOM_STATE = threading.Lock()
+_RANDOM_STATE = threading.Lock()  # held while a thread uses torch's global random state
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +51,24 @@ def splits() -> dict[str, Split]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainer:
-    """`evaluate` of a search: trains a network on the digits, gives its accuracy (0..1) on `split`.
+    """`evaluate` of a search over modules: trains a network on the digits and returns its accuracy (0..1) on `split`.
 
-    Called with the module and, as a LatencyObjective does, the trial, which it does not need.
+    The trial, which a LatencyObjective passes as the second argument, is not used.
     """
 
-    resolution: int | None = None  # side of the enlarged images; None: as the module's `input_shape` says, or 64
+    resolution: int | None = None  # side of the enlarged images in pixels; None: that of `module.input_shape`, or 64
     seed: int = 0
-    threads: int = 1  # two trainings at a time (`run_study(n_jobs=2)`) use two cores better than one on two
-    steps: int = 56
-    batch: int = 8
+    threads: int = 1  # on two cores, two trainings at a time (`run_study(n_jobs=2)`) are faster than two threads each
+    steps: int = 56  # optimiser steps
+    batch: int = 8  # images a step
     rate: float = 6e-3  # the highest learning rate of the one-cycle schedule
     split: str = "validation"
 
     def __call__(self, module: nn.Module, trial: Any = None) -> float:
-        """Train `module` in place and score it."""
+        """Train `module` in place, from fresh weights, and return its accuracy."""
         shape = tuple(getattr(module, "input_shape", (1, 1, 64, 64)))
-        shape = (*shape[:2], self.resolution, self.resolution) if self.resolution else shape
+        if self.resolution:
+            shape = (*shape[:2], self.resolution, self.resolution)
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -80,16 +81,17 @@ class Trainer:
     def _train(self, module: nn.Module, shape: tuple[int, ...]) -> None:
         module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
-            norm.momentum = 0.3  # few steps: the running statistics must catch up
+            norm.momentum = 0.3  # above the usual 0.1, so that the running statistics converge in few steps
         optimiser = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimiser, self.rate, total_steps=max(self.steps, 2), pct_start=0.3
         )
         train = splits()["train"]
         generator = torch.Generator().manual_seed(self.seed)
-        rounds = range(self.steps * self.batch // len(train) + 1)
-        order = torch.cat([torch.randperm(len(train), generator=generator) for _ in rounds])
-        for picked in torch.split(order[: self.steps * self.batch], self.batch):
+        images = self.steps * self.batch
+        epochs = range(images // len(train) + 1)
+        order = torch.cat([torch.randperm(len(train), generator=generator) for _ in epochs])
+        for picked in torch.split(order[:images], self.batch):
             output = module(enlarge(train.images[picked], shape))
             loss = functional.cross_entropy(output, train.labels[picked], label_smoothing=0.05)
             optimiser.zero_grad()
@@ -99,13 +101,13 @@ class Trainer:
 
 
 def enlarge(images: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """[n, 1, 8, 8] -> [n, c, h, w] for a network's input [1, c, h, w]: bilinear, grey in every channel."""
+    """Images [n, 1, 8, 8] for a network with input `shape` [1, c, h, w]: [n, c, h, w], all channels the same."""
     large = functional.interpolate(images, size=shape[-2:], mode="bilinear", align_corners=False)
     return large.expand(-1, shape[1], -1, -1)
 
 
 def accuracy(module: nn.Module, data: Split, shape: tuple[int, ...], batch: int = 100) -> float:
-    """Share (0..1) of `data` that `module`, which takes images of `shape`, classifies rightly."""
+    """Share (0..1) of `data` that `module`, a network with input `shape`, classifies correctly."""
     module.eval()
     with torch.inference_mode():
         right = [
@@ -116,8 +118,8 @@ def accuracy(module: nn.Module, data: Split, shape: tuple[int, ...], batch: int 
 
 
 def _initialise(module: nn.Module, seed: int) -> None:
-    """Fresh weights, so that a module's history does not matter; the random state is left as it was."""
-    with _RANDOM_STATE, torch.random.fork_rng(devices=[]):  # the state is the whole process's
+    """Fresh weights, whatever training the module has had before; torch's random state is restored."""
+    with _RANDOM_STATE, torch.random.fork_rng(devices=[]):  # all threads share the state
         torch.manual_seed(seed)
         for m in module.modules():
             reset = getattr(m, "reset_parameters", None)

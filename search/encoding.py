@@ -1,15 +1,17 @@
-"""Parameter sets as vectors, for any define-by-run space: categorical, ordered, conditional.
+"""Architectures as vectors, for any search space: categorical, ordered and conditional parameters.
 
-Four views of an architecture:
+A kernel over architectures needs distances between them. Four views of an architecture each give one:
 
-1. *places*: one group of columns for each parameter, such that half the L1 distance of two rows is the sum of
-   the parameters' distances: 1 for different categories; for ordered values the mean of that and of their
-   distance in rank (in scale, for numbers); 1 where only one of the two has the parameter.
-2. *counts*: parameters that share one list of choices (the edges of a cell, the kernel sizes of all stages) are
-   interchangeable to a first approximation: how often each choice was made, whatever the place.
-3. *cost*: the logarithm of what the cost model says; free to know, and related to accuracy.
-4. *features*: what the space itself says of an architecture (`Space.features`), in units of which one matters: how
-   deep it is, how much of it is alive. Different decisions can be one network, and only the space knows.
+1. *values*: a group of columns for each parameter, made such that half the L1 distance of two rows is the sum of the
+   distances of the parameters. Of two categories the distance is 0 or 1. Of two choices from an ordered list it is the
+   mean of that and of the distance of their ranks, with the ranks scaled to 0..1. Of two numbers it is their distance,
+   with the range of the parameter scaled to 0..1. Where only one of the two architectures has the parameter it is 1 for
+   categories, and between 0.5 and 1 for all others.
+2. *counts*: how often each choice was made, over all parameters with the same list of choices, such as the edges of a
+   cell or the kernel sizes of all stages. It is similar for architectures that make the same choices in other places.
+3. *cost*: the logarithm of the predicted cost. It is known without training, and related to accuracy.
+4. *features*: what the space says of an architecture (`Space.features`), such as its depth, scaled so that a difference
+   of 1 matters. Different parameters can give the same network, which only the space knows.
 """
 
 from __future__ import annotations
@@ -24,33 +26,35 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 Array = NDArray[np.float64]
-_LOG_UNIT = 0.5  # of log cost: a factor of 1.65. Not relative to the candidates: within a tight budget all cost
-# about the same, and their small differences would be blown up
-Point = Mapping[str, Any]
+Point = Mapping[str, Any]  # the parameters of an architecture
 Features = Callable[[Any], Mapping[str, float]]
+# The view of cost is ln(cost) / _LOG_UNIT, so that a factor of 1.65 in cost is a distance of 1. The unit is not taken
+# from the spread of the candidates' costs: within a tight budget all cost about the same, and a unit as small as their
+# spread would make small differences large.
+_LOG_UNIT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
     """The four views of n architectures."""
 
-    places: Array  # [n, columns]
-    counts: Array  # [n, values]
+    values: Array  # [n, columns]
+    counts: Array  # [n, choices]
     cost: Array  # [n, 1]
-    features: Array  # [n, features], no columns where the space has none
-    parameters: int  # that a place stands for
+    features: Array  # [n, features]; no columns where the space has no features
+    parameters: int  # number of parameters that `values` encodes
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Views:
-        return Views(self.places[rows], self.counts[rows], self.cost[rows], self.features[rows], self.parameters)
+        return Views(self.values[rows], self.counts[rows], self.cost[rows], self.features[rows], self.parameters)
 
     def with_cost(self, costs: Array) -> Views:
-        """The same architectures, at other costs (SI)."""
-        return replace(self, cost=_scaled(costs))
+        """The same architectures with other costs [n], in SI units."""
+        return replace(self, cost=_log_cost(costs))
 
     def __add__(self, more: Views) -> Views:
-        """These, then those of the same encoder."""
+        """These architectures followed by `more`, which the same encoder must have made."""
         return Views(
-            np.vstack([self.places, more.places]),
+            np.vstack([self.values, more.values]),
             np.vstack([self.counts, more.counts]),
             np.vstack([self.cost, more.cost]),
             np.vstack([self.features, more.features]),
@@ -60,21 +64,26 @@ class Views:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes architectures that have parameters of these distributions."""
+    """Encodes architectures as `Views`.
+
+    Args:
+        distributions: of each parameter, by name.
+        features: gives the features of an architecture from its parameters; None for a space without features.
+    """
 
     distributions: Mapping[str, BaseDistribution]
     features: Features | None = None
 
     def __call__(self, points: Sequence[Point], costs: Array) -> Views:
-        """The views of `points` that cost `costs`; parameters of other names are ignored."""
+        """The views of n architectures, which cost `costs` [n] in SI units; parameters of other names are ignored."""
         n = len(points)
-        blocks = [np.zeros((n, 0))]
+        values = [np.zeros((n, 0))]
         for name, d in self.distributions.items():
-            blocks.append(_columns([p.get(name) for p in points], [name in p for p in points], d))
-        told = [list(self.features(p).values()) for p in points] if self.features else [[]] * n
-        features = np.asarray(told, dtype=float).reshape(n, -1 if n else 0)
+            values.append(_columns([p.get(name) for p in points], [name in p for p in points], d))
+        rows = [list(self.features(p).values()) for p in points] if self.features else [[]] * n
+        features = np.asarray(rows, dtype=float).reshape(n, -1 if n else 0)
         counts = _counts(points, self.distributions)
-        return Views(np.hstack(blocks), counts, _scaled(costs), features, len(self.distributions))
+        return Views(np.hstack(values), counts, _log_cost(costs), features, len(self.distributions))
 
 
 def features_of(build: Callable[..., Any]) -> Features | None:
@@ -83,11 +92,13 @@ def features_of(build: Callable[..., Any]) -> Features | None:
     return found if callable(found) else None
 
 
-def _scaled(costs: Array) -> Array:
+def _log_cost(costs: Array) -> Array:
+    """The view of cost, [n, 1]."""
     return np.asarray(np.log(costs) / _LOG_UNIT)[:, None]
 
 
 def _columns(values: Sequence[Any], present: Sequence[bool], distribution: BaseDistribution) -> Array:
+    """The columns [n, any] of one parameter; `present` tells which architectures have it."""
     if isinstance(distribution, CategoricalDistribution):
         return _categorical(values, present, distribution)
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
@@ -99,11 +110,13 @@ def _columns(values: Sequence[Any], present: Sequence[bool], distribution: BaseD
 
 
 def _categorical(values: Sequence[Any], present: Sequence[bool], distribution: CategoricalDistribution) -> Array:
+    """One-hot columns; of an ordered list, three or more numbers, half of them and the rank from 0 to 1."""
     choices = distribution.choices
     index = [choices.index(v) if p else -1 for v, p in zip(values, present, strict=True)]
-    one_hot = np.zeros((len(values), len(choices) + 1))  # the last column: absent
+    one_hot = np.zeros((len(values), len(choices) + 1))  # the last column stands for absent
     one_hot[np.arange(len(values)), index] = 1.0
-    if len(choices) < 3 or not all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in choices):
+    ordered = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in choices)
+    if len(choices) < 3 or not ordered:
         return one_hot
     rank = np.argsort(np.argsort(np.asarray(choices, dtype=float)))
     ranks = np.append(rank / (len(choices) - 1), 0.5)[index]
@@ -111,7 +124,8 @@ def _categorical(values: Sequence[Any], present: Sequence[bool], distribution: C
 
 
 def _counts(points: Sequence[Point], distributions: Mapping[str, BaseDistribution]) -> Array:
-    groups: dict[tuple[str, ...], list[str]] = {}
+    """How often each choice of each list of choices was made, for lists that two or more parameters share."""
+    groups: dict[tuple[str, ...], list[str]] = {}  # list of choices -> names of the parameters
     for name, d in distributions.items():
         if isinstance(d, CategoricalDistribution):
             groups.setdefault(tuple(map(repr, d.choices)), []).append(name)

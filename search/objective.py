@@ -1,97 +1,72 @@
-"""`LatencyObjective`: an Optuna objective that knows what an architecture costs before it trains it.
+"""`LatencyObjective`: an Optuna objective that predicts what an architecture costs before it trains it.
 
-For every trial: build the architecture (cheap), estimate it, compare with the budget. What is over the
-budget gets its constraints set and is pruned, before any training; a sampler that reads constraints
-learns from it. What was evaluated before, in this study, by any worker, is answered from memory. The
-rest is trained, and what Optuna sees is a matter of the form:
+Each trial builds an architecture, which is cheap, estimates it, and compares the estimate with the budget. An
+architecture over the budget gets its constraints set and is pruned before any training, and a sampler that reads
+constraints learns from it. One that the study has evaluated before, by whatever worker, is not trained again. All
+others are trained. What Optuna optimises then depends on the form:
 
-    constraint      the metric; the budget is a constraint, checked before training
-    pareto          the metric and the latency, two objectives; a budget, where given, is a constraint too
+    constraint      the metric; the budget is a constraint that is checked before training
+    pareto          two objectives, the metric and the latency; a budget, where given, is a constraint as well
     mnas-soft, mnas-hard, tunas-absolute, one-sided, linear
-                    one number of both (`penalties`); the budget of what is traded is its target and rejects
-                    nothing, budgets of other quantities are constraints
+                    one number made of metric and latency (`penalties`). The budget of the latency is its target and
+                    rejects nothing; budgets of other quantities are constraints
 
-Each trial keeps one small user attribute, "hwcost".
+Each trial keeps one small user attribute, "hwcost" (`once`).
 """
 
 from __future__ import annotations
 
 import math
 import pickle
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import optuna
 
 from hwcost.search import penalties
 from hwcost.search.artifacts import keep
-from hwcost.search.budgets import GENERIC, QUANTITIES, Budget, BudgetError, Limit, blocks_at, parse_budget, value_of
-from hwcost.search.detached_trial import built, random_choice
-from hwcost.search.once import ATTRIBUTE, Memory, key_of
-from hwcost.search.utilisation import ceilings_of, energy_of, facts_of, parts_of
+from hwcost.search.budgets import QUANTITIES, Budget, BudgetError, Limit, parse_budget
+from hwcost.search.judging import Judge, Judgement, ObjectiveError
+from hwcost.search.once import ATTRIBUTE, METRIC, Claims
+from hwcost.search.protocols import Build, Evaluate, LatencyModel
 
 Form = Literal["constraint", "pareto", "mnas-soft", "mnas-hard", "tunas-absolute", "one-sided", "linear"]
 FORMS: tuple[Form, ...] = get_args(Form)
 Direction = penalties.Direction
-_REMEMBERED = 50_000  # judgements kept in memory
-_PROBES = 64  # random architectures looked at for a block that one lacks
-_OWN = ("_lock", "_judged", "_memory", "_standing", "_ceilings", "_energy")  # of a process, never pickled
-
-
-class ObjectiveError(ValueError):
-    """An objective that cannot be meant, or a value that no study can use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What is known of an architecture before it is trained."""
-
-    key: str  # equal architectures have equal keys
-    costs: Mapping[str, float]  # device -> the quantity that is traded against the metric (SI)
-    excess: Mapping[str, float]  # limit -> value / limit - 1; feasible iff all <= 0
-    facts: Mapping[str, Any]  # for the user attribute
-
-    @property
-    def feasible(self) -> bool:
-        """Whether every limit holds."""
-        return all(e <= 0 for e in self.excess.values())
 
 
 class LatencyObjective:
-    """See the module. Picklable where `build`, `evaluate` and the models are.
+    """See the module. Picklable where `build`, `evaluate`, `inputs` and the models are.
 
     Args:
         build: `build(trial)` is cheap and gives the architecture: an nn.Module, or whatever the model takes.
         evaluate: `evaluate(architecture, trial)` trains it and gives the metric.
         model: a CostModel, a LatencyTable, or anything with `estimate(architecture, inputs)` that gives `.latency`,
-            `.low` and `.high` in seconds; or several of them by name, one a device.
+            `.low` and `.high` in seconds; or a mapping with one of these for each device, by name.
         inputs: example inputs for the model, or a function of the architecture that gives them.
-        budget: "5 ms", seconds, or several (`limits`).
+        budget: "5 ms", seconds, or a mapping of several limits (`budgets`).
         form: see the module.
         direction: of the metric.
         confidence: probability with which an accepted architecture is within a latency budget, by the estimate's own
-            interval (`limits`, eq. (1)); 0.5 takes the point estimate.
+            interval (`budgets`, eq. (1)); 0.5 takes the point estimate.
         against: the quantity that a pareto or penalty form trades against the metric.
-        across: with several models, "worst" relative cost, or weights by model; None is "worst" for the penalty forms,
-            and one objective each for pareto.
-        weight: of the penalty; None is its usual one.
+        across: how the costs on several devices become one: "worst" takes the largest relative to its budget, and
+            weights by model a weighted mean. None is "worst" for the penalty forms, and for pareto one objective each.
+        weight: of the penalty; None is the usual one of its form.
         metric: the metric's name in the study.
         artifacts: folder for the breakdown of each trained architecture, an Optuna artifact; None keeps none.
 
     Raises:
-        ObjectiveError, BudgetError, PenaltyError, UnitError: a value above breaks a rule.
+        ObjectiveError, BudgetError, PenaltyError, UnitError: an argument breaks a rule.
     """
 
     def __init__(
         self,
-        build: Callable[[Any], Any],
-        evaluate: Callable[[Any, Any], float],
+        build: Build,
+        evaluate: Evaluate,
         *,
-        model: Any,
+        model: LatencyModel | Mapping[str, LatencyModel],
         inputs: Any = None,
         budget: Budget = None,
         form: Form = "constraint",
@@ -103,59 +78,77 @@ class LatencyObjective:
         metric: str = "accuracy",
         artifacts: str | Path | None = None,
     ) -> None:
-        self.build, self.evaluate, self.inputs = build, evaluate, inputs
-        self.models: dict[str, Any] = dict(model) if isinstance(model, Mapping) else {"device": model}
+        self.build = build
+        self.evaluate = evaluate
+        self.inputs = inputs
+        self.models: dict[str, LatencyModel] = dict(model) if isinstance(model, Mapping) else {"device": model}
         self.limits = parse_budget(budget, tuple(self.models))
-        self.form, self.direction, self.confidence = form, direction, confidence
-        self.against, self.across, self.weight, self.metric = against, across, weight, metric
+        self.form = form
+        self.direction = direction
+        self.confidence = confidence
+        self.against = against
+        self.across = across
+        self.weight = weight
+        self.metric = metric
         self.artifacts = artifacts
-        self._check()
+        self._check_arguments()
         self._start()
 
-    def _check(self) -> None:
-        rules = {
-            f"form must be one of {', '.join(FORMS)}, but got {self.form!r}": self.form in FORMS,
-            f"direction must be 'maximize' or 'minimize', but got {self.direction!r}": self.direction
-            in get_args(Direction),
-            f"confidence must lie in (0, 1), but got {self.confidence}": 0 < self.confidence < 1,
-            f"against must be one of {', '.join(QUANTITIES)}, but got {self.against!r}": self.against in QUANTITIES,
-            "at least one model is needed, but got an empty mapping": bool(self.models),
-            f"across must be 'worst' or weights for {', '.join(self.models)}, but got {self.across!r}": self.across
-            in (None, "worst")
-            or (isinstance(self.across, Mapping) and set(self.across) == set(self.models)),
-            f"weights in across must be finite and above 0, but got {self.across!r}": not isinstance(
-                self.across, Mapping
-            )
-            or all(math.isfinite(w) and w > 0 for w in self.across.values()),
-            f"form {self.form!r} needs a budget, such as budget='5 ms'": self.form == "pareto" or bool(self.limits),
-        }
+    def _check_arguments(self) -> None:
+        if self.form not in FORMS:
+            raise ObjectiveError(f"form must be one of {', '.join(FORMS)}, but got {self.form!r}")
+        if self.direction not in get_args(Direction):
+            raise ObjectiveError(f"direction must be 'maximize' or 'minimize', but got {self.direction!r}")
+        if not 0 < self.confidence < 1:
+            raise ObjectiveError(f"confidence must lie in (0, 1), but got {self.confidence}")
+        if self.against not in QUANTITIES:
+            raise ObjectiveError(f"against must be one of {', '.join(QUANTITIES)}, but got {self.against!r}")
+        if not self.models:
+            raise ObjectiveError("at least one model is needed, but got an empty mapping")
+        self._check_across()
+        if self.form != "pareto" and not self.limits:
+            raise ObjectiveError(f"form {self.form!r} needs a budget, such as budget='5 ms'")
         for name, model in self.models.items():
-            rule = f"model {name!r} must have estimate(architecture, inputs), but is a {type(model).__name__}"
-            rules[rule] = callable(getattr(model, "estimate", None))
-        for message, holds in rules.items():
-            if not holds:
-                raise ObjectiveError(message)
+            if not callable(getattr(model, "estimate", None)):
+                rule = f"model {name!r} must have estimate(architecture, inputs)"
+                raise ObjectiveError(f"{rule}, but is a {type(model).__name__}")
         if self.is_penalty:
             penalties.check(self.form, self.direction, self.weight)
-        if self.is_penalty or (self.limits and self.is_relative):
-            self._targets()
+        if self.is_penalty or (self.is_relative and self.limits):
+            self._targets()  # raises where a device has none
+
+    def _check_across(self) -> None:
+        if self.across is None or self.across == "worst":
+            return
+        if not isinstance(self.across, Mapping) or set(self.across) != set(self.models):
+            names = ", ".join(self.models)
+            raise ObjectiveError(f"across must be 'worst' or weights for {names}, but got {self.across!r}")
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.across.values()):
+            raise ObjectiveError(f"weights in across must be finite and above 0, but got {self.across!r}")
 
     def _start(self) -> None:
-        self._lock = threading.Lock()
-        self._judged: dict[str, Judgement] = {}
-        self._memory = Memory()
-        self._standing: set[str] = set()  # budgeted blocks that some architecture has
-        self._ceilings = {name: ceilings_of(model) for name, model in self.models.items()}
-        self._energy = {name: energy_of(model) or GENERIC for name, model in self.models.items()}
+        """Make what belongs to one process and is never pickled."""
+        self._claims = Claims()
+        self._judge = Judge(self.models, self.inputs, self.gate, self.against, self.confidence)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in _OWN}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_claims", "_judge")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start()
 
-    # -- what the study must be ---------------------------------------------------------------------
+    def check_picklable(self) -> None:
+        """Raise an ObjectiveError that names the argument which cannot be sent to another process."""
+        for name in ("build", "evaluate", "inputs", "models"):
+            try:
+                pickle.dumps(getattr(self, name))
+            except Exception as error:
+                raise ObjectiveError(
+                    f"{name} cannot be sent to another process ({error}); use a function at the top of a module"
+                ) from error
+
+    # -- what the study must be -------------------------------------------------------------------
 
     @property
     def is_penalty(self) -> bool:
@@ -164,22 +157,25 @@ class LatencyObjective:
 
     @property
     def is_relative(self) -> bool:
-        """Whether a pareto form makes one cost of several devices'."""
+        """Whether a pareto form makes one cost of the costs on several devices."""
         return self.form == "pareto" and len(self.models) > 1 and self.across is not None
 
     @property
     def gate(self) -> tuple[Limit, ...]:
-        """The limits that reject: all but the targets of a penalty."""
+        """The limits that reject an architecture: all but the targets of a penalty form."""
         return tuple(limit for limit in self.limits if not (self.is_penalty and limit.quantity == self.against))
 
     @property
     def directions(self) -> list[Direction]:
-        """Of the study's objectives."""
-        return [self.direction, *("minimize" for _ in self.metric_names[1:])]  # type: ignore[list-item]
+        """Of the study's objectives: the metric's, and "minimize" for each cost."""
+        directions: list[Direction] = [self.direction]
+        for _ in self.metric_names[1:]:
+            directions.append("minimize")
+        return directions
 
     @property
     def metric_names(self) -> list[str]:
-        """Of the study's objectives."""
+        """Names of the study's objectives."""
         if self.form == "constraint":
             return [self.metric]
         if self.form != "pareto":
@@ -190,98 +186,14 @@ class LatencyObjective:
             return [self.metric, self.against]
         return [self.metric, *(f"{self.against}@{name}" for name in self.models)]
 
-    # -- before the training ------------------------------------------------------------------------
-
-    def judge(self, architecture: Any, params: Mapping[str, Any]) -> Judgement:
-        """Estimate an architecture and compare it with the budget; equal ones are estimated once."""
-        key = key_of(architecture, params)
-        known = self._judged.get(key)
-        if known is None:
-            known = self._judge(architecture, key)
-            with self._lock:
-                if len(self._judged) >= _REMEMBERED:
-                    self._judged.clear()
-                self._judged[key] = known
-        return known
-
-    def _judge(self, architecture: Any, key: str) -> Judgement:
-        inputs = self._inputs(architecture)
-        estimates = {name: self._estimate(name, architecture, inputs) for name in self.models}
-        graph = _Traced(architecture, inputs)
-
-        def value(quantity: str, device: str, confidence: float) -> float:
-            return value_of(quantity, estimates[device], confidence, graph, self._energy[device])
-
-        costs = {name: value(self.against, name, 0.5) for name in estimates}
-        gate = self.gate
-        self._check_blocks(gate, estimates)
-        excess = {limit.key: limit.excess(value(limit.quantity, limit.device, self.confidence)) for limit in gate}
-        return Judgement(key, costs, excess, self._facts(estimates))
-
-    def _check_blocks(self, gate: Sequence[Limit], estimates: Mapping[str, Any]) -> None:
-        """Raise a BudgetError for a block that not only this architecture lacks, but random ones do as well."""
-        for limit in gate:
-            if limit.is_of_block and limit.quantity not in self._standing:
-                if not blocks_at(limit.quantity, estimates[limit.device]):
-                    self._look_for_block(limit)
-                self._standing.add(limit.quantity)
-
-    def _look_for_block(self, limit: Limit) -> None:
-        rng, seen = np.random.default_rng(0), dict[str, None]()
-        for _ in range(_PROBES):
-            _, architecture = built(self.build, random_choice(rng))
-            if architecture is None:
-                continue
-            estimate = self._estimate(limit.device, architecture, self._inputs(architecture))
-            if blocks_at(limit.quantity, estimate):
-                return
-            seen |= dict.fromkeys(getattr(estimate, "blocks", {}))
-        raise BudgetError(
-            f"budget of {limit.quantity!r}: none of {_PROBES} random architectures has such a block on "
-            f"{limit.device!r}; they have {', '.join(seen) or 'none, or the model does not tell'}"
-        )
-
-    def _facts(self, estimates: Mapping[str, Any]) -> dict[str, Any]:
-        """What the trial keeps of its estimates: numbers of the first device and, of several, of each."""
-        each = {name: facts_of(e, self._ceilings[name]) for name, e in estimates.items()}
-        first = next(iter(each.values()))
-        return {**first, "devices": each} if len(each) > 1 else first
-
-    def breakdown(self, architecture: Any) -> dict[str, Any]:
-        """Which part of an architecture costs what on each device, as JSON; see `artifacts`."""
-        inputs = self._inputs(architecture)
-        estimates = {name: self._estimate(name, architecture, inputs) for name in self.models}
-        return {
-            "devices": {
-                name: {**facts_of(e, self._ceilings[name]), "parts": parts_of(e)} for name, e in estimates.items()
-            }
-        }
-
-    def _estimate(self, name: str, architecture: Any, inputs: Any) -> Any:
-        estimate = self.models[name].estimate(architecture, inputs)
-        if not (math.isfinite(estimate.latency) and estimate.latency > 0):
-            rule = f"model {name!r} must estimate a latency above 0 s"
-            raise ObjectiveError(f"{rule}, but gave {estimate.latency} for {architecture!r:.80}")
-        return estimate
-
-    def _inputs(self, architecture: Any) -> Any:
-        if callable(self.inputs):
-            return self.inputs(architecture)
-        shape = getattr(architecture, "input_shape", None) if self.inputs is None else None
-        if shape is None:
-            return self.inputs
-        import torch
-
-        return (torch.zeros(shape, device="meta"),)
-
-    # -- the trial ------------------------------------------------------------------------------------
+    # -- one trial --------------------------------------------------------------------------------
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """Optuna's objective.
 
         Raises:
             TrialPruned: the architecture is over the budget, or another worker is training it now.
-            ObjectiveError: the study has other directions, or the metric is no finite number.
+            ObjectiveError: the study has other directions, or the metric is not a finite number.
         """
         self._check_study(trial)
         architecture = self.build(trial)
@@ -291,10 +203,32 @@ class LatencyObjective:
         attribute = {"key": judgement.key, **judgement.facts}
         if not judgement.feasible:
             trial.set_user_attr(ATTRIBUTE, {**attribute, "state": "rejected"})
-            raise optuna.TrialPruned(f"over the budget before training: {_worst(judgement.excess)}")
-        known = self._memory.claim(trial, attribute)
-        metric = self._train(architecture, trial, attribute) if known is None else known
+            worst = max(judgement.excess, key=lambda key: judgement.excess[key])
+            times = f"{worst} is {1 + judgement.excess[worst]:.3g} times its limit"
+            raise optuna.TrialPruned(f"over the budget before training: {times}")
+        metric = self._claims.claim(trial, attribute)
+        if metric is None:
+            metric = self._train(architecture, trial, attribute)
         return self.score(metric, judgement)
+
+    def _check_study(self, trial: Any) -> None:
+        study = getattr(trial, "study", None)
+        if study is None:  # an optuna.trial.FixedTrial
+            return
+        directions = [d.name.lower() for d in study.directions]
+        if directions != self.directions:
+            raise ObjectiveError(
+                f"form {self.form!r} needs a study with directions={self.directions} ({', '.join(self.metric_names)}), "
+                f"but this one has {directions}"
+            )
+
+    def judge(self, architecture: Any, params: Mapping[str, Any]) -> Judgement:
+        """Estimate the architecture that `build` made of `params`, and compare it with the budget."""
+        return self._judge.judge(architecture, params, self.build)
+
+    def breakdown(self, architecture: Any) -> dict[str, Any]:
+        """Which kernel or block of an architecture costs what on each device, as JSON; see `artifacts`."""
+        return self._judge.breakdown(architecture)
 
     def _train(self, architecture: Any, trial: Any, attribute: Mapping[str, Any]) -> float:
         value = self.evaluate(architecture, trial)
@@ -309,11 +243,11 @@ class LatencyObjective:
             )
         if self.artifacts is not None:
             keep(trial, self.breakdown(architecture), self.artifacts)
-        trial.set_user_attr(ATTRIBUTE, {**attribute, "state": "trained", self._memory.METRIC: metric})
+        trial.set_user_attr(ATTRIBUTE, {**attribute, "state": "trained", METRIC: metric})
         return metric
 
     def score(self, metric: float, judgement: Judgement) -> float | tuple[float, ...]:
-        """What Optuna sees of a metric."""
+        """What Optuna optimises, made of the metric and of the predicted costs."""
         costs = judgement.costs
         if self.form == "constraint":
             return metric
@@ -326,63 +260,18 @@ class LatencyObjective:
         return (metric, self._across({name: costs[name] / targets[name] for name in costs}))
 
     def _across(self, ratios: Mapping[str, float]) -> float:
+        """One relative cost of those on each device: the largest, or the weighted mean."""
         if not isinstance(self.across, Mapping):
             return max(ratios.values())
         return sum(self.across[name] * r for name, r in ratios.items()) / sum(self.across.values())
 
     def _targets(self) -> dict[str, float]:
-        """Of each device, the limit on the quantity that is traded."""
+        """The limit, on each device, of the quantity that is traded against the metric; in SI units."""
         targets = {limit.device: limit.most for limit in self.limits if limit.quantity == self.against}
         missing = [name for name in self.models if name not in targets]
         if missing:
             raise BudgetError(f"form {self.form!r} needs a budget of {self.against} for {', '.join(missing)}")
         return targets
-
-    def _check_study(self, trial: Any) -> None:
-        study = getattr(trial, "study", None)
-        if study is None:
-            return
-        found = [d.name.lower() for d in study.directions]
-        if found != self.directions:
-            raise ObjectiveError(
-                f"form {self.form!r} needs a study with directions={self.directions} ({', '.join(self.metric_names)}), "
-                f"but this one has {found}"
-            )
-
-    def check_picklable(self) -> None:
-        """Raise an ObjectiveError that names the part which cannot go to another process."""
-        for name in ("build", "evaluate", "inputs", "models"):
-            try:
-                pickle.dumps(getattr(self, name))
-            except Exception as error:
-                raise ObjectiveError(
-                    f"{name} cannot be sent to another process ({error}); use a function at the top of a module"
-                ) from error
-
-
-class _Traced:
-    """The graph of an architecture, traced when first asked for."""
-
-    def __init__(self, architecture: Any, inputs: Any) -> None:
-        self._architecture, self._inputs = architecture, inputs
-        self._graph: Any = None
-
-    def __call__(self) -> Any:
-        if self._graph is None:
-            from hwcost.tracing.trace import trace
-
-            if not callable(getattr(self._architecture, "forward", None)):
-                raise BudgetError(
-                    "a budget of memory, parameters, flops or bytes needs an architecture that is an nn.Module, "
-                    f"or an estimate that knows it, but got a {type(self._architecture).__name__}"
-                )
-            self._graph = trace(self._architecture, self._inputs)
-        return self._graph
-
-
-def _worst(excess: Mapping[str, float]) -> str:
-    key = max(excess, key=lambda k: excess[k])
-    return f"{key} is {1 + excess[key]:.3g} times its limit"
 
 
 __all__ = ["FORMS", "Form", "Judgement", "LatencyObjective", "ObjectiveError"]

@@ -1,4 +1,4 @@
-"""Ways of trading a metric m against a latency t with target T: one number that a single-objective study optimises.
+"""Penalty forms: a metric m and a latency t with target T as one number, for a study of a single objective.
 
 With the relative latency r = t / T:
 
@@ -9,9 +9,9 @@ With the relative latency r = t / T:
     one-sided       m + w * max(r - 1, 0)            w = -1              (4)
     linear          m + w * r                        w = -0.07           (5)  a Lagrangian with a fixed multiplier
 
-(1) to (5) are written for a metric that is maximised and lies near 1, such as an accuracy in 0..1. For a
-minimised metric the additive forms (3) to (5) subtract the penalty instead of adding it; the
-multiplicative ones have no meaning there, since a factor below 1 would reward what is slow, and refuse.
+They are written for a metric that is maximised and lies near 1, such as an accuracy in 0..1. For a metric that is
+minimised the additive forms (3) to (5) change the sign of the penalty. The multiplicative forms (1) and (2) are refused
+for it, since a slow architecture would get a factor below 1, and so a lower, better value.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
-Penalty = Callable[[float, float, float], float]  # (metric, r, weight) -> score of a maximised metric
+Penalty = Callable[[float, float, float], float]  # (maximised metric, r, w) -> score
 
 
 class PenaltyError(ValueError):
-    """A penalty that does not exist, or a metric that it has no meaning for."""
+    """A form that does not exist, or that cannot be used with the metric or weight."""
 
 
 def mnas_soft(metric: float, ratio: float, weight: float = -0.07) -> float:
@@ -55,7 +55,7 @@ def linear(metric: float, ratio: float, weight: float = -0.07) -> float:
 
 MULTIPLICATIVE: Mapping[str, Penalty] = {"mnas-soft": mnas_soft, "mnas-hard": mnas_hard}
 ADDITIVE: Mapping[str, Penalty] = {"tunas-absolute": tunas_absolute, "one-sided": one_sided, "linear": linear}
-WEIGHTS: Mapping[str, float] = {
+WEIGHTS: Mapping[str, float] = {  # the usual w of each form
     "mnas-soft": -0.07,
     "mnas-hard": -1.0,
     "tunas-absolute": -0.07,
@@ -65,7 +65,10 @@ WEIGHTS: Mapping[str, float] = {
 
 
 def check(form: str, direction: Direction, weight: float | None) -> None:
-    """Raise a PenaltyError where `form` has no meaning for the metric, or the weight rewards slowness."""
+    """Raise a PenaltyError where `form` cannot be used with a metric of this direction, or `weight` rewards slowness.
+
+    Of a form that is no penalty only the weight is checked; a weight of None is the usual one.
+    """
     if form in MULTIPLICATIVE and direction == "minimize":
         raise PenaltyError(
             f"form {form!r} multiplies the metric and needs one that is maximised; for a minimised metric use "
@@ -80,20 +83,27 @@ def check(form: str, direction: Direction, weight: float | None) -> None:
 def penalise(
     form: str, metric: float, ratio: float, *, direction: Direction = "maximize", weight: float | None = None
 ) -> float:
-    """The score of `form`, to be optimised in the metric's own direction; `ratio` is t / T, and above 0.
+    """The score of a form, to be optimised in the metric's own direction.
+
+    Args:
+        form: a key of WEIGHTS.
+        metric: m.
+        ratio: r = t / T.
+        direction: of the metric.
+        weight: w; None is the usual one of the form.
 
     Raises:
-        PenaltyError: no such form; a multiplicative form with a minimised or negative metric, or without any cost.
+        PenaltyError: no such form; or a multiplicative form with a minimised or negative metric, or a ratio of 0.
     """
     check(form, direction, weight)
-    w = WEIGHTS[form] if weight is None and form in WEIGHTS else weight
+    if form not in WEIGHTS:
+        raise PenaltyError(f"no penalty {form!r}; choose from {', '.join(WEIGHTS)}")
+    w = WEIGHTS[form] if weight is None else weight
     if form in MULTIPLICATIVE:
         if metric < 0:
             raise PenaltyError(f"form {form!r} multiplies the metric, which must not be negative, but got {metric}")
         if ratio <= 0:
             raise PenaltyError(f"form {form!r} needs a cost above 0, but got {ratio} times the target")
-        return MULTIPLICATIVE[form](metric, ratio, w or 0.0)
-    if form not in ADDITIVE:
-        raise PenaltyError(f"no penalty {form!r}; choose from {', '.join([*MULTIPLICATIVE, *ADDITIVE])}")
+        return MULTIPLICATIVE[form](metric, ratio, w)
     sign = 1.0 if direction == "maximize" else -1.0
-    return sign * ADDITIVE[form](sign * metric, ratio, w or 0.0)
+    return sign * ADDITIVE[form](sign * metric, ratio, w)

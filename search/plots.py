@@ -1,11 +1,12 @@
-"""Plots of a study, by Optuna's conventions: `plot_*(study, *, ...)` gives a plotly figure; infeasible is grey.
+"""Plots of a study, by Optuna's conventions: `plot_*(study, *, ...)` returns a plotly figure; infeasible is grey.
 
-They read what `LatencyObjective` keeps with every trial. Latencies are in ms; bars are the intervals of the
-estimates; what was rejected before training has no metric and lies on the axis.
+They show what `LatencyObjective` keeps with each trial. Latencies are in ms, and error bars are the intervals of the
+estimates. Trials that were rejected before training have no metric and are drawn as ticks on the axis of latency.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,23 @@ from typing import Any
 import numpy as np
 import optuna
 import plotly.graph_objects as go
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from plotly.subplots import make_subplots
 
 from hwcost.search import scoring
 from hwcost.search.artifacts import breakdown_of
-from hwcost.search.once import ATTRIBUTE, attribute_of
+from hwcost.search.once import ATTRIBUTE, METRIC, attribute_of, is_training
 
 GREY, BLUE, RED = "#cccccc", "#3182bd", "#de2d26"  # Optuna's colours: infeasible, feasible, best
-_MOST_REJECTED = 2000  # drawn; a search may reject hundreds of thousands
+_MOST_REJECTED = 2000  # rejected trials that are drawn, of perhaps hundreds of thousands
 
 
 class PlotError(ValueError):
-    """A study that does not hold what a plot shows."""
+    """A study without what a plot shows."""
 
 
 def plot_pareto_front(study: optuna.Study, *, device: str | None = None) -> go.Figure:
-    """Metric against predicted latency: what was trained with its interval, its front, and in grey what is infeasible.
+    """Metric against predicted latency: trained trials with their intervals and their front, infeasible trials in grey.
 
     Args:
         study: of a LatencyObjective.
@@ -38,11 +39,11 @@ def plot_pareto_front(study: optuna.Study, *, device: str | None = None) -> go.F
     Raises:
         PlotError: nothing was trained, or there is no such device.
     """
-    trained, infeasible, rejected = _sorted(study, device)
+    trained, infeasible, rejected = _split(study, device)
     metric = _metric_name(study)
     figure = go.Figure(layout={"title": f"Pareto-front Plot{_of(device)}"})
     if rejected:
-        figure.add_trace(_rug(rejected, device))
+        figure.add_trace(_ticks(rejected, device))
         figure.update_layout(yaxis2={"overlaying": "y", "range": [0, 1], "visible": False})
     if infeasible:
         figure.add_trace(_points("Infeasible Trial", infeasible, device, GREY))
@@ -64,18 +65,20 @@ def plot_latency_history(study: optuna.Study, *, device: str | None = None) -> g
     Raises:
         PlotError: nothing was trained, or there is no such device.
     """
-    trained, infeasible, rejected = _sorted(study, device)
+    trained, infeasible, rejected = _split(study, device)
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
-    numbers, metrics = [t.number for t in trained], np.array([_metric(t) for t in trained])
+    numbers = [t.number for t in trained]
+    metrics = np.array([_metric(t) for t in trained])
     best = np.maximum.accumulate(metrics) if _maximised(study) else np.minimum.accumulate(metrics)
-    dots, line = {"mode": "markers", "marker": {"color": BLUE}}, {"mode": "lines", "line": {"color": RED}}
+    dots = {"mode": "markers", "marker": {"color": BLUE}}
+    line = {"mode": "lines", "line": {"color": RED}}
     figure.add_trace(go.Scatter(x=numbers, y=metrics, name=_metric_name(study), **dots), row=1, col=1)
     figure.add_trace(go.Scatter(x=numbers, y=best, name="Best Value", **line), row=1, col=1)
-    off = [*infeasible, *rejected]
-    if off:
+    over_budget = [*infeasible, *rejected]
+    if over_budget:
         grey = {"mode": "markers", "marker": {"color": GREY, "size": 4}, "name": "Infeasible Trial"}
-        times = [_fact(t, "latency", device) * 1e3 for t in off]
-        figure.add_trace(go.Scatter(x=[t.number for t in off], y=times, **grey), row=2, col=1)
+        times = [_fact(t, "latency", device) * 1e3 for t in over_budget]
+        figure.add_trace(go.Scatter(x=[t.number for t in over_budget], y=times, **grey), row=2, col=1)
     figure.add_trace(_points("Trained", trained, device, BLUE, over=lambda t: t.number), row=2, col=1)
     limit = _limit(study, device)
     if limit is not None:
@@ -90,22 +93,22 @@ def plot_latency_history(study: optuna.Study, *, device: str | None = None) -> g
 def plot_block_costs(
     study: optuna.Study, *, artifacts: str | Path, device: str | None = None, winners: int = 5, depth: int = 2
 ) -> go.Figure:
-    """Predicted time of each block of the best architectures, as stacked bars.
+    """Predicted latency of each block of the best architectures, as stacked bars.
 
     Args:
         study: of a LatencyObjective with `artifacts`.
-        artifacts: its folder.
+        artifacts: the folder given to the objective.
         device: whose latency; None is the first model's.
-        winners: how many, spread over the front by latency.
-        depth: parts of a block's name that tell it from others.
+        winners: how many architectures, spread over the front by latency.
+        depth: how many leading names of a module path make a block: at 2, "stages.0.1" counts as "stages.0".
 
     Raises:
         PlotError: nothing was trained, there is no such device, or the model knows no blocks.
-        ArtifactError: a winner's breakdown is not in the folder.
+        ArtifactError: the breakdown of an architecture is not in the folder.
     """
-    trained, _, _ = _sorted(study, device)
-    front = {number: i for i, number in enumerate(_front(study, trained, device))}
-    best = sorted((t for t in trained if t.number in front), key=lambda t: front[t.number])
+    trained, _, _ = _split(study, device)
+    by_number = {t.number: t for t in trained}
+    best = [by_number[number] for number in _front(study, trained, device)]
     chosen = [best[i] for i in sorted({round(i) for i in np.linspace(0, len(best) - 1, winners)})]
     labels = [f"trial {t.number}: {_metric(t):.4g}" for t in chosen]
     costs = [_blocks(breakdown_of(study, t, artifacts), device, depth) for t in chosen]
@@ -119,17 +122,17 @@ def plot_block_costs(
 
 
 def plot_param_importances(study: optuna.Study, *, device: str | None = None) -> go.Figure:
-    """Importance of each decision for the metric, of what was trained, beside that for latency, of all that was judged.
+    """Importance of each parameter for the metric, by the trained trials, and for the latency, by all trials.
 
-    Only decisions that every such trial has can be compared.
+    Parameters that only some of these trials have are left out.
 
     Raises:
         PlotError: fewer than two architectures were trained, or there is no such device.
     """
-    trained, infeasible, rejected = _sorted(study, device)
-    judged = [*trained, *infeasible, *rejected]
+    trained, infeasible, rejected = _split(study, device)
     metric = _importances(trained, _metric)
-    latency = _importances(judged, lambda t: float(np.log(_fact(t, "latency", device))))
+    estimated = [*trained, *infeasible, *rejected]
+    latency = _importances(estimated, lambda t: float(np.log(_fact(t, "latency", device))))
     names = sorted({*metric, *latency}, key=lambda n: max(metric.get(n, 0.0), latency.get(n, 0.0)))
     figure = go.Figure(layout={"title": "Hyperparameter Importances", "barmode": "group"})
     for title, values, colour in (("latency", latency, GREY), (_metric_name(study), metric, BLUE)):
@@ -143,29 +146,49 @@ def plot_param_importances(study: optuna.Study, *, device: str | None = None) ->
 # -- what the study holds ---------------------------------------------------------------------------
 
 
-def _sorted(study: optuna.Study, device: str | None) -> tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]]:
-    """Trials that were trained and fit, trained and do not fit, and that were rejected before training."""
+def _split(study: optuna.Study, device: str | None) -> tuple[list[FrozenTrial], list[FrozenTrial], list[FrozenTrial]]:
+    """The trials of a study in three lists.
+
+    Returns:
+        Those that were trained and are within the budget, those that were trained and are not, and those that were
+        rejected before training, of which at most `_MOST_REJECTED`, evenly spread.
+
+    Raises:
+        PlotError: nothing was trained, or there is no such device.
+    """
     trials = study.get_trials(deepcopy=False)
-    known = [t for t in trials if t.state == TrialState.COMPLETE and attribute_of(t).get("state") == "trained"]
+    trained = [t for t in trials if is_training(t)]
     rejected = [t for t in trials if attribute_of(t).get("state") == "rejected"]
-    if not known:
+    if not trained:
         raise PlotError(f"study {study.study_name!r} has no training of a LatencyObjective to plot; run it first")
-    devices = attribute_of(known[0]).get("devices", {})
+    devices = attribute_of(trained[0]).get("devices", {})
     if device is not None and device not in devices:
         names = ", ".join(devices) or "none by name; leave device out"
         raise PlotError(f"no device {device!r} in study {study.study_name!r}; it has {names}")
-    fits = [t for t in known if all(c <= 0 for c in t.constraints.values())]
-    step = max(1, -(-len(rejected) // _MOST_REJECTED))
-    return fits, [t for t in known if t not in fits], rejected[::step]
+    feasible: list[FrozenTrial] = []
+    infeasible: list[FrozenTrial] = []
+    for t in trained:
+        within = all(excess <= 0 for excess in t.constraints.values())
+        (feasible if within else infeasible).append(t)
+    step = max(1, math.ceil(len(rejected) / _MOST_REJECTED))
+    return feasible, infeasible, rejected[::step]
+
+
+def _facts(trial: FrozenTrial, device: str | None) -> Mapping[str, Any]:
+    """What a trial keeps of the estimate for a device; None is the first model's."""
+    attribute = attribute_of(trial)
+    if device is None:
+        return attribute
+    facts: Mapping[str, Any] = attribute["devices"][device]
+    return facts
 
 
 def _fact(trial: FrozenTrial, name: str, device: str | None) -> float:
-    attribute = attribute_of(trial)
-    return float((attribute if device is None else attribute["devices"][device])[name])
+    return float(_facts(trial, device)[name])
 
 
 def _metric(trial: FrozenTrial) -> float:
-    return float(attribute_of(trial)["metric"])
+    return float(attribute_of(trial)[METRIC])
 
 
 def _maximised(study: optuna.Study) -> bool:
@@ -174,11 +197,11 @@ def _maximised(study: optuna.Study) -> bool:
 
 def _metric_name(study: optuna.Study) -> str:
     names = study.metric_names
-    return names[0].partition(" (")[0] if names else "metric"
+    return names[0].partition(" (")[0] if names else "metric"  # a penalty form adds itself in brackets
 
 
 def _limit(study: optuna.Study, device: str | None) -> float | None:
-    """The budget of latency (s), where the study has one."""
+    """The budget of latency (s) on a device; None where the study has none."""
     budget: Mapping[str, float] = study.user_attrs.get(ATTRIBUTE, {}).get("budget", {})
     if device is not None:
         return budget.get(f"latency@{device}")
@@ -186,14 +209,14 @@ def _limit(study: optuna.Study, device: str | None) -> float | None:
 
 
 def _front(study: optuna.Study, trials: Sequence[FrozenTrial], device: str | None) -> list[int]:
-    """Numbers of the trials that no other beats in both, by rising latency."""
+    """Numbers of the trials on the front of metric and latency, by rising latency."""
     sign = 1.0 if _maximised(study) else -1.0
     order = scoring.front([_fact(t, "latency", device) for t in trials], [sign * _metric(t) for t in trials])
     return [trials[int(i)].number for i in order]
 
 
 def _blocks(breakdown: Mapping[str, Any], device: str | None, depth: int) -> dict[str, float]:
-    """Seconds by block of one architecture."""
+    """Latency (s) of each block of one architecture; see `plot_block_costs` for `depth`."""
     devices = breakdown["devices"]
     parts = next(iter(devices.values()))["parts"] if device is None else devices[device]["parts"]
     costs: dict[str, float] = {}
@@ -204,6 +227,7 @@ def _blocks(breakdown: Mapping[str, Any], device: str | None, depth: int) -> dic
 
 
 def _importances(trials: Sequence[FrozenTrial], target: Callable[[FrozenTrial], float]) -> dict[str, float]:
+    """Importance for `target` of each parameter that all trials have, by Optuna's fANOVA; they sum to 1."""
     if len(trials) < 2:
         raise PlotError(f"importances need at least 2 architectures, but the study has {len(trials)}; search on")
     shared = set.intersection(*(set(t.params) for t in trials))
@@ -220,36 +244,47 @@ def _importances(trials: Sequence[FrozenTrial], target: Callable[[FrozenTrial], 
 
 
 def _of(device: str | None) -> str:
+    """What a title adds for one of several devices."""
     return f" on {device}" if device else ""
 
 
 def _hover(trial: FrozenTrial, device: str | None) -> str:
-    facts = attribute_of(trial) if device is None else attribute_of(trial)["devices"][device]
+    """The text that appears over a point: the trial's parameters and how well it uses the device."""
+    facts = _facts(trial, device)
     more = [f"{k}: {facts[k]:.3g}" for k in ("intensity", "memory_share", "achieved") if k in facts]
     return "<br>".join([f"Trial {trial.number}", *(f"{k} = {v}" for k, v in trial.params.items()), *more])
 
 
 def _points(
-    name: str, trials: Sequence[FrozenTrial], device: str | None, colour: str,
+    name: str,
+    trials: Sequence[FrozenTrial],
+    device: str | None,
+    colour: str,
     over: Callable[[FrozenTrial], float] | None = None,
-) -> go.Scatter:  # fmt: skip
-    """Trials with their intervals: metric over latency, or latency over whatever `over` gives."""
-    t, low, high = (np.array([_fact(x, k, device) for x in trials]) * 1e3 for k in ("latency", "low", "high"))
-    bars = {"type": "data", "symmetric": False, "array": high - t, "arrayminus": t - low, "thickness": 1}
-    places = (
-        {"x": t, "y": [_metric(x) for x in trials], "error_x": bars}
-        if over is None
-        else {"x": [over(x) for x in trials], "y": t, "error_y": bars}
-    )
-    text = [_hover(x, device) for x in trials]
+) -> go.Scatter:
+    """Trials with their intervals: the metric over the latency, or the latency over `over(trial)` where it is given."""
+    latency = np.array([_fact(t, "latency", device) for t in trials]) * 1e3
+    low = np.array([_fact(t, "low", device) for t in trials]) * 1e3
+    high = np.array([_fact(t, "high", device) for t in trials]) * 1e3
+    bars = {"type": "data", "symmetric": False, "array": high - latency, "arrayminus": latency - low, "thickness": 1}
+    if over is None:
+        points = {"x": latency, "y": [_metric(t) for t in trials], "error_x": bars}
+    else:
+        points = {"x": [over(t) for t in trials], "y": latency, "error_y": bars}
+    text = [_hover(t, device) for t in trials]
     hover = f"%{{text}}<extra>{name}</extra>"
-    return go.Scatter(name=name, mode="markers", marker={"color": colour}, text=text, hovertemplate=hover, **places)
+    return go.Scatter(name=name, mode="markers", marker={"color": colour}, text=text, hovertemplate=hover, **points)
 
 
-def _rug(trials: Sequence[FrozenTrial], device: str | None) -> go.Scatter:
-    """What was never trained, as ticks along the lower edge: in paper coordinates of its own axis."""
+def _ticks(trials: Sequence[FrozenTrial], device: str | None) -> go.Scatter:
+    """Trials that were never trained, as ticks at the lower edge; a second y axis from 0 to 1 places them."""
     times = [_fact(t, "latency", device) * 1e3 for t in trials]
     return go.Scatter(
-        name="Infeasible Trial (not trained)", x=times, y=[0.02] * len(times), yaxis="y2", mode="markers",
-        marker={"color": GREY, "symbol": "line-ns-open", "size": 10}, hoverinfo="x+name",
-    )  # fmt: skip
+        name="Infeasible Trial (not trained)",
+        x=times,
+        y=[0.02] * len(times),
+        yaxis="y2",
+        mode="markers",
+        marker={"color": GREY, "symbol": "line-ns-open", "size": 10},
+        hoverinfo="x+name",
+    )

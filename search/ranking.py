@@ -1,14 +1,14 @@
-"""Which candidate to train next: expected improvement after one fit to what was trained.
+"""Which candidate to train next: the one with the largest expected improvement, after a fit to what was trained.
 
-With several objectives the improvement is that of the dominated area, exact in the known cost c:
+With cost as a second objective, what improves is the area that the front dominates. The cost c of a candidate is known,
+so its expected area improvement is a sum over levels u of the cost:
 
-    a(x) = sum over cost levels u >= c(x) of EI( x; best metric trained with cost <= u ).          (1)
+    a(x) = sum over cost levels u >= c(x) of EI( x; best metric trained with cost <= u )           (1)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,91 +17,125 @@ from optuna.distributions import BaseDistribution
 from hwcost.search import surrogate
 from hwcost.search.candidates import Candidate
 from hwcost.search.encoding import Encoder, Views, features_of
+from hwcost.search.protocols import Build
 
 Array = NDArray[np.float64]
 _LEVELS = 16  # cost levels of eq. (1)
 
 
-class Encoded:
-    """The views of candidates, each made once."""
+class CachedViews:
+    """Encodes the candidates of one objective, each once.
 
-    def __init__(self, build: Callable[..., Any]) -> None:
+    Args:
+        build: the objective's; where it is a space's method, the space gives the features.
+    """
+
+    def __init__(self, build: Build) -> None:
         self._features = features_of(build)
         self._distributions: dict[str, BaseDistribution] = {}
-        self._forget()
+        self._restart()
 
-    def _forget(self) -> None:
+    def _restart(self) -> None:
         self._encode = Encoder(dict(self._distributions), self._features)
-        self._row: dict[str, int] = {}
+        self._row: dict[str, int] = {}  # key of an architecture -> its row in the views
         self._views: Views | None = None
 
-    def learn(self, candidates: Sequence[Candidate]) -> None:
-        """Of what parameters there are; until they are learned, parameters of other names are ignored."""
-        more = {name: d for c in candidates for name, d in c.distributions.items() if name not in self._distributions}
-        if more:
-            self._distributions |= more
-            self._forget()
+    def add_parameters(self, candidates: Sequence[Candidate]) -> None:
+        """Encode the parameters of these candidates too; parameters that were not added are ignored.
+
+        In a conditional space each candidate has only some of the parameters. A new one makes all views anew.
+        """
+        new = {name: d for c in candidates for name, d in c.distributions.items() if name not in self._distributions}
+        if new:
+            self._distributions |= new
+            self._restart()
 
     def __call__(self, candidates: Sequence[Candidate], device: int) -> Views:
-        """The views of `candidates`, by their cost on one of the objective's devices."""
+        """The views of `candidates`, with their costs on one of the objective's devices."""
         new = list({c.judgement.key: c for c in candidates if c.judgement.key not in self._row}.values())
         if new:
-            made = self._encode([c.params for c in new], np.ones(len(new)))
+            more = self._encode([c.params for c in new], np.ones(len(new)))
             self._row |= {c.judgement.key: len(self._row) + i for i, c in enumerate(new)}
-            self._views = made if self._views is None else self._views + made
+            self._views = more if self._views is None else self._views + more
         assert self._views is not None
-        found = self._views[[self._row[c.judgement.key] for c in candidates]]
-        return found.with_cost(costs_of(candidates, device))
+        rows = [self._row[c.judgement.key] for c in candidates]
+        return self._views[rows].with_cost(costs_of(candidates, device))
 
 
 def costs_of(candidates: Sequence[Candidate], device: int) -> Array:
-    """What the candidates cost on a device of the objective."""
+    """The costs of candidates on a device, by its index in the objective; [n] in SI units."""
     return np.array([list(c.judgement.costs.values())[device] for c in candidates])
 
 
 class Ranking:
-    """Expected improvement of candidates.
+    """The expected improvement of candidates, by a `Surrogate` that is fitted here.
 
     Args:
-        encoded: makes their views; has learned of all their parameters.
-        trained: architectures, and `values` of their metric, to be maximised.
-        running: architectures whose metric is not known yet; they are believed to be average.
+        views: has the parameters of all candidates below.
+        trained: the candidates that were trained.
+        values: their metrics, of which larger is better.
+        running: candidates that are being trained; their metric is taken to be the mean.
         pool: candidates whose costs set the levels of eq. (1).
-        device: whose costs are meant.
-        several: whether cost is an objective.
+        device: index of the device whose costs count.
+        several: whether cost is a second objective.
+        rng: draws the settings of the surrogate.
     """
 
     def __init__(
-        self, encoded: Encoded, trained: Sequence[Candidate], values: Array, running: Sequence[Candidate],
-        pool: Sequence[Candidate], *, device: int, several: bool, rng: np.random.Generator,
-    ) -> None:  # fmt: skip
-        self._encoded, self._device, self._several = encoded, device, several
+        self,
+        views: CachedViews,
+        trained: Sequence[Candidate],
+        values: Array,
+        running: Sequence[Candidate],
+        pool: Sequence[Candidate],
+        *,
+        device: int,
+        several: bool,
+        rng: np.random.Generator,
+    ) -> None:
+        self._views = views
+        self._device = device
+        self._several = several
         self._levels = np.quantile(costs_of(pool, device), np.linspace(0, 1, _LEVELS))
         self._z = surrogate.warp(values)
-        self._paid = costs_of(trained, device)
-        seen = encoded([*trained, *running], device)
-        believed = np.concatenate([self._z, np.zeros(len(running))])
-        self._process = surrogate.Surrogate(seen, believed, surrogate.settings(rng, seen))
+        self._costs_trained = costs_of(trained, device)
+        seen = views([*trained, *running], device)
+        z = np.concatenate([self._z, np.zeros(len(running))])
+        self._surrogate = surrogate.Surrogate(seen, z, surrogate.settings(rng, seen))
 
     def __call__(self, candidates: Sequence[Candidate]) -> Array:
-        """The acquisition of each candidate."""
-        views, costs = self._encoded(candidates, self._device), costs_of(candidates, self._device)
+        """The expected improvement of each candidate."""
+        views = self._views(candidates, self._device)
         if self._several:
-            return self._process.expect(
-                lambda m, d: area_improvement(m, d, costs, self._z, self._paid, self._levels), views
+            costs = costs_of(candidates, self._device)
+            return self._surrogate.expect(
+                lambda mean, deviation: area_improvement(
+                    mean, deviation, costs, self._z, self._costs_trained, self._levels
+                ),
+                views,
             )
         best = float(self._z.max())
-        return self._process.expect(lambda m, d: surrogate.expected_improvement(m, d, best), views)
+        return self._surrogate.expect(
+            lambda mean, deviation: surrogate.expected_improvement(mean, deviation, best), views
+        )
 
 
-def area_improvement(mean: Array, deviation: Array, cost: Array, z: Array, paid: Array, levels: Array) -> Array:
-    """Eq. (1) at the given cost levels, for candidates of known `cost`; `z` are results that cost `paid`.
+def area_improvement(
+    mean: Array, deviation: Array, cost: Array, z: Array, costs_trained: Array, levels: Array
+) -> Array:
+    """Eq. (1) for n candidates.
 
-    The levels are quantiles of the candidates' costs, so that the scale of the cost does not matter.
+    Args:
+        mean: of z at the candidates, [n].
+        deviation: standard deviation of z there, [n].
+        cost: of the candidates, [n].
+        z: of what was trained, [m].
+        costs_trained: of what was trained, [m].
+        levels: quantiles of the candidates' costs, so that the scale of the costs makes no difference.
     """
     total = np.zeros_like(mean)
     for level in levels:
-        reached = z[paid <= level]
+        reached = z[costs_trained <= level]
         best = float(reached.max()) if len(reached) else float(z.min())
         total += np.where(cost <= level, surrogate.expected_improvement(mean, deviation, best), 0.0)
     return total

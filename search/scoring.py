@@ -1,10 +1,11 @@
-"""How good a search was, where the truth about every architecture is known.
+"""How good a search was, for benchmarks in which latency and metric of every architecture are known.
 
-    regret              best metric within the budget, minus best metric that was trained           (1)
+    regret              best metric within the budget, minus best metric that was trained within it (1)
     hypervolume ratio   area that the search's front dominates, over that of the true front         (2)
 
-Areas are taken in the plane of latency (minimised) and metric (maximised), against a reference point
-that is worse than every architecture counted.
+A front is the architectures that no other one dominates, that is, beats in latency (minimised) or metric (maximised)
+without being worse in the other. Areas are taken in the plane of the two, up to a reference point of large latency and
+small metric; architectures beyond it do not count.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ Array = NDArray[np.float64]
 
 
 class ScoringError(ValueError):
-    """Data that no score can be made of."""
+    """Data that cannot be scored."""
 
 
 def front(latency: ArrayLike, metric: ArrayLike) -> NDArray[np.intp]:
-    """Indices of the architectures that no other dominates, by rising latency; of equal ones the first."""
+    """Indices of the architectures on the front, by rising latency; of equal architectures the first."""
     t, m = _pair(latency, metric)
     best, chosen = -np.inf, []
     for i in np.lexsort((-m, t)):
@@ -33,7 +34,7 @@ def front(latency: ArrayLike, metric: ArrayLike) -> NDArray[np.intp]:
 
 
 def hypervolume(latency: ArrayLike, metric: ArrayLike, reference: tuple[float, float]) -> float:
-    """Area dominated within the reference point (latency in s, metric): 0 for points beyond it."""
+    """Area (s times the metric's unit) that the architectures dominate, up to the reference point (latency, metric)."""
     t, m = _pair(latency, metric)
     inside = (t < reference[0]) & (m > reference[1])
     t, m = t[inside], m[inside]
@@ -49,16 +50,17 @@ def hypervolume_ratio(
     budget: float | None = None,
     reference: tuple[float, float] | None = None,
 ) -> float:
-    """Eq. (2), 0 to 1, for (latency, metric) of what was trained and of everything there is.
+    """Eq. (2), from 0 to 1.
 
     Args:
-        found: what the search trained.
-        truth: every architecture.
-        budget: where given, only architectures within it (s) count.
-        reference: None takes the largest latency (or the budget) and the smallest metric on the true front.
+        found: latency (s) and metric of each architecture that the search trained.
+        truth: latency (s) and metric of every architecture.
+        budget: latency (s); architectures above it do not count. None counts all.
+        reference: latency and metric of the reference point; None takes the budget, or the largest latency where there
+            is none, and the smallest metric on the true front.
 
     Raises:
-        ScoringError: nothing is within the budget, or the true front is a single point.
+        ScoringError: no architecture is within the budget, or the true front is a single point.
     """
     t, m = _within(truth, budget)
     if reference is None:
@@ -75,7 +77,10 @@ def hypervolume_ratio(
 def regret(
     found: tuple[ArrayLike, ArrayLike], truth: tuple[ArrayLike, ArrayLike], *, budget: float | None = None
 ) -> float:
-    """Eq. (1), in the metric's unit; infinite where nothing that was trained is within the budget (s)."""
+    """Eq. (1), in the metric's unit; infinite where the search trained nothing within the budget.
+
+    Arguments and errors are those of `hypervolume_ratio`.
+    """
     _, m = _within(truth, budget)
     found_t, found_m = _pair(*found)
     keep = found_t <= (budget if budget is not None else np.inf)
@@ -85,7 +90,7 @@ def regret(
 def regret_curve(
     found: tuple[ArrayLike, ArrayLike], truth: tuple[ArrayLike, ArrayLike], *, budget: float | None = None
 ) -> Array:
-    """Regret after each training, in the order given."""
+    """Regret after each training; `found` is in the order of the trainings."""
     t, m = _pair(*found)
     return np.array([regret((t[:i], m[:i]), truth, budget=budget) for i in range(1, len(t) + 1)])
 
@@ -93,13 +98,13 @@ def regret_curve(
 def hypervolume_curve(
     found: tuple[ArrayLike, ArrayLike], truth: tuple[ArrayLike, ArrayLike], *, budget: float | None = None
 ) -> Array:
-    """Hypervolume ratio after each training, in the order given."""
+    """Hypervolume ratio after each training; `found` is in the order of the trainings."""
     t, m = _pair(*found)
     return np.array([hypervolume_ratio((t[:i], m[:i]), truth, budget=budget) for i in range(1, len(t) + 1)])
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median, mean and worst of several seeds' regrets."""
+    """Median, mean and largest of the regrets of several seeds."""
     v = np.asarray(values, dtype=float)
     return {"median": float(np.median(v)), "mean": float(v.mean()), "worst": float(v.max())}
 

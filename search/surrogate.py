@@ -1,16 +1,17 @@
-"""A Gaussian process over architectures, for dozens of observations and thousands of candidates.
+"""A Gaussian process over architectures: it predicts the metric of thousands of candidates from dozens of trainings.
 
-Kernel, on the four views of `encoding` (d1: half the L1 distance of places, d2: Euclidean distance of counts,
-d3: difference of log costs, d4: Euclidean distance of features):
+The kernel is a sum over the four views of `encoding`. With d1 half the L1 distance of values, d2 the Euclidean distance
+of counts, d3 the difference of log costs and d4 the Euclidean distance of features:
 
     k = w1 exp(-d1 / l1) + sum over i = 2, 3, 4 of wi exp(-di^2 / 2 li^2) + noise,   sum of wi = 1     (1)
 
-Its settings are not optimised but averaged over: of a random set, the likeliest few, each weighed by its marginal
-likelihood with the variance profiled out, and the set is drawn anew for every proposal. With ten observations
-many settings are nearly as likely as the best one, and a search that believes one too soon gets stuck.
+The settings of the kernel, that is the weights w, the lengths l and the noise, are not optimised. Predictions are
+averages over the likeliest few of a random set, weighted by their marginal likelihood with the variance of the process
+at its maximum likelihood. The set is drawn anew for each proposal. With ten observations many settings are nearly as
+likely as the best ones, and a search that commits to one of them gets stuck.
 
-Accuracies are warped before (2), since a search is about differences among the best and a few networks that
-learn nothing would otherwise set the scale:
+Metrics y are transformed first. A search is about differences among the best, but a few networks that learn nothing
+would set the scale:
 
     z = -ln( (y_max - y) / (y_max - median) + 0.3 ),  then standardised                              (2)
 
@@ -32,15 +33,15 @@ from scipy.special import ndtr
 from hwcost.search.encoding import Views
 
 Array = NDArray[np.float64]
-_SETTINGS = 64
-_KEPT = 8  # settings that are averaged over
-_NEGLIGIBLE = 1e-3  # likelihood, relative to the best setting's, below which a setting is left out
-_JITTER = 1e-8
-_OFFSET = 0.3
+_SETTINGS = 64  # random settings of which the likeliest are taken
+_KEPT = 8  # settings that are averaged over, at most
+_NEGLIGIBLE = 1e-3  # a setting of a likelihood below this, relative to the likeliest one's, is left out
+_JITTER = 1e-8  # added to the kernel's diagonal for the Cholesky factorisation
+_OFFSET = 0.3  # of eq. (2); the smaller, the more the very best are spread
 
 
 def warp(y: Array) -> Array:
-    """Eq. (2); larger is better before and after; all zeros where all y are equal."""
+    """z of eq. (2), in which larger is better, as in y; zeros where all y are equal."""
     scale = float(y.max() - np.median(y)) or float(y.max() - y.min())
     if scale <= 0:
         return np.zeros_like(y)
@@ -50,7 +51,7 @@ def warp(y: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Weights and lengths of eq. (1), one for each view, and the noise."""
+    """Of the kernel, eq. (1): a weight and a length for each view, and the noise."""
 
     weights: tuple[float, float, float, float]
     lengths: tuple[float, float, float, float]
@@ -58,7 +59,7 @@ class Settings:
 
 
 def settings(rng: np.random.Generator, views: Views) -> list[Settings]:
-    """Random settings; those of a view that tells nothing have no weight."""
+    """Random settings for architectures with these views; a view without columns gets weight 0."""
     counted, featured = views.counts.shape[1], views.features.shape[1]
     weights = (
         rng.choice([0.2, 0.5, 1.0], _SETTINGS),
@@ -78,7 +79,13 @@ def settings(rng: np.random.Generator, views: Views) -> list[Settings]:
 
 
 class Surrogate:
-    """The process, fitted to `z` (zero mean) at the architectures `seen`."""
+    """The Gaussian process.
+
+    Args:
+        seen: views of the n architectures that were trained.
+        z: their metrics [n] after eq. (2), which have mean 0.
+        candidates: settings, of which the likeliest are averaged over.
+    """
 
     def __init__(self, seen: Views, z: Array, candidates: Sequence[Settings]) -> None:
         similar = _Similarity(seen, seen)
@@ -86,9 +93,9 @@ class Surrogate:
         kernels = np.stack([similar(s) + (s.noise + _JITTER) * np.eye(n) for s in candidates])
         factors = np.linalg.cholesky(kernels)  # [settings, n, n]
         solved = np.linalg.solve(kernels, np.broadcast_to(z[:, None], (len(kernels), n, 1)))[..., 0]
-        variances = np.maximum(solved @ z / n, 1e-9)
-        halves = np.log(factors.diagonal(axis1=1, axis2=2)).sum(axis=1)
-        likelihood = -0.5 * n * np.log(variances) - halves
+        variances = np.maximum(solved @ z / n, 1e-9)  # of maximum likelihood
+        half_log_determinants = np.log(factors.diagonal(axis1=1, axis2=2)).sum(axis=1)
+        likelihood = -0.5 * n * np.log(variances) - half_log_determinants  # its logarithm, up to a constant
         kept = np.argsort(-likelihood, kind="stable")[:_KEPT]
         weights = np.exp(likelihood[kept] - likelihood[kept[0]])
         self._seen = seen
@@ -99,7 +106,12 @@ class Surrogate:
         ]
 
     def expect(self, what: Callable[[Array, Array], Array], at: Views) -> Array:
-        """Average over settings of `what`(mean, standard deviation of z) at other architectures, all [n]."""
+        """Expected value of a function of the posterior at m other architectures, over the settings.
+
+        Args:
+            what: (mean [m], standard deviation [m]) of z -> [m].
+            at: views of the architectures.
+        """
         similar = _Similarity(at, self._seen)
         parts = [fit.weight * what(*fit.predict(similar(fit.settings))) for fit in self._fits]
         return np.asarray(sum(parts) / sum(fit.weight for fit in self._fits))
@@ -107,46 +119,50 @@ class Surrogate:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """One setting's posterior."""
+    """The posterior for one setting."""
 
-    weight: float  # likelihood, relative to the best setting's
+    weight: float  # its likelihood relative to the likeliest setting's
     settings: Settings
-    factor: Array  # lower Cholesky factor of the kernel among the seen
-    solved: Array  # kernel^-1 z
-    variance: float
+    factor: Array  # [n, n], lower Cholesky factor of the kernel of the n trained architectures
+    solved: Array  # [n], kernel^-1 z
+    variance: float  # of the process
 
     def predict(self, k: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation at architectures of these similarities to the seen ones."""
+        """Mean [m] and standard deviation [m] of z at architectures with kernel `k` [m, n] to the trained ones."""
         whitened = solve_triangular(self.factor, k.T, lower=True, check_finite=False)
         left = np.maximum(1.0 - np.einsum("ij,ij->j", whitened, whitened), 1e-9)
         return k @ self.solved, np.sqrt(left * self.variance)
 
 
 class _Similarity:
-    """Eq. (1) without the noise, between two sets of architectures; settings share lengths, so each part is kept."""
+    """The kernel of eq. (1), without the noise, between two sets of architectures.
+
+    Many settings have the same length for a view, so each term is computed once for each length.
+    """
 
     def __init__(self, a: Views, b: Views) -> None:
         self._distances = (
-            cdist(a.places, b.places, "cityblock") / 2,
+            cdist(a.values, b.values, "cityblock") / 2,
             *(_squared(x, y) / 2 for x, y in ((a.counts, b.counts), (a.cost, b.cost), (a.features, b.features))),
         )
-        self._parts: dict[tuple[int, float], Array] = {}
+        self._terms: dict[tuple[int, float], Array] = {}  # (view, length) -> the term without its weight
 
     def __call__(self, s: Settings) -> Array:
-        """[a, b]."""
+        """For settings `s`, [a, b]."""
         total = sum(s.weights)
-        terms = [w / total * self._part(i, s.lengths[i]) for i, w in enumerate(s.weights) if w]
+        terms = [w / total * self._term(i, s.lengths[i]) for i, w in enumerate(s.weights) if w]
         return np.asarray(sum(terms))
 
-    def _part(self, view: int, length: float) -> Array:
-        known = self._parts.get((view, length))
-        if known is None:
+    def _term(self, view: int, length: float) -> Array:
+        key = (view, length)
+        if key not in self._terms:
             scale = length if view == 0 else length**2
-            known = self._parts[view, length] = np.exp(-self._distances[view] / scale)
-        return known
+            self._terms[key] = np.exp(-self._distances[view] / scale)
+        return self._terms[key]
 
 
 def _squared(a: Array, b: Array) -> Array:
+    """Squared Euclidean distances between the rows of two arrays; zeros where they have no columns."""
     return cdist(a, b, "sqeuclidean") if a.shape[1] else np.zeros((len(a), len(b)))
 
 

@@ -1,17 +1,17 @@
-"""What an architecture makes of a device: intensity, memory-bound time, and achieved against ceiling.
+"""How well an architecture uses a device: intensity, memory-bound share of the time, achieved share of the ceiling.
 
-A network of W flop and Q byte that takes t seconds has intensity I = W / Q. On a device with peak P flop/s
+A network of W flop and Q byte that takes t seconds has arithmetic intensity I = W / Q. On a device with peak P flop/s
 and bandwidth B byte/s no network of that intensity runs faster than C = min(P, I * B) flop/s, so
 
     achieved = (W / t) / C = max(W / P, Q / B) / t                                                (1)
 
-is the share of the ceiling that it reaches. Networks for a device whose ridge point P / B is high must be
-dense (high I) to use it; on one with a low ridge point a dense network only takes longer.
+is the share of the ceiling that it reaches. On a device with a high ridge point P / B only networks of high intensity
+come near the peak; on one with a low ridge point a high intensity is of no use, and its flops cost time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,22 +20,43 @@ from hwcost import units
 from hwcost.device.ceilings import Energy
 from hwcost.device.device import Device
 from hwcost.model.features import Target
+from hwcost.search.protocols import Estimate
+
+# -- the device behind a model --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """Of a device for one dtype and number of threads."""
+    """Of a device, for one dtype and number of threads."""
 
     peak: float  # flop/s
-    bandwidth: float  # byte/s
+    bandwidth: float  # byte/s, of DRAM
 
     def achieved(self, flops: float, traffic: float, latency: float) -> float:
-        """Eq. (1), for latency in seconds; above 1 where the work counts products with padding that nobody computes."""
+        """Eq. (1) for work in flop, traffic in byte and latency in seconds.
+
+        Above 1 where the flops count products with padding, which the runtime does not compute.
+        """
         return max(flops / self.peak, traffic / self.bandwidth) / latency
 
 
-def target_of(model: Any) -> Target | None:
-    """The target of a cost model, or of a latency table that a model priced; else None."""
+def ceilings_of(model: object) -> Ceilings | None:
+    """The ceilings of the device that a model is for; None where the model does not say."""
+    target = target_of(model)
+    if target is None:
+        return None
+    device, dtype, threads = target.device, target.dtype, target.threads
+    return Ceilings(device.peak(dtype, threads), device.bandwidth("DRAM", threads))
+
+
+def energy_of(model: object) -> Energy | None:
+    """The energy of a flop and of a byte on a model's device; None where its device file does not say."""
+    target = target_of(model)
+    return target.device.energy if target else None
+
+
+def target_of(model: object) -> Target | None:
+    """The target of a cost model, or of a latency table that was made from one; None for any other model."""
     target = getattr(model, "target", None)
     if target is not None and isinstance(getattr(target, "device", None), Device):
         return Target(target.device, target.threads, target.dtype)
@@ -45,53 +66,34 @@ def target_of(model: Any) -> Target | None:
     return Target(Device.from_toml(meta["device"], "latency table"), meta["target"]["threads"], meta["target"]["dtype"])
 
 
-def ceilings_of(model: Any) -> Ceilings | None:
-    """The ceilings behind a model, where its target is known."""
-    target = target_of(model)
-    if target is None:
-        return None
-    device, dtype, threads = target.device, target.dtype, target.threads
-    return Ceilings(device.peak(dtype, threads), device.bandwidth("DRAM", threads))
+# -- what an estimate says ------------------------------------------------------------------------
 
 
-def energy_of(model: Any) -> Energy | None:
-    """What a flop and a byte cost on the device behind a model, where its file says so."""
-    target = target_of(model)
-    return target.device.energy if target else None
-
-
-def facts_of(estimate: Any, ceilings: Ceilings | None) -> dict[str, Any]:
-    """What a trial keeps of an estimate: numbers in SI, and only those that the estimate knows."""
+def facts_of(estimate: Estimate, ceilings: Ceilings | None) -> dict[str, Any]:
+    """What a trial keeps of an estimate: numbers in SI units, and "bound" as a word; only what the estimate knows."""
     names = ("latency", "low", "high", "bound", "support", "memory_share", "intensity")
-    found = {name: getattr(estimate, name, None) for name in names}
+    facts = {name: getattr(estimate, name, None) for name in names}
     work = _work(estimate)
-    if work is not None and found["intensity"] is None and work[1]:
-        found["intensity"] = work[0] / work[1]
-    if work is not None and ceilings is not None:
-        found["achieved"] = ceilings.achieved(*work, estimate.latency)
-    return {name: v if isinstance(v, str) else float(v) for name, v in found.items() if v is not None}
+    if work is not None:
+        flops, traffic = work
+        if facts["intensity"] is None and traffic:
+            facts["intensity"] = flops / traffic
+        if ceilings is not None:
+            facts["achieved"] = ceilings.achieved(flops, traffic, estimate.latency)
+    return {name: v if isinstance(v, str) else float(v) for name, v in facts.items() if v is not None}
 
 
-def character_of(facts: Sequence[Mapping[str, Any]]) -> str:
-    """What architectures are like on a device, in words: medians over their `facts_of`; empty where none tells."""
-    telling = {
-        "intensity": lambda v: units.format(v, "flop/byte"),
-        "memory_share": lambda v: f"{v:.0%} of the time memory-bound",
-        "achieved": lambda v: f"{v:.0%} of the ceiling achieved",
-    }
-    known = {name: [f[name] for f in facts if name in f] for name in telling}
-    return ", ".join(telling[name](median(values)) for name, values in known.items() if values)
-
-
-def _work(estimate: Any) -> tuple[float, float] | None:
+def _work(estimate: Estimate) -> tuple[float, float] | None:
     """(flop, byte) of the whole network, where the estimate knows them."""
     source = getattr(estimate, "cost", estimate)
     flops, traffic = getattr(source, "flops", None), getattr(source, "bytes", None)
-    return None if flops is None or traffic is None else (float(flops), float(traffic))
+    if flops is None or traffic is None:
+        return None
+    return float(flops), float(traffic)
 
 
-def parts_of(estimate: Any) -> list[dict[str, Any]]:
-    """An architecture's parts: kernels where the estimate knows them, blocks otherwise; latencies in seconds."""
+def parts_of(estimate: Estimate) -> list[dict[str, Any]]:
+    """The kernels of an estimate, or its blocks where it has no kernels, as JSON; latencies in seconds."""
     kernels = getattr(estimate, "kernels", None)
     if kernels is not None:
         return [{"name": k.module, "kernel": k.name, **_part(k)} for k in kernels]
@@ -100,8 +102,28 @@ def parts_of(estimate: Any) -> list[dict[str, Any]]:
 
 
 def _part(part: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {f"{what}_s": float(getattr(part, what)) for what in ("latency", "low", "high")}
+    described: dict[str, Any] = {f"{name}_s": float(getattr(part, name)) for name in ("latency", "low", "high")}
     cost = getattr(part, "cost", None)
     if cost is not None:
-        found |= {"flops": cost.flops, "bytes": cost.bytes, "bound": part.bound}
-    return found
+        described |= {"flops": cost.flops, "bytes": cost.bytes, "bound": part.bound}
+    return described
+
+
+_WORDS: Mapping[str, Callable[[float], str]] = {
+    "intensity": lambda v: units.format(v, "flop/byte"),
+    "memory_share": lambda v: f"{v:.0%} of the time memory-bound",
+    "achieved": lambda v: f"{v:.0%} of the ceiling achieved",
+}
+
+
+def utilisation_in_words(facts: Sequence[Mapping[str, Any]]) -> str:
+    """How well several architectures use a device: a phrase with the medians over their `facts_of`, which may be "".
+
+    An entry that some architectures lack is the median over the others.
+    """
+    phrases = []
+    for name, phrase in _WORDS.items():
+        values = [f[name] for f in facts if name in f]
+        if values:
+            phrases.append(phrase(median(values)))
+    return ", ".join(phrases)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hwcost.cost import Cost
-from hwcost.graph import ITEMSIZE, Graph, Life, Op, OpSpec, TensorSpec, block_name, traffic
+from hwcost.graph import ITEMSIZE, Graph, Life, Op, OpSpec, TensorSpec, block_name
 
 
 def op(module: str = "", macs: int = 0, state: str = "costed", name: str = "aten.relu.default") -> Op:
@@ -35,20 +38,13 @@ def test_bytes_are_those_of_the_distinct_elements() -> None:
     assert TensorSpec("input", (2, 3, 4), "bfloat16").bytes == 24 * 2
     assert TensorSpec("input", ()).bytes == 4  # a scalar is one element
     assert TensorSpec("input", (0, 5)).bytes == 0
-    expanded = TensorSpec("bias", (8, 16), elements=16)  # [16] expanded to [8, 16]: stride 0
-    assert (expanded.numel, expanded.bytes) == (128, 64)
+    expanded = TensorSpec("bias", (8, 16), overlapping=7 * 16)  # [16] expanded to [8, 16]: stride 0
+    assert (expanded.numel, expanded.elements, expanded.bytes) == (128, 16, 64)
 
 
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dtype must be one of .*float32.*, but got 'float31'"):
         TensorSpec("input", (2,), "float31")
-
-
-def test_traffic_leaves_out_what_stays_inside_and_what_was_read_before() -> None:
-    a = TensorSpec("self", (10,))
-    again = TensorSpec("other", (10,), repeat=True)
-    inside = TensorSpec("output", (10,), internal=True)
-    assert traffic([a, again, inside]) == 40
 
 
 def test_an_op_gives_its_inputs_and_parameters_by_name() -> None:
@@ -103,6 +99,41 @@ def test_blocks_add_up_to_the_whole(placed: list[tuple[str, int]], depth: int) -
 def test_block_name() -> None:
     assert [block_name("a.b.c", depth) for depth in (1, 2, 3, 9)] == ["a", "a.b", "a.b.c", "a.b.c"]
     assert block_name("", 2) == ""
+
+
+def taken_apart(*kinds: str) -> Graph:
+    """Value 0 is split into values 1 and 2, which further ops then read."""
+    half = TensorSpec("out", (1, 4))
+    whole = TensorSpec("self", (2, 4))
+    first = Op("aten.unbind.int", OpSpec("unbind", (whole,), (half, half)), "", (0,), (1, 2), Cost(), "free")
+    rest = [op(name=f"aten.{kind}.default", macs=1) for kind in kinds]
+    return replace(graph(first, *rest), inputs=(whole,), input_values=(0,))
+
+
+def test_a_block_of_several_inputs_gets_them_apart() -> None:
+    found = taken_apart("add").unstacked()
+    assert [each.spec.kind for each in found.ops] == ["add"]
+    assert found.input_values == (1, 2)
+    assert [t.shape for t in found.inputs] == [(1, 4), (1, 4)]
+    assert graph(op(macs=3)).unstacked() == graph(op(macs=3))
+
+
+def test_the_form_by_parts_changes_with_the_graph() -> None:
+    both = replace(taken_apart("_native_multi_head_attention"), by_parts=taken_apart("linear", "softmax"))
+    found = both.unstacked()
+    assert found.by_parts is not None
+    assert [each.spec.kind for each in found.by_parts.ops] == ["linear", "softmax"]
+    assert found.by_parts.input_values == found.input_values == (1, 2)
+    later = both.changed(lambda form: replace(form, since=7))
+    assert later.by_parts is not None
+    assert (later.since, later.by_parts.since, later.by_parts.by_parts) == (7, 7, None)
+
+
+def test_the_form_by_parts_is_pickled_and_not_compared() -> None:
+    both = replace(graph(op(macs=3)), by_parts=graph(op(macs=1), op(macs=2)))
+    assert both == graph(op(macs=3))
+    assert both.cost == Cost(macs=3)
+    assert pickle.loads(pickle.dumps(both)).by_parts == both.by_parts
 
 
 # -- memory -----------------------------------------------------------------------------------

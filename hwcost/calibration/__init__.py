@@ -1,1 +1,1 @@
-"""Measuring a machine's ceilings, and what its data sheet promises."""
+"""Calibration: measuring the ceilings of this machine with micro-benchmarks, which are called probes."""

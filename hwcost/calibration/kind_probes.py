@@ -1,18 +1,19 @@
-"""Micro-benchmarks of what each kind of kernel computes at best, in one runtime on this machine.
+"""Probes of kinds of kernel: the rate of arithmetic that each kind reaches at best in one runtime on this machine.
 
-A depthwise convolution, an exponential or a pooling leaves most of a CPU's multipliers idle whatever its
-size. Each kind runs here with inputs that stay in a cache, at two batch sizes of which the second has
-four times the work; what a call takes by itself cancels,
+A depthwise convolution, an exponential or a pooling leaves most of a CPU's multipliers idle whatever its size, so its
+compute ceiling lies below that of the dtype. Each kind runs with inputs that stay in a cache, at two batch sizes of
+which the second has four times the work W. The time that a call takes by itself cancels in
 
     P_kind = (W2 - W1) / (t2 - t1),                                        (1)
 
-with t the low quantile of the kernel's time inside its runtime, over the rounds of the calibration. Of
-several shapes of a kind the fastest counts, so that it is a ceiling: no better one was found. A kind whose
-extra time is less than twice what its extra traffic takes has none, since memory may bind it; nor has one
-whose ceiling is that of the dtype within the error of both.
+where t is the low quantile of the kernel's time, as the runtime's profile tells it, over the rounds of the calibration.
+The fastest of several shapes of a kind gives the ceiling. A kind has none if t2 - t1 is less than twice the time that
+its extra traffic takes, since memory may bind it, and none if its rate equals the ceiling of the dtype within the error
+of both.
 
-Kinds are measured on one thread, which counts for each of several: runtimes share out a large batch where they do not
-share a small one, so that the slope of two threads was that of three.
+Kinds are measured on one thread, and several threads are taken to reach that many times the rate. The slope cannot be
+measured with several threads: a runtime may share out the large batch among them but not the small one, and on two
+threads the slope was once that of three.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from hwcost.runtimes.base import Session
 from hwcost.runtimes.registry import get_runtime
 
 _BATCHES = (1, 4)
-_RUNS = 3  # a visit
-_CLEAR = 2.0  # times the time that the traffic takes: a kernel that takes no longer may be bound by memory
-_UNKNOWN = 0.25  # spread above which a slope is not told: the best of several would be the noisiest
-_MAP = (20, 20)  # of feature maps: 64 channels in float32 and four of them fill 400 kB
+_RUNS = 3  # profiles in a visit
+_CLEAR = 2.0  # times the time of its traffic: a kernel that takes no longer may be bound by memory
+_NOISY = 0.25  # spread above which a slope does not count: the fastest of several would be the noisiest
+_MAP = (20, 20)  # size of feature maps: four maps of 64 channels fill 400 kB in float32
 
 
 class _Call(nn.Module):
@@ -60,7 +61,7 @@ def _convolution(channels: int, window: int, **options: Any) -> nn.Module:
 
 
 def shapes() -> Iterator[tuple[str, nn.Module, tuple[tuple[int, ...], ...]]]:
-    """(what is said of it, module, shapes of its inputs for a batch of one)."""
+    """What to measure: (description, module, shapes of its inputs without the batch)."""
     maps, rows, heads = (64, *_MAP), (128, 256), (4, 128, 64)
     for window in (1, 3):
         yield f"{window}x{window}, 64 channels", _convolution(64, window), (maps,)
@@ -81,25 +82,25 @@ def shapes() -> Iterator[tuple[str, nn.Module, tuple[tuple[int, ...], ...]]]:
     yield from (("128 rows of 256", module, (rows,)) for module in on_rows)
 
 
-Timed = tuple[Kernel, float, float]  # s, spread
+Timed = tuple[Kernel, float, float]  # kernel, latency (s), spread
 
 
 @dataclass(slots=True)
 class KindProbe:
     """A network of one op at one batch size."""
 
-    said: str
+    description: str
     batch: int
     session: Session
-    rounds: list[NDArray[np.float64]] = field(default_factory=list)  # s of each kernel, the least of a visit
+    rounds: list[NDArray[np.float64]] = field(default_factory=list)  # of each visit the least time of each kernel (s)
 
     def visit(self) -> None:
-        """A round: the least of a few runs, kernel by kernel."""
+        """Take a round: of each kernel the least time in a few profiles."""
         self.session.run()
         self.rounds.append(self.session.profile(_RUNS).min(axis=0))
 
     def results(self) -> Iterator[Timed]:
-        """(kernel, s, spread) of each that computes."""
+        """Latency and spread of each kernel that does arithmetic."""
         low, spread = latency_and_spread(np.array(self.rounds))
         for placed, seconds, error in zip(self.session.network.kernels, low.tolist(), spread.tolist(), strict=True):
             if placed.kernel.cost.flops:
@@ -110,21 +111,22 @@ Pair = tuple[KindProbe, KindProbe]  # the smaller batch first
 
 
 def kind_probes(runtime: str) -> list[Pair]:
-    """Every shape at both batch sizes, ready to run on one thread.
+    """A pair of probes for each of `shapes`, ready to run on one thread.
 
     Raises:
         RuntimeUnavailable: the runtime's package is not installed.
     """
 
-    def probe(said: str, module: nn.Module, inputs: tuple[tuple[int, ...], ...], batch: int) -> KindProbe:
+    def probe(description: str, module: nn.Module, inputs: tuple[tuple[int, ...], ...], batch: int) -> KindProbe:
         tensors = [torch.randn(batch, *shape) for shape in inputs]
-        return KindProbe(said, batch, get_runtime(runtime).prepare(module.eval(), tensors, threads=1))
+        return KindProbe(description, batch, get_runtime(runtime).prepare(module.eval(), tensors, threads=1))
 
-    return [(probe(*shape, _BATCHES[0]), probe(*shape, _BATCHES[1])) for shape in shapes()]
+    small, large = _BATCHES
+    return [(probe(*shape, small), probe(*shape, large)) for shape in shapes()]
 
 
 def kind_ceilings(pairs: Sequence[Pair], device: Device, runtime: str, threads: int) -> tuple[KindCeiling, ...]:
-    """The best rate of each kind that memory does not bind, of `threads` that each do what the probes' one did."""
+    """Ceilings of the kinds that memory does not bind, for `threads` threads, each as fast as that of the probes."""
     times = f" of one thread, times {threads}" if threads > 1 else ""
     best: dict[str, KindCeiling] = {}
     for small, large in pairs:
@@ -134,38 +136,43 @@ def kind_ceilings(pairs: Sequence[Pair], device: Device, runtime: str, threads: 
             if rate is None:
                 continue
             found = KindCeiling(
-                kind=name, runtime=runtime, threads=threads, dtype=before[0].dtype, measured=rate[0], spread=rate[1],
-                measured_source=f"{small.said}; slope from a batch of {small.batch} to {large.batch}{times}",
-            )  # fmt: skip
+                kind=name,
+                runtime=runtime,
+                threads=threads,
+                dtype=before[0].dtype,
+                measured=rate[0],
+                spread=rate[1],
+                measured_source=f"{small.description}; slope from a batch of {small.batch} to {large.batch}{times}",
+            )
             best[name] = max(found, best.get(name, found), key=lambda c: c.value)
-    return tuple(best[name] for name in sorted(best) if _apart(best[name], device))
+    return tuple(best[name] for name in sorted(best) if _differs(best[name], device))
 
 
-def _apart(found: KindCeiling, device: Device) -> bool:
-    """Whether the ceiling is another one than that of the dtype, by more than their errors."""
+def _differs(found: KindCeiling, device: Device) -> bool:
+    """Whether a ceiling differs from that of its dtype by more than the errors of both."""
     general = [c.spread or 0.0 for c in device.compute if (c.dtype, c.threads) == (found.dtype, found.threads)]
     error = math.hypot(found.spread or 0.0, *general)
     return abs(math.log(found.value / device.peak(found.dtype, found.threads))) > error
 
 
 def _by_label(probe: KindProbe) -> Mapping[str, Timed]:
-    """Of several kernels of one label the last: a rewritten op's own work comes after what prepares it."""
+    """The kernels of a probe by label; of several with one label the last, since others prepare its input."""
     return {label(kernel): (kernel, seconds, spread) for kernel, seconds, spread in probe.results()}
 
 
 def _rate(small: Timed, large: Timed, device: Device, threads: int) -> tuple[float, float] | None:
-    """Eq. (1) (flop/s) with its spread; None where memory binds, or noise ate the slope."""
+    """Eq. (1) (flop/s) with its spread; None where memory may bind, or the slope is too noisy."""
     (kernel, t1, s1), (bigger, t2, s2) = small, large
-    t1, t2 = t1 / threads, t2 / threads  # as if they shared the one thread's work
+    t1, t2 = t1 / threads, t2 / threads  # as if `threads` threads shared the work
     traffic = _traffic_time(bigger, device, threads) - _traffic_time(kernel, device, threads)
     spread = math.hypot(t1 * s1, t2 * s2) / max(t2 - t1, 1e-12)
-    if spread > _UNKNOWN or t2 - t1 <= _CLEAR * max(traffic, 0.0):
+    if spread > _NOISY or t2 - t1 <= _CLEAR * max(traffic, 0.0):
         return None
     return (bigger.cost.flops - kernel.cost.flops) / (t2 - t1), spread
 
 
 def _traffic_time(kernel: Kernel, device: Device, threads: int) -> float:
-    """Seconds that the kernel's bytes take from the caches that hold them."""
+    """Seconds that the kernel's traffic takes, from the cache levels that hold it."""
     cost = kernel.cost
     weights, read, written = np.array([[cost.bytes_weights], [cost.bytes_activations], [cost.bytes_written]], float)
     return float(level_time(weights, read, written, np.zeros(1), device, threads)[0])

@@ -1,4 +1,4 @@
-"""What a calibration times: products of matrices, streams through memory and caches, and calls that do nothing."""
+"""Probes of the machine: matrix products, streams through memory and caches, and calls that do next to nothing."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from hwcost.measure.machine import Cache, caches, cpu_flags, free_memory
 from hwcost.measure.statistics import latency_and_spread
 
 GEMM_SIZES = (512, 768, 1024, 1536)
-_RUNS = 3  # a visit
-_BLOCK = 1e-3  # s; short calls are repeated to fill this
-_LAST_LEVEL_TIMES = 4  # least size of a DRAM array
-_SHARED = 32768  # elements; longer elementwise calls of torch are shared out among threads (at::internal::GRAIN_SIZE)
+_RUNS = 3  # in a visit
+_BLOCK = 1e-3  # s that a run should take: short calls are repeated
+_LAST_LEVEL_TIMES = 4  # size of a DRAM array in last-level caches, at least
+_SHARED = 32768  # elements for each thread above which torch shares out elementwise ops (at::internal::GRAIN_SIZE)
 
 
 @dataclass(slots=True)
 class Probe:
-    """One thing to time: a call, and how much one call does."""
+    """A micro-benchmark: a call, and how much one call does."""
 
     name: str
     call: Callable[[], Any]
     amount: float = 0.0  # flop or byte of a call
     repeat: int = 1
-    rounds: list[float] = field(default_factory=list)  # s of one call, per round
+    rounds: list[float] = field(default_factory=list)  # time of one call (s), for each round
 
     def run(self) -> None:
         """The call, `repeat` times."""
@@ -38,20 +38,20 @@ class Probe:
             self.call()
 
     def visit(self, threads: int) -> None:
-        """A round: the least of a few runs."""
+        """Take a round: the least of a few runs, on one thread without its waits (`hwcost.measure.clock`, eq. (1))."""
         self.run()
         times = [timed(self) for _ in range(_RUNS)]
         least = min(wall - (wait if threads == 1 else 0.0) for wall, wait in times)
         self.rounds.append(least / self.repeat)
 
     def result(self) -> tuple[float, float]:
-        """Time of one call (s) and its spread."""
+        """Low quantile of the time of one call (s), and its spread."""
         low, spread = latency_and_spread(np.array(self.rounds)[:, None])
         return float(low[0]), float(spread[0])
 
 
 def compute_probes() -> list[Probe]:
-    """Products of square matrices, of each dtype."""
+    """Products of square matrices, of each of `dtypes`."""
     probes = []
     for dtype in dtypes():
         for n in GEMM_SIZES:
@@ -62,7 +62,7 @@ def compute_probes() -> list[Probe]:
 
 
 def dtypes() -> list[torch.dtype]:
-    """float32, and those for which the CPU has matrix instructions of their own."""
+    """float32, and bfloat16 and int8 where the CPU has dot-product or matrix instructions for them."""
     flags = cpu_flags()
     dtypes = [torch.float32]
     if flags & {"avx512_bf16", "amx_bf16", "bf16"}:
@@ -82,7 +82,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def dram_array_bytes() -> int:
-    """Size of one array of the DRAM probes: four times the last-level cache, less where memory is short."""
+    """Size (byte) of one array of the DRAM probes: four times the last-level cache, less where memory is short."""
     last = max((c.size for c in caches()), default=32 << 20)
     return int(min(max(_LAST_LEVEL_TIMES * last, 64 << 20), free_memory() / 8))
 
@@ -100,7 +100,10 @@ def memory_probes() -> list[Probe]:
 
 
 def cache_probes(threads: int) -> list[Probe]:
-    """Two sizes for each cache level that lie well inside it and outside the level below."""
+    """Streams through arrays that a cache level holds and the level below does not, at two sizes for each level.
+
+    A private cache that is too small for arrays which torch shares out among threads is probed at sizes for one thread.
+    """
     probes, below = [], 0
     for cache in caches():
         sizes = cache_footprints(cache, below, threads)
@@ -113,10 +116,15 @@ def cache_probes(threads: int) -> list[Probe]:
 
 
 def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] | None:
-    """Bytes of three arrays together at two sizes; None where the levels lie too close, or the arrays are too short
-    to be shared out.
+    """Two sizes (byte) of three arrays together that lie in a cache level and not in the one below.
 
-    A private cache serves one thread each, so `threads` of them hold that many times as much.
+    Args:
+        cache: the level.
+        below: size (byte) of the level below, 0 for L1.
+        threads: that share the arrays. Each has a private cache of its own, so together these hold more.
+
+    Returns:
+        None where no two sizes are far enough apart and large enough for torch to share the arrays out among threads.
     """
     times = 1 if cache.shared else threads
     low = max(2 * below * threads, cache.size * times // 8, shared_from(threads))
@@ -125,7 +133,7 @@ def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] 
 
 
 def shared_from(threads: int) -> int:
-    """Bytes of three arrays together from which each thread gets a part; 0 for one, which needs no sharing."""
+    """Bytes of three arrays together above which torch shares them out among all threads; 0 for one thread."""
     return 3 * 4 * threads * _SHARED if threads > 1 else 0
 
 
@@ -141,20 +149,19 @@ def _in_cache(level: str, number: int, size: int) -> list[Probe]:
 
 
 def call_probes(threads: int) -> list[Probe]:
-    """Calls that take the time of a call, of one thread and of all."""
-    one, few = torch.ones(1), torch.ones(threads * _SHARED)
+    """What a call takes by itself, and what sharing it out takes: an op on all threads, and one thread's part of it."""
+    one, all_parts = torch.ones(1), torch.ones(threads * _SHARED)
     probes = [Probe("dispatch", lambda: torch.relu(one))]
     if threads > 1:
-        parts = few[:_SHARED]
-        alone = torch.empty_like(parts)
-        shared = torch.empty_like(few)
-        probes.append(Probe("shared", lambda: torch.add(few, few, out=shared)))
-        probes.append(Probe("part", lambda: torch.add(parts, parts, out=alone)))
+        part = all_parts[:_SHARED]
+        out_of_all, out_of_part = torch.empty_like(all_parts), torch.empty_like(part)
+        probes.append(Probe("shared", lambda: torch.add(all_parts, all_parts, out=out_of_all)))
+        probes.append(Probe("part", lambda: torch.add(part, part, out=out_of_part)))
     return probes
 
 
-def shorten(probes: Sequence[Probe]) -> None:
-    """Warm up, and repeat short calls to fill a block."""
+def set_repeats(probes: Sequence[Probe]) -> None:
+    """Warm each probe up, and have it repeat calls that take less than a millisecond."""
     for probe in probes:
         probe.run()
         seconds, _ = min(timed(probe) for _ in range(3))

@@ -1,30 +1,27 @@
-"""Micro-benchmarks of this machine's ceilings.
+"""A calibration: this machine's ceilings, measured with micro-benchmarks ("probes").
 
-Compute   the best rate over several matrix products C[n, n] = A[n, n] B[n, n], 2 n^3 flop each.
-DRAM      the triad a = b + s c over arrays of at least four times the last-level cache, written once
-          before they are timed, so that no page fault falls into a run (McCalpin, STREAM). It moves
-          three arrays; that a written line may be read first (write-allocate) is not counted, as
-          compulsory traffic does not count it either: where it is read, the bus carries 4/3 of what
-          is stated for the triad, 3/2 for copying and twice as much for writing. Reading, writing
-          and copying stand beside the triad.
-Caches    the same triad in a part of the cache. A call takes a microsecond by itself, so the rate is
-          the slope between two sizes,
+Compute    The best rate of several matrix products C[n, n] = A[n, n] B[n, n] of 2 n^3 flop each. The paper value is
+           from the instruction set and the frequency (`hwcost.calibration.datasheet`).
+DRAM       The triad a = b + s c (McCalpin, STREAM) over arrays of at least four times the last-level cache, which are
+           written once before they are timed so that no run meets page faults. It moves three arrays. That hardware
+           may read a line before it writes to it (write-allocate) is not counted, as it is not in compulsory traffic;
+           where it does, the memory bus carries 4/3 of what is stated for the triad, 3/2 for copying and twice as much
+           for writing. The rates of reading, writing and copying are told in the ceiling's source. There is no paper
+           value, because the system does not show any.
+Caches     The same triad in part of a cache. Since a call takes a microsecond by itself, the rate is the slope between
+           two sizes Q,
 
-              B = (Q2 - Q1) / (t2 - t1).                                   (1)
+               B = (Q2 - Q1) / (t2 - t1).                                  (1)
 
-          Reading and writing alone stand beside it. A level whose slope is mostly noise has no ceiling.
+           A level whose slope is mostly noise gets no ceiling. Arrays of few elements are not shared out among
+           threads; where a private cache holds no larger ones, it is measured on one thread, and several threads are
+           taken to reach that many times the rate.
+Dispatch   The time of a call on one element.
+Fork-join  How much longer an op on all threads takes than one thread's part of it.
+Kinds      The rate that kernels of one kind reach at best in one runtime (`hwcost.calibration.kind_probes`).
 
-          Arrays of few elements are not shared out among threads: a cache of one core that is so small is measured
-          on one thread, and all threads are given that many times as much.
-
-Dispatch  a call on one element; fork-join: what a call on a few elements takes longer on all threads.
-Kinds     what kernels of one kind compute at best in one runtime (`hwcost.calibration.kind_probes`).
-
-All probes are visited in interleaved rounds, as networks are, once the CPU is at its pace or after a moment's
-wait; a ceiling is the best of its probe's low quantiles, with its spread. The paper value of compute is lanes x
-units x 2 x frequency, where the system shows them; a CPU with dot-product instructions does as many more per
-lane as fit in 32 bits.
-The system does not show what memory reaches on paper.
+All probes are visited in interleaved rounds, as networks are in a campaign (`hwcost.measure`), and each visit waits
+a moment for a calm CPU. The time of a probe is the low quantile over its rounds.
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ from datetime import UTC, datetime
 import torch
 
 from hwcost import units
-from hwcost.calibration.datasheet import paper_peak
+from hwcost.calibration.datasheet import datasheet_peak
 from hwcost.calibration.kind_probes import kind_ceilings, kind_probes
 from hwcost.calibration.machine_probes import (
     GEMM_SIZES,
@@ -51,46 +48,45 @@ from hwcost.calibration.machine_probes import (
     dtypes,
     memory_probes,
     name_of,
+    set_repeats,
     shared_from,
-    shorten,
 )
 from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
 from hwcost.device.device import Device
 from hwcost.measure.clock import quiet_interpreter
+from hwcost.measure.disturbance import Watch
 from hwcost.measure.machine import (
     Cache,
-    Watch,
     caches,
     check_threads,
     cpu_flags,
     cpu_name,
     governor,
     physical_cores,
-    pinning,
-    torch_threads,
     vector_lanes,
 )
 from hwcost.measure.pace import pace_of
+from hwcost.measure.process import pinning, torch_threads
 from hwcost.version import __version__
 
 Progress = Callable[[float, float, str], None]
 
 ROUNDS = 12
-_WAIT = 0.05  # s at most for the CPU to find its pace, before each visit
-_NOISY = 0.05  # share of the time waited for a CPU, or spread, above which the machine was not quiet
-_SLOWED = 0.5  # share of the visits that a slowed CPU was met in, above which it was not
-_UNKNOWN = 0.5  # spread above which a cache's bandwidth is not told
-_BUDGET = 35.0  # s of rounds, after the first six
+_WAIT = 0.05  # s that each visit waits for a calm CPU, at most
+_NOISY = 0.05  # spread, or share of the time that was waited for a CPU, above which the machine was not quiet
+_SLOWED = 0.5  # share of the visits that found no calm CPU, above which the machine was not quiet
+_TOO_NOISY = 0.5  # spread above which a cache gets no ceiling
 _LEAST_ROUNDS = 6
+_BUDGET = 35.0  # s after which no more than these are taken
 
 
 def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progress | None = None) -> Device:
     """Measure this machine's ceilings on `threads` threads; takes up to a minute, longer with a runtime that compiles.
 
     Args:
-        threads: at most the CPUs that this process may use.
-        runtime: whose kinds of kernel are measured besides.
-        progress: told (rounds done, rounds planned, what it is at).
+        threads: at most the number of CPUs that this process may use.
+        runtime: in which the kinds of kernel are measured.
+        progress: called with (rounds done, rounds planned, what is done now).
 
     Raises:
         MeasurementError: a bad number of threads.
@@ -99,7 +95,7 @@ def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progr
     check_threads(threads)
     with pinning(threads) as pinned, torch_threads(threads), torch.inference_mode(), quiet_interpreter():
         probes = [*compute_probes(), *memory_probes(), *cache_probes(threads), *call_probes(threads)]
-        shorten(probes)
+        set_repeats(probes)
         with torch_threads(1):
             pairs = kind_probes(runtime)
         pace = pace_of(threads)
@@ -109,7 +105,7 @@ def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progr
             for probe in probes:
                 calm.append(pace.wait(_WAIT))
                 probe.visit(threads)
-            for small, large in pairs:  # visited together, so that both meet the same machine
+            for small, large in pairs:  # right after one another, so that the machine is the same for both
                 calm.append(pace.wait(_WAIT))
                 with torch_threads(1):
                     small.visit()
@@ -121,7 +117,7 @@ def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progr
                 break
         lost = watch.stop()
         waited = (lost.waited + lost.steal) / (time.monotonic() - start) / threads
-    noise = Noise(waited, 1 - sum(calm) / len(calm))
+    noise = Noise(waited=waited, slowed=1 - sum(calm) / len(calm))
     device = _device({p.name: p for p in probes}, threads, pinned=pinned, noise=noise)
     return device.model_copy(update={"kinds": kind_ceilings(pairs, device, runtime, threads)})
 
@@ -131,13 +127,13 @@ def calibrate(threads: int = 1, *, runtime: str = "torch-eager", progress: Progr
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What others took of a machine during a calibration, as shares."""
+    """What other processes took of the machine during a calibration."""
 
-    waited: float  # of the time, for a CPU
-    slowed: float  # of the visits, in which the CPU was not at its pace
+    waited: float  # share of the time that threads were ready to run and had no CPU
+    slowed: float  # share of the visits that found no calm CPU
 
-    def said(self, spread: float) -> str:
-        """ "yes" for a quiet machine, or why it was none; `spread` is the largest of the ceilings'."""
+    def quiet(self, spread: float) -> str:
+        """ "yes" where the machine was quiet, else "no" and why; `spread` is the largest one of the ceilings."""
         if self.waited <= _NOISY and self.slowed <= _SLOWED and spread <= _NOISY:
             return "yes"
         why = f"waited {self.waited:.0%} of the time, slowed in {self.slowed:.0%} of visits"
@@ -145,6 +141,7 @@ class Noise:
 
 
 def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, noise: Noise) -> Device:
+    """The device, from the rounds of the probes."""
     compute = tuple(_compute(probes, name_of(dtype), threads) for dtype in dtypes())
     memory = tuple(m for cache in caches() if (m := _cache(probes, cache, threads)))
     dram = _dram(probes, threads)
@@ -169,7 +166,7 @@ def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, noise: Nois
             "torch": torch.__version__,
             "hwcost": __version__,
             "rounds": str(len(probes["dispatch"].rounds)),
-            "quiet": noise.said(max(spreads)),
+            "quiet": noise.quiet(max(spreads)),
         }
         | _fork_join(probes)
         | _left_out(probes, {m.level for m in memory}),
@@ -177,8 +174,11 @@ def _device(probes: dict[str, Probe], threads: int, *, pinned: bool, noise: Nois
 
 
 def joined(new: Device, old: Device) -> Device:
-    """A calibration with the ceilings that an older one of the same CPU has of other thread counts, and its date;
-    and with those that it has of kinds in other runtimes."""
+    """A new calibration, to which is added what an older one of the same CPU has and the new one did not measure.
+
+    These are the ceilings for other numbers of threads, whose dates go to `host`, and the kinds in other runtimes.
+    Where the CPU is another one, the new calibration is returned as it is.
+    """
     if old.host.get("cpu") != new.host["cpu"]:
         return new
     counts = {c.threads for c in new.compute}
@@ -200,7 +200,7 @@ def _compute(probes: dict[str, Probe], dtype: str, threads: int) -> ComputeCeili
     found = [p for name, p in probes.items() if name.startswith(f"gemm {dtype} ")]
     best = max(found, key=lambda p: p.amount / p.result()[0])
     seconds, spread = best.result()
-    paper, paper_source = paper_peak(threads, dtype)
+    paper, paper_source = datasheet_peak(threads, dtype)
     sizes = ", ".join(map(str, GEMM_SIZES))
     return ComputeCeiling(
         dtype=dtype,
@@ -233,7 +233,7 @@ def _dram(probes: dict[str, Probe], threads: int) -> MemoryCeiling:
 
 
 def _cache(probes: dict[str, Probe], cache: Cache, threads: int) -> MemoryCeiling | None:
-    """Eq. (1); None where the level was not measured, or noise ate the slope."""
+    """The ceiling of a cache, eq. (1); None where it was not measured, or the slope is mostly noise."""
     found = _slope(probes, cache.level)
     if found is None:
         return None
@@ -254,24 +254,26 @@ def _cache(probes: dict[str, Probe], cache: Cache, threads: int) -> MemoryCeilin
 
 
 def _slope(probes: dict[str, Probe], name: str) -> tuple[float, float] | None:
-    """Eq. (1) (byte/s) with its spread; None where noise is most of it."""
+    """Eq. (1) (byte/s) with its spread; None where it was not measured, or is mostly noise."""
     if f"{name} 0" not in probes:
         return None
     small, large = probes[f"{name} 0"], probes[f"{name} 1"]
     (t1, s1), (t2, s2) = small.result(), large.result()
-    if t2 <= t1 or (spread := math.hypot(t1 * s1, t2 * s2) / (t2 - t1)) > _UNKNOWN:
+    if t2 <= t1:
         return None
-    return (large.amount - small.amount) / (t2 - t1), spread
+    spread = math.hypot(t1 * s1, t2 * s2) / (t2 - t1)
+    return None if spread > _TOO_NOISY else ((large.amount - small.amount) / (t2 - t1), spread)
 
 
 def _left_out(probes: dict[str, Probe], levels: Container[str]) -> dict[str, str]:
-    """Caches that have no ceiling, and why."""
+    """Entry of `host`: which caches have no ceiling, and why; empty where all have one."""
     missing = [cache.level for cache in caches() if cache.level not in levels]
     why = {level: "noise" if f"{level} 0" in probes else "too close to the level below" for level in missing}
     return {"left_out": ", ".join(f"{level}: {reason}" for level, reason in why.items())} if why else {}
 
 
 def _fork_join(probes: dict[str, Probe]) -> dict[str, str]:
+    """Entry of `host`: the time that sharing an op out among all threads takes; empty for one thread."""
     if "shared" not in probes:
         return {}
     extra = probes["shared"].result()[0] - probes["part"].result()[0]

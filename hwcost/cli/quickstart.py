@@ -1,4 +1,4 @@
-"""The verb `quickstart`: the main job on this machine, from ceilings to a verified architecture."""
+"""`hwcost quickstart`: the main job on this machine, from ceilings to a verified architecture."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwcost.cli.common import JsonFlag, ThreadsOption, UsageError, console, examples, print_json, say
-from hwcost.quickstart import RUNTIME, SPACE, Job, Plan, folder
+from hwcost.cli.errors import UsageError
+from hwcost.cli.options import JsonFlag, ThreadsOption, examples
+from hwcost.cli.output import console, print_json, progress, say
+from hwcost.quickstart import Job, Plan, run
 
 if TYPE_CHECKING:
-    import optuna
-
-    from hwcost.measure.types import Measurements
-    from hwcost.model.cost_model import CostModel
-    from hwcost.report.page import Candidate, QuickstartResult, Winner
+    from hwcost.report.result import QuickstartResult
 
 
 def register(app: typer.Typer) -> None:
@@ -40,150 +38,78 @@ def quickstart(
     measures the architectures found, and writes FOLDER/index.html. Resumes where it was stopped.
     """
     start = time.monotonic()
-    job = Job(Plan(folder=folder(output), threads=threads, trainings=trainings, seed=seed))
-    result = run(job)
-    from hwcost.report.html import save_page
+    plan = Plan(folder=_folder(output), threads=threads, trainings=trainings, seed=seed)
+    command = f"hwcost quickstart -o {plan.folder} --seed {seed} --trainings {trainings}"
+    result = run(Job(plan=plan, progress=progress, say=say), (command,))
+    from hwcost.report.page import save_page
 
-    page = job.path("index.html")
+    page = plan.folder / "index.html"
     save_page(result, page)
     if as_json:
         return print_json(summary(result, page, time.monotonic() - start))
     _show(result, page, time.monotonic() - start)
 
 
-def run(job: Job) -> QuickstartResult:
-    """All steps; what the page tells."""
-    from hwcost.report.page import QuickstartResult
-
-    device = job.calibrate()
-    model = job.model(device)
-    table = job.table(model)
-    budget = job.budget(table)
-    study = job.search(table, budget)
-    front = chosen(study, job.plan.verified)
-    by_accuracy = reversed(front)  # should time not suffice for all, the page must not miss the best
-    verified = job.verify([job.space.suggest(_fixed(trial)) for trial in by_accuracy])
-    assert model.held_out is not None  # it is fitted
-    assert model.measurements is not None
-    return QuickstartResult(
-        device=device, runtime=RUNTIME, threads=job.plan.threads, space=SPACE, task="scikit-learn's digits",
-        budget=budget, held_out=model.held_out, candidates=candidates(study),
-        winners=_winners(job, model, front, verified), training_seconds=_training_seconds(study),
-        environment=_environment(model.measurements), stages=job.seconds,
-        commands=(f"hwcost quickstart -o {job.plan.folder} --seed {job.plan.seed} --trainings {job.plan.trainings}",),
-    )  # fmt: skip
-
-
-def chosen(study: optuna.Study, most: int) -> list[optuna.trial.FrozenTrial]:
-    """The front's trained trials within the budget, by latency; at most `most`, the ends among them.
+def _folder(path: Path) -> Path:
+    """The folder of the job, made if need be.
 
     Raises:
-        UsageError: nothing was trained within the budget.
+        UsageError: no file can be written there.
     """
-    from hwcost.search.once import is_training
-
-    front = sorted((t for t in study.best_trials if is_training(t)), key=lambda t: t.values[1])
-    if not front:
-        raise UsageError(
-            "the search trained nothing within the budget; raise --trainings, or start anew with another -o"
-        )
-    if len(front) <= most:
-        return front
-    step = (len(front) - 1) / (most - 1)
-    return [front[round(i * step)] for i in range(most)]
-
-
-def candidates(study: optuna.Study) -> tuple[Candidate, ...]:
-    """Every proposal with its prediction, in order."""
-    from hwcost.report.page import Candidate
-    from hwcost.search.once import attribute_of
-
-    states = {"rejected": "rejected", "known": "duplicate", "trained": "trained"}
-    found = []
-    for trial in study.trials:
-        facts = attribute_of(trial)
-        state: Any = states.get(str(facts.get("state")))
-        if state is None:
-            continue  # stopped half-way
-        accuracy = trial.values[0] if trial.values else None
-        found.append(
-            Candidate(latency=facts["latency"], low=facts["low"], high=facts["high"], state=state, accuracy=accuracy)
-        )
-    return tuple(found)
-
-
-def _fixed(trial: optuna.trial.FrozenTrial) -> Any:
-    import optuna
-
-    return optuna.trial.FixedTrial(trial.params)
-
-
-def _winners(
-    job: Job, model: CostModel, front: list[optuna.trial.FrozenTrial], verified: Measurements
-) -> tuple[Winner, ...]:
-    from hwcost.measure.items import space_item
-    from hwcost.report.page import Winner
-
-    measured = {n.name: n.timing for n in verified.networks}
-    winners = []
-    for trial in front:
-        params = job.space.suggest(_fixed(trial))
-        timing = measured.get(space_item(job.space, params).name)
-        if timing is None:
-            say(f"trial {trial.number} was not measured in the time for verifying, and is not on the page")
-            continue
-        estimate = model.estimate(job.space.build(params), job.space.inputs(params))
-        winners.append(
-            Winner(
-                name=f"trial {trial.number}", params=params, accuracy=trial.values[0], estimate=estimate,
-                measured=timing.latency, spread=timing.spread,
-            )
-        )  # fmt: skip
-    return tuple(winners)
-
-
-def _training_seconds(study: optuna.Study) -> float:
-    """Mean duration (s) of the trials that trained."""
-    from hwcost.search.once import is_training
-
-    times = [t.duration.total_seconds() for t in study.trials if is_training(t) and t.duration]
-    return sum(times) / len(times) if times else 0.0
-
-
-def _environment(measurements: Measurements) -> dict[str, str]:
-    e = measurements.environment
-    return {"CPU": e.cpu, "cores": str(e.cores), "governor": e.governor, "pinned": str(e.pinned)} | dict(e.versions)
-
-
-# -- what is said --------------------------------------------------------------------------------------
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"output folder {path} cannot be written: {error.strerror}; choose another with -o") from error
+    return path
 
 
 def summary(result: QuickstartResult, page: Path, seconds: float) -> dict[str, Any]:
-    """The run as JSON values."""
+    """The run as JSON values; times in seconds, all else as fractions."""
     held_out, verified = result.held_out, result.verification
     return {
-        "report": str(page), "seconds": seconds, "steps": dict(result.stages), "device": result.device.name,
-        "budget_s": result.budget, "trials": len(result.candidates), "trainings": result.count("trained"),
-        "rejected_before_training": result.count("rejected"), "duplicates": result.count("duplicate"),
+        "report": str(page),
+        "seconds": seconds,
+        "steps": dict(result.stages),
+        "device": result.device.name,
+        "budget_s": result.budget,
+        "trials": len(result.candidates),
+        "trainings": result.count("trained"),
+        "rejected_before_training": result.count("rejected"),
+        "duplicates": result.count("duplicate"),
         "held_out": {
-            "networks": len(held_out.networks), "mape": held_out.mape, "within_5": held_out.within(0.05),
-            "within_10": held_out.within(0.10), "spearman": held_out.spearman, "clock": held_out.clock,
+            "networks": len(held_out.networks),
+            "mape": held_out.mape,
+            "within_5": held_out.within(0.05),
+            "within_10": held_out.within(0.10),
+            "spearman": held_out.spearman,
+            "clock": held_out.clock,
             "coverage_of_interval": held_out.coverage_of_interval,
         },
         "best": [
             {
-                "params": dict(w.params), "accuracy": w.accuracy, "latency_s": w.estimate.latency,
-                "low_s": w.estimate.low, "high_s": w.estimate.high, "measured_s": w.measured, "spread": w.spread,
+                "params": dict(w.params),
+                "accuracy": w.accuracy,
+                "latency_s": w.estimate.latency,
+                "low_s": w.estimate.low,
+                "high_s": w.estimate.high,
+                "measured_s": w.measured,
+                "spread": w.spread,
             }
             for w in result.winners
         ],
         "verified": {
-            "mape": verified.mape, "within_10": verified.within(0.10), "inside": verified.coverage_of_interval,
+            "mape": verified.mape,
+            "within_10": verified.within(0.10),
+            "inside": verified.coverage_of_interval,
         },
-    }  # fmt: skip
+    }
 
 
 def _show(result: QuickstartResult, page: Path, seconds: float) -> None:
+    """Print the accuracy of the model, what the search did, and the architectures found."""
     from hwcost import units
     from hwcost.report.text import accuracy_lines, comparison_table
 

@@ -1,1 +1,1 @@
-"""Devices: hardware with its ceilings, read from files, each ceiling with its source."""
+"""Devices: hardware with its ceilings, each with its source, read from files."""

@@ -1,4 +1,4 @@
-"""Ceilings of a device: each a quantity with its unit and its source, paper, measured or both."""
+"""Ceilings of a device: quantities with their source, from a data sheet ("paper"), measured, or both."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from hwcost import units
 from hwcost.graph import ITEMSIZE
 
 Level = Literal["L1", "L2", "L3", "DRAM"]
-FILE = "file"  # validation context of what was read from a file
+FILE = "file"  # pydantic's validation context of a device that is read from a file
 
 
 class DeviceError(ValueError):
-    """A device that is missing, a device file that breaks a rule, or a ceiling that nobody stated."""
+    """A device that does not exist, a device file that breaks a rule, or a ceiling that a device does not have."""
 
 
 def _reads(what: str, dimension: units.Dimension, low: float, high: float, usual: str) -> BeforeValidator:
-    """Reader of a quantity in [low, high]: text with a unit or, in Python only, an SI number."""
+    """Reader of a quantity in [low, high]: text with a unit or, but not in a file, a number in SI units."""
 
     def read(value: Any, info: ValidationInfo) -> float:
         if info.context == FILE and not isinstance(value, str):
@@ -43,11 +43,11 @@ def _reads(what: str, dimension: units.Dimension, low: float, high: float, usual
 
 
 def _writes(dimension: units.Dimension) -> PlainSerializer:
-    """Writer whose text is read back as the same float."""
+    """Writer of a quantity as text with its unit, which is read back as the same float."""
     return PlainSerializer(lambda value: units.exact(value, dimension), return_type=str, when_used="json-unless-none")
 
 
-# The ranges are wider than any hardware: what lies outside is a slip of the unit.
+# The ranges are wider than any hardware, so that a value outside must have the wrong unit.
 FlopRate = Annotated[float, _reads("a compute ceiling", "flop/s", 1e7, 1e17, "TFLOP/s"), _writes("flop/s")]
 ByteRate = Annotated[float, _reads("a bandwidth", "byte/s", 1e7, 1e15, "GB/s"), _writes("byte/s")]
 Bytes = Annotated[float, _reads("a size", "byte", 1e3, 1e14, "MiB"), _writes("byte")]
@@ -56,13 +56,13 @@ Seconds = Annotated[float, _reads("a dispatch time", "second", 1e-9, 1.0, "µs")
 
 
 class Frozen(BaseModel):
-    """A part of a device file: no key but those that it knows."""
+    """A table of a device file; keys other than the fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Ceiling(Frozen):
-    """A value with its source; subclasses give it a unit."""
+    """A ceiling from a data sheet, a measured one, or both, with their sources; subclasses say in which unit."""
 
     threads: int | None = Field(default=None, ge=1, description="None: the whole device")
     paper: float | None = None
@@ -83,9 +83,9 @@ class Ceiling(Frozen):
 
     @property
     def value(self) -> float:
-        """The measured value, or the paper one where nothing was measured (SI)."""
+        """The measured value, else the paper value, in SI units."""
         value = self.paper if self.measured is None else self.measured
-        assert value is not None, "the validator lets no ceiling without a value through"
+        assert value is not None, "the validator refuses a ceiling without a value"
         return value
 
     @property
@@ -103,19 +103,19 @@ class ComputeCeiling(Ceiling):
 
     @field_validator("dtype")
     @classmethod
-    def _known(cls, dtype: str) -> str:
-        return known_dtype(dtype)
+    def _checked(cls, dtype: str) -> str:
+        return checked_dtype(dtype)
 
 
 class KindCeiling(ComputeCeiling):
-    """The rate (flop/s) that the kernels of one kind reach at best in one runtime, below that of the dtype for many:
-    a depthwise convolution cannot keep the multipliers busy, and an exponential takes many instructions.
+    """The rate (flop/s) that kernels of one kind reach at best in one runtime.
 
-    An in-core ceiling in the words of Williams et al. (see `hwcost.roofline`).
+    For many kinds it lies below that of the dtype: a depthwise convolution cannot keep the multipliers busy, and an
+    exponential takes many instructions. Williams et al. (see `hwcost.roofline`) call this an in-core ceiling.
     """
 
-    kind: str = Field(min_length=1, description="label of the kernels (`hwcost.kernel.label`), as conv2d/depthwise")
-    runtime: str = Field(min_length=1, description="whose kernels they are")
+    kind: str = Field(min_length=1, description="the kernels' label (`hwcost.kernel.label`), as conv2d/depthwise")
+    runtime: str = Field(min_length=1, description="that runs them")
 
 
 class MemoryCeiling(Ceiling):
@@ -128,22 +128,22 @@ class MemoryCeiling(Ceiling):
 
 
 class Energy(Frozen):
-    """What work and traffic cost (J)."""
+    """Energy of a flop and of a byte of traffic (J)."""
 
     per_flop: Joules
     per_byte: Joules
     source: str = Field(min_length=1)
 
     def of(self, flops: float, traffic: float) -> float:
-        """Energy (J) of `flops` flop and `traffic` byte; for comparing, since caches and idle power are left out."""
+        """Energy (J) of `flops` flop and `traffic` byte, without caches and idle power: only for comparing networks."""
         return flops * self.per_flop + traffic * self.per_byte
 
 
-def known_dtype(dtype: str) -> str:
-    """The dtype, if it is one.
+def checked_dtype(dtype: str) -> str:
+    """Return the dtype after checking that it exists.
 
     Raises:
-        DeviceError: it is not.
+        DeviceError: there is no such dtype.
     """
     if dtype not in ITEMSIZE:
         near = get_close_matches(dtype, ITEMSIZE, n=1)

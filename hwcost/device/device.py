@@ -1,7 +1,7 @@
 """A device: hardware with ceilings, each with its source. Devices are files, not code.
 
-A device file is TOML; its quantities carry their unit. A ceiling may have a paper value, a measured
-one or both; where both are given the measured one is used.
+A device file is TOML, and its quantities are text with a unit. A ceiling has a paper value (from a data sheet), a
+measured value, or both, of which the measured one is used.
 
     name = "intel-i9-10980xe"
     kind = "cpu"
@@ -19,29 +19,29 @@ one or both; where both are given the measured one is used.
     paper = "96 GB/s"
     paper_source = "..."
 
-    [[kinds]]               # optional: what a kind of kernel reaches at best in a runtime, less than the peak
+    [[kinds]]               # optional: what kernels of a kind reach at best in a runtime, mostly less than the peak
     kind = "conv2d/depthwise"
     runtime = "torch-eager"
     threads = 1
     measured = "9 GFLOP/s"
     measured_source = "..."
 
-    [energy]                # optional: what a flop and a byte of traffic cost, for energy budgets
+    [energy]                # optional: energy of a flop and of a byte of traffic, for energy budgets
     per_flop = "2.3 pJ"
     per_byte = "160 pJ"
     source = "..."
 
-Which ceiling answers a question is decided here alone, and `Device.assumptions` says it in words:
+Which ceiling is used for a dtype and a number of threads is decided here alone, and `Device.assumptions` puts it in
+words:
 
-1. the ceiling of that very dtype and number of threads, if there is one;
-2. else, of compute: a measured ceiling before a paper one, then the nearest number of threads,
-   scaled by cores, since each core computes by itself;
-3. else, of memory: the next higher number of threads, or else the highest, not scaled, since cores
-   share the bus;
-4. a dtype without a ceiling computes at float32's;
-5. kernels of a kind compute at its own ceiling where one is stated for that very runtime, dtype and number
-   of threads;
-6. threads beyond the number of cores add nothing, and mean nothing to what is no CPU.
+1. the ceiling of exactly that dtype and number of threads, if there is one;
+2. else, for compute: a measured ceiling rather than a paper one, then the nearest number of threads, scaled by the
+   number of cores, since each core computes by itself;
+3. else, for memory: the next higher number of threads, or else the highest, not scaled, since cores share the bus;
+4. float32's ceiling for a dtype that has none;
+5. for kernels of a kind, the ceiling of that kind if there is one for exactly that runtime, dtype and number of
+   threads;
+6. threads beyond the number of cores add nothing; for a device other than a CPU their number has no meaning.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ from hwcost.device.ceilings import (
     KindCeiling,
     MemoryCeiling,
     Seconds,
-    known_dtype,
+    checked_dtype,
 )
 from hwcost.paths import shipped
 
 
 class Device(Frozen):
-    """Hardware with its ceilings; see the module's docstring for how they are chosen."""
+    """Hardware with its ceilings; the module's docstring says which of them is used for what."""
 
     name: str = Field(min_length=1)
     kind: Literal["cpu", "gpu", "npu"] = "cpu"
@@ -83,10 +83,12 @@ class Device(Frozen):
     cores: int = Field(default=1, ge=1, description="physical cores; multiprocessors of a GPU")
     compute: tuple[ComputeCeiling, ...] = Field(min_length=1)
     memory: tuple[MemoryCeiling, ...] = Field(min_length=1)
-    kinds: tuple[KindCeiling, ...] = Field(default=(), description="what kinds of kernel reach, where it was measured")
+    kinds: tuple[KindCeiling, ...] = Field(
+        default=(), description="what kinds of kernel reach at best, where it was measured"
+    )
     lanes: int | None = Field(default=None, ge=1, description="float32s in a vector register; None: this machine's")
-    dispatch: Seconds | None = Field(default=None, description="time that each call of an op takes besides")
-    energy: Energy | None = Field(default=None, description="weights of work and traffic, where they are known")
+    dispatch: Seconds | None = Field(default=None, description="time that the call of an op takes by itself")
+    energy: Energy | None = Field(default=None, description="of a flop and of a byte of traffic, where known")
     host: Mapping[str, str] = Field(default_factory=dict, description="CPU, versions, date of a measurement")
 
     @model_validator(mode="after")
@@ -110,13 +112,14 @@ class Device(Frozen):
         return self._peak(dtype, threads)[0]
 
     def kind_peak(self, kind: str, runtime: str, dtype: str = "float32", threads: int | None = None) -> float:
-        """Peak arithmetic (flop/s) of the kernels of one kind in a runtime: `peak`, unless a ceiling of that very kind,
-        runtime, dtype and number of threads is stated.
+        """Peak arithmetic (flop/s) of the kernels of one kind in a runtime.
+
+        It is `peak`, unless the device has a ceiling for exactly that kind, runtime, dtype and number of threads.
 
         Raises:
             DeviceError: as `peak`.
         """
-        wanted = (kind, runtime, known_dtype(dtype), self._threads(threads))
+        wanted = (kind, runtime, checked_dtype(dtype), self._threads(threads))
         stated = (k.value for k in self.kinds if (k.kind, k.runtime, k.dtype, k.threads or self.cores) == wanted)
         return next(stated, None) or self.peak(dtype, threads)
 
@@ -133,11 +136,11 @@ class Device(Frozen):
         return self.peak(dtype, threads) / self.bandwidth("DRAM", threads)
 
     def cache_size(self, level: str) -> float:
-        """Bytes of a cache level, 0 where unknown."""
+        """Size (byte) of a memory level, 0 where it is unknown."""
         return next((m.size for m in self.memory if m.level == level and m.size), 0.0)
 
     def assumptions(self, dtype: str = "float32", threads: int | None = None) -> tuple[str, ...]:
-        """What `peak` and `bandwidth` of DRAM had to assume, a sentence each; empty if nothing.
+        """What `peak` and the bandwidth of DRAM had to assume, a sentence each; empty where they assume nothing.
 
         Raises:
             DeviceError: as `peak` and `bandwidth`.
@@ -145,51 +148,51 @@ class Device(Frozen):
         return (*self._peak(dtype, threads)[1], *self._bandwidth("DRAM", threads)[1])
 
     def _peak(self, dtype: str, threads: int | None) -> tuple[float, list[str]]:
-        """Value and assumptions."""
+        """Peak (flop/s), and what it assumes."""
         notes = []
-        known = [c for c in self.compute if c.dtype == known_dtype(dtype)]
-        if not known:
+        ceilings = [c for c in self.compute if c.dtype == checked_dtype(dtype)]
+        if not ceilings:
             notes.append(f"{self.name} has no compute ceiling for {dtype}: float32's is used.")
-            known = [c for c in self.compute if c.dtype == "float32"]
-        if not known:
-            stated = ", ".join(dict.fromkeys(c.dtype for c in self.compute))
+            ceilings = [c for c in self.compute if c.dtype == "float32"]
+        if not ceilings:
+            has = ", ".join(dict.fromkeys(c.dtype for c in self.compute))
             raise DeviceError(
-                f"device {self.name} must have a compute ceiling for {dtype} or float32, but it has {stated}"
+                f"device {self.name} must have a compute ceiling for {dtype} or float32, but it has {has}"
             )
         wanted = self._threads(threads)
-        ceiling = _of(known, wanted, self.cores) or self._nearest(known, wanted)
+        ceiling = _of(ceilings, wanted, self.cores) or self._nearest(ceilings, wanted)
         at = self._busy(ceiling.threads)
         scale = self._busy(wanted) / at
         if scale != 1:
             notes.append(f"The compute ceiling of {_count(at)} is scaled by cores, {self._busy(wanted)}/{at}.")
         return ceiling.value * scale, notes + _unmeasured(f"The compute ceiling of {ceiling.dtype}", ceiling)
 
-    def _nearest(self, known: list[ComputeCeiling], wanted: int) -> ComputeCeiling:
-        """Measured first, then the nearest number of busy cores by ratio, then the higher one."""
+    def _nearest(self, ceilings: list[ComputeCeiling], wanted: int) -> ComputeCeiling:
+        """By rule 2; of two numbers of cores that differ from the wanted one by the same ratio, the higher."""
 
         def distance(ceiling: ComputeCeiling) -> tuple[bool, float, int]:
             busy = self._busy(ceiling.threads)
             return (not ceiling.is_measured, abs(math.log(busy / self._busy(wanted))), -busy)
 
-        return min(known, key=distance)
+        return min(ceilings, key=distance)
 
     def _bandwidth(self, level: str, threads: int | None) -> tuple[float, list[str]]:
-        """Value and assumptions."""
-        known = [m for m in self.memory if m.level == level]
-        if not known:
-            stated = ", ".join(dict.fromkeys(m.level for m in self.memory))
-            raise DeviceError(f"device {self.name} must have a memory level {level}, but it has {stated}")
+        """Bandwidth (byte/s), and what it assumes."""
+        ceilings = [m for m in self.memory if m.level == level]
+        if not ceilings:
+            has = ", ".join(dict.fromkeys(m.level for m in self.memory))
+            raise DeviceError(f"device {self.name} must have a memory level {level}, but it has {has}")
         wanted, notes = self._threads(threads), []
-        ceiling = _of(known, wanted, self.cores) or self._sharing(known, wanted)
+        ceiling = _of(ceilings, wanted, self.cores) or self._sharing(ceilings, wanted)
         at = self._busy(ceiling.threads)
         if at != self._busy(wanted):
             less_or_more = "less" if at > wanted else "more"
             notes.append(f"The {level} bandwidth of {_count(at)} is used for {wanted}, which may reach {less_or_more}.")
         return ceiling.value, notes + _unmeasured(f"The {level} bandwidth", ceiling)
 
-    def _sharing(self, known: list[MemoryCeiling], wanted: int) -> MemoryCeiling:
-        """The next higher number of threads, or else the highest."""
-        ordered = sorted(known, key=lambda m: m.threads or self.cores)
+    def _sharing(self, ceilings: list[MemoryCeiling], wanted: int) -> MemoryCeiling:
+        """By rule 3."""
+        ordered = sorted(ceilings, key=lambda m: m.threads or self.cores)
         return next((m for m in ordered if (m.threads or self.cores) >= wanted), ordered[-1])
 
     def _threads(self, threads: int | None) -> int:
@@ -198,23 +201,23 @@ class Device(Frozen):
         return threads or self.cores
 
     def _busy(self, threads: int | None) -> int:
-        """Cores that so many threads keep busy; all of them on what is no CPU."""
+        """Cores that so many threads keep busy; all of them if the device is no CPU."""
         return min(threads or self.cores, self.cores) if self.kind == "cpu" else self.cores
 
     # -- files --------------------------------------------------------------------------------
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """The catalogue."""
+        """Names of the devices that come with hwcost."""
         entries = shipped("devices").iterdir()
         return tuple(sorted(e.name.removesuffix(".toml") for e in entries if e.name.endswith(".toml")))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Device:
-        """A device of the catalogue, or of a file.
+        """A device of the catalogue by name, or of a file.
 
         Raises:
-            DeviceError: no such device or file, or the file breaks a rule; names the file and the key.
+            DeviceError: there is no such device or file, or the file breaks a rule; the message names file and key.
         """
         name, path = str(name_or_path), Path(name_or_path)
         if name in cls.names():
@@ -259,9 +262,9 @@ class Device(Frozen):
 C = TypeVar("C", ComputeCeiling, MemoryCeiling)
 
 
-def _of(known: Sequence[C], wanted: int, cores: int) -> C | None:
-    """The ceiling of that very number of threads."""
-    return next((c for c in known if (c.threads or cores) == wanted), None)
+def _of(ceilings: Sequence[C], wanted: int, cores: int) -> C | None:
+    """The ceiling for exactly `wanted` threads."""
+    return next((c for c in ceilings if (c.threads or cores) == wanted), None)
 
 
 def _count(threads: int) -> str:
@@ -283,14 +286,14 @@ def _load(file: Traversable) -> Device:
 
 
 def _without_empty(value: Any) -> Any:
-    """Leave out what says nothing: empty text, lists and tables."""
+    """Drop keys whose value is empty text, an empty list or an empty table."""
     if isinstance(value, dict):
         return {k: _without_empty(v) for k, v in value.items() if v not in ("", {}, [])}
     return [_without_empty(v) for v in value] if isinstance(value, list) else value
 
 
 def _first(errors: list[ErrorDetails]) -> str:
-    """The first broken rule in one line: key, rule, value."""
+    """The first of pydantic's errors in one line: the key, the rule and the value."""
     error = errors[0]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
     return f"{key + ': ' if key else ''}{_rule(error)}"
@@ -302,6 +305,6 @@ def _rule(error: ErrorDetails) -> str:
         return "the key is missing"
     if error["type"] == "extra_forbidden":
         return "a device file has no such key"
-    if error["type"] == "value_error":  # our own sentence, which tells the value
+    if error["type"] == "value_error":  # our own message, which has the value in it
         return message
     return f"{message}, but got {error['input']!r}"

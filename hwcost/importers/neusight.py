@@ -1,4 +1,4 @@
-"""Latency of single operators on NVIDIA GPUs, as NeuSight publishes it (Lee et al., ASPLOS 2025).
+"""The format `neusight`: latency of single operators on NVIDIA GPUs, as published by Lee et al., ASPLOS 2025.
 
 PATH is one CSV file, plain or gzipped, or a folder of them. Each row is an operator of PyTorch in float32:
 
@@ -7,9 +7,9 @@ PATH is one CSV file, plain or gzipped, or a folder of them. Each row is an oper
     linear                          [B, M, N] -> [B, M, K]
     conv                            [B, Input_Channel, Input_Size, Input_Size], square window and padding
 
-`Latency` is the mean in milliseconds; how often it was run is not stated, so no spread is known. That N
-is the inner dimension follows from the launch grids, whose tiles divide M and K: linear with M = 236,
-N = 64, K = 194 runs as 2 x 8 tiles of 128 x 32. Rows list no kernel that would add a bias, so there is none.
+`Latency` is the mean in milliseconds. The number of runs is not stated, so the spread is unknown. That N is the inner
+dimension follows from the launch grids, whose tiles divide M and K: linear with M = 236, N = 64, K = 194 runs as
+2 x 8 tiles of 128 x 32. No row names a kernel that adds a bias, so linear layers and convolutions are read without.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import TextIO
 
 from hwcost.graph import OpSpec, TensorSpec
-from hwcost.importers.registry import FormatError, Imported, seconds, whole_number
+from hwcost.importers.fields import positive, whole_number
+from hwcost.importers.registry import FormatError, Imported, importer
 from hwcost.kernel import Kernel
 from hwcost.measure.types import Environment, Measurements, NetworkMeasurement, Timing, lone
 
@@ -32,8 +33,9 @@ Row = Mapping[str, str | None]
 Cell = Callable[..., int]  # column -> number
 
 
+@importer("neusight", "a CSV file of GPU operators, or a folder of them")
 def read(path: Path) -> Imported:
-    """Operators by GPU and version.
+    """The operators of a file or folder, each as a network of its own; one `Measurements` for each GPU and version.
 
     Raises:
         FormatError: not such a file, or a row that breaks the rules.
@@ -68,7 +70,7 @@ def _open(path: Path) -> TextIO:
 
 
 def _measured(row: Row, path: Path, where: str) -> tuple[Environment, NetworkMeasurement]:
-    latency = seconds(row["Latency"], "Latency", where) * 1e-3  # ms in the file
+    latency = positive(row["Latency"], "Latency", where) * 1e-3  # ms in the file
     timing = Timing(latency=latency, median=latency, p95=latency, spread=math.inf, rounds=1)
     name = f"neusight/{row['OPName']}/{where.rpartition(':')[2]}"
     network = lone(name, f"neusight/{row['OPName']}", _kernel(row, where), timing)
@@ -105,7 +107,7 @@ def _kernel(row: Row, where: str) -> Kernel:
     make = _OPS.get(str(row["OPName"]))
     if make is None:
         raise FormatError(f"{where}: OPName must be one of {', '.join(_OPS)}, but got {row['OPName']!r}")
-    return Kernel((make(lambda column, least=1: whole_number(row, column, where, least)),))
+    return Kernel((make(lambda column, least=1: whole_number(row.get(column), column, where, least)),))
 
 
 def _tensor(name: str, *shape: int) -> TensorSpec:

@@ -1,4 +1,4 @@
-"""Measurements as arrays: what a fit needs of them, without an object for every kernel in every network."""
+"""Measurements as arrays, for fitting: without an object for every kernel in every network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """Networks, and rows: each kernel in each network, in the order they run."""
+    """Measured networks, and one row for each kernel in each network, in the order they run."""
 
     environment: Environment
     names: tuple[str, ...]  # of the networks
@@ -27,7 +27,7 @@ class Flat:
     kernels: tuple[Kernel, ...]  # distinct, in the order in which they are met
     network: Ints  # [rows]
     kernel: Ints  # [rows], which of `kernels`
-    distance: Ints  # [rows] (byte), as in runtimes.Placed
+    distance: Ints  # [rows] reuse distance (byte), as of `hwcost.runtimes.base.Placed`
     time: Array  # [rows] (s)
 
     def __len__(self) -> int:
@@ -35,45 +35,48 @@ class Flat:
 
     @property
     def lone(self) -> NDArray[np.bool_]:
-        """[networks] kernels that were measured by themselves (`NetworkMeasurement.is_lone`)."""
+        """Which networks are kernels that were measured by themselves (`NetworkMeasurement.is_lone`), [networks]."""
         lone: NDArray[np.bool_] = (self.calls == 0) & (np.bincount(self.network, minlength=len(self)) == 1)
         return lone
 
     @classmethod
     def of(cls, measurements: Measurements) -> Flat:
-        """Of measurements at hand."""
-        networks, numbered = measurements.networks, _Numbered()
+        """The arrays of some measurements."""
+        networks, distinct = measurements.networks, _Distinct()
         rows = [(number, m) for number, n in enumerate(networks) for m in n.kernels]
-        kernel = [numbered.number(m.kernel) for _, m in rows]
+        kernel = [distinct.number(m.kernel) for _, m in rows]
         return cls(
-            measurements.environment,
-            tuple(n.name for n in networks),
-            tuple(n.family for n in networks),
-            np.array([n.timing.latency for n in networks], dtype=float),
-            np.array([n.timing.spread for n in networks], dtype=float),
-            np.array([n.calls for n in networks], dtype=float),
-            tuple(numbered.distinct),
-            np.array([number for number, _ in rows], dtype=np.int64),
-            np.array(kernel, dtype=np.int64),
-            np.array([m.distance for _, m in rows], dtype=np.int64),
-            np.array([m.timing.latency for _, m in rows], dtype=float),
+            environment=measurements.environment,
+            names=tuple(n.name for n in networks),
+            families=tuple(n.family for n in networks),
+            latency=np.array([n.timing.latency for n in networks], dtype=float),
+            spread=np.array([n.timing.spread for n in networks], dtype=float),
+            calls=np.array([n.calls for n in networks], dtype=float),
+            kernels=tuple(distinct.kernels),
+            network=np.array([number for number, _ in rows], dtype=np.int64),
+            kernel=np.array(kernel, dtype=np.int64),
+            distance=np.array([m.distance for _, m in rows], dtype=np.int64),
+            time=np.array([m.timing.latency for _, m in rows], dtype=float),
         )
 
 
-class _Numbered:
-    """Kernels by value. One that is the same object is not looked at again: two are compared tensor by tensor, and
-    measurements hold each hundreds of times."""
+class _Distinct:
+    """Numbers kernels, equal ones alike.
+
+    Comparing two kernels takes a look at each of their tensors, and measurements hold each object hundreds of times.
+    So an object that was seen before is found by its identity.
+    """
 
     def __init__(self) -> None:
-        self.distinct: list[Kernel] = []
+        self.kernels: list[Kernel] = []  # by number
         self._by_value: dict[Kernel, int] = {}
         self._by_id: dict[int, int] = {}
 
     def number(self, kernel: Kernel) -> int:
-        """Of the kernel, counted from 0 as they come; whoever calls keeps the kernel alive."""
-        found = self._by_id.get(id(kernel))
-        if found is None:
-            found = self._by_id[id(kernel)] = self._by_value.setdefault(kernel, len(self.distinct))
-            if found == len(self.distinct):
-                self.distinct.append(kernel)
-        return found
+        """Number of a kernel, counted from 0 in the order in which they come; the caller must keep the object alive."""
+        number = self._by_id.get(id(kernel))
+        if number is None:
+            number = self._by_id[id(kernel)] = self._by_value.setdefault(kernel, len(self.kernels))
+            if number == len(self.kernels):
+                self.kernels.append(kernel)
+        return number

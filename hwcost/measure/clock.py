@@ -1,21 +1,24 @@
-"""The clock: one visit to one network.
+"""One visit to a network: how its runs and profiles are timed, and how rounds become latencies.
 
-A visit waits until the CPU is at its pace, for a while, runs the network a little unmeasured, so that its
-weights and code are back in the caches that other networks have emptied since (weights that L3 holds take
-half a dozen runs: the first took 7 % longer than the tenth, the sixth 1 %), then a few times as it
-is, then a few times with the time of each kernel. Runs that the pace (`hwcost.measure.pace`) shows
-to be slowed are kept, but do not count, and up to twice as many are added to make up for them, where
-the CPU was at its pace when the visit began: one that was waited for in vain will not be for longer.
-Garbage collection is off meanwhile, so that no pause falls into a run.
+A visit
+1. waits up to 0.3 s until the CPU is calm (`hwcost.measure.pace`);
+2. runs the network a few times without timing it. Other networks have emptied the caches since the last visit, and
+   for a network whose weights fit into L3 the first run took 7 % longer than the tenth, the sixth still 1 %;
+3. times whole runs;
+4. takes profiles, with the time of each kernel.
 
-What one thread takes is wall time less the time in which it was ready and another process had the
-CPU,
+Runs that were not calm are kept but do not count. Up to twice as many are added in their place, unless step 1 waited
+in vain: then the CPU will not be calm for longer either. Garbage collection is off meanwhile.
+
+On one thread, the time of a run is its wall time without the time in which the thread was ready to run and other
+processes had the CPU,
 
     t = wall - wait,    wait = wall - CPU time of the thread,               (1)
 
-where the wait is told from noise: it is a context switch or nothing. With several threads, or a device,
-the main one sleeps while others work, so there t is the wall time, and a visit is disturbed by what any
-thread waited during the whole runs. (Not during profiles: some runtimes start threads for these.)
+where a wait below 50 us counts as 0: a context switch takes longer, what is shorter is noise of the two clocks. With
+several threads, or a device such as a GPU, the thread that calls the network sleeps while others work, so (1) does not
+hold: t is the wall time, and the visit counts as disturbed by what any thread waited during the whole runs. (Not
+during the profiles, for which some runtimes start threads of their own.)
 """
 
 from __future__ import annotations
@@ -30,23 +33,22 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.measure.machine import Disturbance, Watch
+from hwcost.measure.disturbance import Disturbance, Watch
 from hwcost.measure.pace import CALM, Pace
 from hwcost.measure.statistics import summarise
 from hwcost.measure.types import MeasurementError, Timing
 from hwcost.runtimes.base import SWITCH, Session
 
+WAIT = 0.3  # s that a visit waits for a calm CPU, at most
 _VISIT = 0.06  # s of whole runs that a visit aims at
-_RUNS = (2, 32)  # whole runs a visit, least and most
-_PROFILES = (1, 12)
-_WARM = 0.012  # s of runs after which caches hold what they can: a few ticks of the system, too, after which it has
-# spread several threads over CPUs
-_WARM_RUNS = (1, 6)  # of one thread before a visit, least and most
-_TRIES = 3  # times the runs wanted, at most
-WAIT = 0.3  # s for the CPU to find its pace
-_SHARE = 0.05  # of a visit that may be stolen or waited before it counts as disturbed
-_STABLE = 0.05  # relative change between runs that ends the warm-up
-_FIRST_RUNS = (3, 20)
+_RUNS = (2, 32)  # whole runs of a visit, least and most
+_PROFILES = (1, 12)  # profiles of a visit, least and most
+_WARM = 0.012  # s of untimed runs that fill the caches; also some scheduler ticks, in which threads spread over CPUs
+_WARM_RUNS = (1, 6)  # untimed runs of one thread, least and most
+_TRIES = 3  # times the runs wanted that are taken at most, to replace those that were not calm
+_DISTURBED = 0.05  # share of a visit that may be stolen or waited before it counts as disturbed
+_STABLE = 0.05  # relative difference between runs that ends the first warm-up
+_FIRST_RUNS = (3, 20)  # runs of the first warm-up, least and most
 
 
 def _none() -> NDArray[np.float32]:
@@ -55,41 +57,42 @@ def _none() -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one visit saw; times in s."""
+    """What one visit measured; times in s."""
 
     whole: NDArray[np.float32]  # [runs], wall time
     waits: NDArray[np.float32]  # [runs], eq. (1)
     kernels: NDArray[np.float32]  # [profiles, kernels]
     disturbance: Disturbance
-    seconds: float  # the measured part of the visit
-    paces: NDArray[np.float32] = field(default_factory=_none)  # [runs + profiles], none from an older clock
-    running: float = 0.0  # in which the network ran, for the clock or to warm up; no store keeps it
+    seconds: float  # that the runs and profiles took together
+    paces: NDArray[np.float32] = field(default_factory=_none)  # [runs + profiles]; empty in stores of version 1 and 2
+    running: float = 0.0  # in which the network ran, timed or not; not kept in a store
 
     @property
     def disturbed(self) -> bool:
-        """Whether others took so much of the visit that it should be repeated."""
-        taken = self.disturbance.waited + self.disturbance.steal > _SHARE * self.seconds
+        """Whether no run was calm, or others took too much of the visit: it should be repeated."""
+        taken = self.disturbance.waited + self.disturbance.steal > _DISTURBED * self.seconds
         return taken or not self._calm()[0].any()
 
     @property
     def pace_of_whole(self) -> float:
-        """How much slower than it can be the machine was at the calmest whole run; 1 where one was calm."""
+        """1 where a run was calm, else the least pace of the runs."""
         return _least(self.paces[: len(self.whole)], self._calm()[0])
 
     @property
     def pace_of_kernels(self) -> float:
-        """The same of the calmest profile."""
+        """1 where a profile was calm, else the least pace of the profiles."""
         return _least(self.paces[len(self.whole) :], self._calm()[1])
 
     def calm_whole(self) -> NDArray[np.float64]:
-        """Whole runs at the machine's pace, without their waits, [runs, 1]; all of them where none was."""
+        """Times of the calm runs by eq. (1), [runs, 1]; of all runs where none was calm."""
         return _chosen((self.whole - self.waits)[:, None], self._calm()[0])
 
     def calm_kernels(self) -> NDArray[np.float64]:
-        """Profiles taken at the machine's pace, [profiles, kernels]; all of them where none was."""
+        """Times of the calm profiles, [profiles, kernels]; of all profiles where none was calm."""
         return _chosen(self.kernels, self._calm()[1])
 
     def _calm(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which runs and which profiles were calm; all of them where no paces were recorded."""
         runs = len(self.whole)
         if not len(self.paces):
             return np.ones(runs, dtype=bool), np.ones(len(self.kernels), dtype=bool)
@@ -105,22 +108,22 @@ def _least(paces: NDArray[np.float32], calm: NDArray[np.bool_]) -> float:
 
 
 class Laps:
-    """Wall time, wait and pace of runs, read between them: call it before each run and after the last.
+    """Wall time, wait and pace of runs that follow one another: call it before the first run and after each.
 
-    Where runs must be `unbroken`, one that waited is of infinite pace: of a wait among kernels nobody knows which
-    of them bears it.
+    With `unbroken`, a run in which the thread waited gets an infinite pace, so that it never counts as calm: the wait
+    can be subtracted from the time of a whole run, but in a profile nobody knows which kernel it fell into.
     """
 
     def __init__(self, pace: Pace, *, unbroken: bool = False) -> None:
         self._pace, self._unbroken = pace, unbroken
-        self._start: tuple[float, float] | None = None
-        self._before = np.inf
+        self._start: tuple[float, float] | None = None  # wall and CPU time at the start of the run, None between runs
+        self._before = np.inf  # pace at that start
         self.walls: list[float] = []
         self.waits: list[float] = []
-        self.paces: list[float] = []
+        self.paces: list[float] = []  # of each run the larger of the paces before and after it
 
     def __call__(self) -> None:
-        """The end of one run and the start of the next."""
+        """End the run that is going on, if any, and start the next."""
         wall, cpu = time.perf_counter(), time.thread_time()
         pace = self._pace.read()
         if self._start:
@@ -134,7 +137,7 @@ class Laps:
         self._start = time.perf_counter(), time.thread_time()
 
     def pause(self) -> None:
-        """What comes now, until the next call, is no run."""
+        """Drop the run that was started: what happens until the next call is none."""
         self._start = None
 
     def calm(self) -> int:
@@ -143,7 +146,7 @@ class Laps:
 
 
 def warm_up(session: Session) -> float:
-    """Run until two runs agree within 5 % with the best so far; returns that best (s)."""
+    """Run a newly loaded network until two runs in a row are within 5 % of the best so far; returns that best (s)."""
     best, agreed = timed(session)[0], 0
     for done in range(1, _FIRST_RUNS[1]):
         seconds = timed(session)[0]
@@ -158,34 +161,41 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     """Visit a network that takes about `expected` seconds on `threads` threads.
 
     Raises:
-        MeasurementError: a profile gave another number of kernels than before, or no finite times.
+        MeasurementError: the profile of the runtime has no finite time for some kernel.
     """
     runs = int(np.clip(_VISIT / expected, *_RUNS))
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
-    works = threads == 1 and not session.sleeps  # so that a thread that has no CPU waits for one
-    hopeful = pace.wait(WAIT)
+    works = threads == 1 and not session.sleeps  # eq. (1) holds
+    calm = pace.wait(WAIT)
     warming = _warm(session, threads)
+
     watch, in_runs, start = Watch(), Watch(all_threads=threads > 1), time.perf_counter()
-    laps = _runs(session, runs, Laps(pace), most=_TRIES * runs if hopeful else runs)
-    waited = in_runs.stop().waited
+    laps = _runs(session, runs, Laps(pace), most=_TRIES * runs if calm else runs)
+    waited_in_runs = in_runs.stop().waited
     pace.settle()  # profilers work on threads of their own
-    kernels, profiled = _profiles(
-        session, profiles, Laps(pace, unbroken=works), tries=_TRIES if hopeful and expected < _VISIT else 1
-    )
+    # The CPU is hardly ever calm for all of a network of more than 60 ms: its profiles are not repeated, and each of
+    # its kernels meets calm moments in some of them.
+    tries = _TRIES if calm and expected < _VISIT else 1
+    kernels, profiled = _profiles(session, profiles, Laps(pace, unbroken=works), tries=tries)
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
         raise MeasurementError("every kernel must have a finite time, but the profile of the runtime has gaps")
-    whole, waits, paces = (
-        np.array(x, dtype=np.float32) for x in (laps.walls, laps.waits, [*laps.paces, *profiled.paces])
-    )
+
+    whole, waits = np.array(laps.walls, dtype=np.float32), np.array(laps.waits, dtype=np.float32)
     lost = watch.stop()
-    lost = replace(lost, waited=max(lost.waited, waited))
-    running = warming + sum(laps.walls) + sum(profiled.walls) + len(kernels) / profiles * session.warm_ups * expected
-    return Round(whole, waits if works else np.zeros_like(whole), kernels, lost, seconds, paces, running)
+    return Round(
+        whole,
+        waits if works else np.zeros_like(whole),
+        kernels,
+        replace(lost, waited=max(lost.waited, waited_in_runs)),
+        seconds,
+        np.array([*laps.paces, *profiled.paces], dtype=np.float32),
+        warming + sum(laps.walls) + sum(profiled.walls) + len(kernels) / profiles * session.warm_ups * expected,
+    )
 
 
 def _warm(session: Session, threads: int) -> float:
-    """Run for a while, several threads as often as that takes; returns how long it took (s)."""
+    """Run untimed: one thread up to six times, several as often as the time allows; returns how long it took (s)."""
     start, done = time.perf_counter(), 0
     least, most = _WARM_RUNS
     while done < least or (time.perf_counter() - start < _WARM and (threads > 1 or done < most)):
@@ -195,6 +205,7 @@ def _warm(session: Session, threads: int) -> float:
 
 
 def _runs(session: Session, wanted: int, laps: Laps, most: int) -> Laps:
+    """Time runs until `wanted` of them were calm, `most` at most."""
     laps()
     while laps.calm() < wanted and len(laps.walls) < most:
         session.run()
@@ -203,7 +214,7 @@ def _runs(session: Session, wanted: int, laps: Laps, most: int) -> Laps:
 
 
 def _profiles(session: Session, wanted: int, laps: Laps, tries: int) -> tuple[NDArray[np.float32], Laps]:
-    """Profiles until one was calm; of a long network, whose kernels find calm moments by themselves, one try."""
+    """Take `wanted` profiles, again where none of them was calm, `tries` times at most; [profiles, kernels]."""
     found = list[NDArray[np.float32]]()
     while not laps.calm() and len(found) < tries:
         laps.pause()
@@ -215,7 +226,7 @@ class Runs(Protocol):
     """Anything that can be run."""
 
     def run(self) -> Any:
-        """Once."""
+        """Run it once."""
 
 
 def timed(session: Runs) -> tuple[float, float]:
@@ -229,7 +240,7 @@ def timed(session: Runs) -> tuple[float, float]:
 
 @contextmanager
 def quiet_interpreter() -> Iterator[None]:
-    """No garbage collection inside, and one before: none where it is off already."""
+    """Turn garbage collection off inside, after one collection; does nothing where it is off already."""
     was = gc.isenabled()
     if was:
         gc.collect()
@@ -245,19 +256,19 @@ def whole_timing(rounds: Sequence[Round], *, target: float = np.inf) -> Timing:
     """Timing of the network; flagged "unstable" where its spread is above `target`."""
     walls = [r.whole[:, None].astype(float) for r in rounds]
     calm, disturbed = [r.calm_whole() for r in rounds], [r.disturbed for r in rounds]
-    return summarise(calm, disturbed, met=walls, paces=[r.pace_of_whole for r in rounds], target=target)[0]
+    return summarise(calm, disturbed, all_runs=walls, paces=[r.pace_of_whole for r in rounds], target=target)[0]
 
 
 def kernel_timings(rounds: Sequence[Round], *, target: float = np.inf) -> list[Timing]:
     """Timing of each kernel, in the order they run.
 
-    No run of a network is the quickest of each of its kernels: low quantiles of single kernels sum to less than
-    that of their sum, by 5 % where there are a hundred. Kernels are what a network consists of, so their
-    latencies are raised, all by the same factor, to sum to the low quantile of what a profile holds together.
+    The low quantiles of single kernels sum to less than the low quantile of their sum, by 5 % for a network of a
+    hundred kernels, because no profile is the quickest for each of them. So that the latencies of kernels add up, all
+    are multiplied by one factor: their sum is then the low quantile of the sums of profiles.
     """
     every = [r.kernels.astype(float) for r in rounds]
     calm, disturbed = [r.calm_kernels() for r in rounds], [r.disturbed for r in rounds]
     together = summarise([r.sum(axis=1, keepdims=True) for r in calm], disturbed)[0].latency
-    timings = summarise(calm, disturbed, met=every, paces=[r.pace_of_kernels for r in rounds], target=target)
+    timings = summarise(calm, disturbed, all_runs=every, paces=[r.pace_of_kernels for r in rounds], target=target)
     single = sum(t.latency for t in timings)
     return [replace(t, latency=t.latency * together / single) for t in timings] if single > 0 else timings

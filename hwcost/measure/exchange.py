@@ -2,7 +2,7 @@
 
     networks.parquet  kernels.parquet  times.parquet  README.md
 
-The tables are those of `hwcost.measure.tables`; rounds stay in the store.
+The tables are those of `hwcost.measure.tables`. They hold timings; the rounds behind them stay in the store.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ from hwcost import units
 from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
 from hwcost.measure.types import MeasurementError, Measurements
 
-Period = tuple[float, float]  # first and last moment, s since 1970
+Period = tuple[float, float]  # when the first and the last round was taken, s since 1970
 
 
 def export(
     measurements: Measurements, folder: str | os.PathLike[str], *, command: str = "", period: Period | None = None
 ) -> Path:
-    """Write the files into `folder`, which is made where there is none.
+    """Write the files into `folder`, and return it.
 
     Args:
-        measurements: of one environment.
-        folder: files of the same names in it are replaced.
+        measurements: what to write.
+        folder: is made if there is none; files of the same names in it are replaced.
         command: how the measurements were made, for the card.
-        period: when they were taken, `Store.period`.
+        period: when they were taken, for the card (`Store.period`).
 
     Raises:
         MeasurementError: the folder cannot be written, or there is nothing to write.
     """
-    place = Path(folder)
+    target = Path(folder)
     if not measurements.networks:
         raise MeasurementError("there is no measured network to export")
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         for name, table in _dated(to_tables(measurements), period).items():
-            write_parquet(table, place / f"{name}.parquet")
-        (place / "README.md").write_text(card(measurements, command=command, period=period), encoding="utf-8")
+            write_parquet(table, target / f"{name}.parquet")
+        (target / "README.md").write_text(card(measurements, command=command, period=period), encoding="utf-8")
     except OSError as error:
-        raise MeasurementError(f"{place} cannot be written: {error.strerror or error}") from error
-    return place
+        raise MeasurementError(f"{target} cannot be written: {error.strerror or error}") from error
+    return target
 
 
 def _dated(tables: dict[str, pa.Table], period: Period | None) -> dict[str, pa.Table]:
+    """The tables with the period in the metadata of `networks`."""
     if period is not None:
         table = tables["networks"]
         metadata = {**(table.schema.metadata or {}), b"period": json.dumps(period).encode()}
@@ -72,7 +73,7 @@ def load(folder: str | os.PathLike[str]) -> Measurements:
     """Read what `export` wrote.
 
     Raises:
-        MeasurementError: a file is missing or is not what it should be; names it.
+        MeasurementError: a file is missing or cannot be read; the message names it.
     """
     tables: dict[str, pa.Table] = {}
     for name in SCHEMAS:
@@ -87,8 +88,8 @@ def load(folder: str | os.PathLike[str]) -> Measurements:
 
 
 def card(measurements: Measurements, *, command: str = "", period: Period | None = None) -> str:
-    """What, where, when, how and how repeatable, as Markdown."""
-    place, networks = measurements.environment, measurements.networks
+    """A description of measurements as Markdown: what, where, when, how, and how repeatable."""
+    here, networks = measurements.environment, measurements.networks
     spreads = sorted(n.timing.spread for n in networks)
     latencies = [n.timing.latency for n in networks]
     kernels = Counter(m.kernel.name for n in networks for m in n.kernels)
@@ -98,14 +99,14 @@ def card(measurements: Measurements, *, command: str = "", period: Period | None
     flags = Counter(flag for n in networks for flag in n.timing.flags)
     low, high = (units.format(f(latencies), "second") for f in (min, max))
     lines = [
-        f"# {len(networks)} networks measured on {place.cpu}",
+        f"# {len(networks)} networks measured on {here.cpu}",
         "",
         f"- **What**: {len(networks)} networks of {families}, {low} to {high}; "
         f"{kernels.total()} kernels in context, {distinct} distinct. "
         f"Most frequent: {', '.join(f'{name} ({count})' for name, count in kernels.most_common(8))}.",
-        f"- **Where**: {place.cpu}, {place.cores} cores, {place.runtime} on {place.threads} thread(s), {place.dtype}, "
-        f"{'pinned' if place.pinned else 'not pinned'}, governor {place.governor}.",
-        f"- **Versions**: {', '.join(f'{k} {v}' for k, v in sorted(place.versions.items()))}.",
+        f"- **Where**: {here.cpu}, {here.cores} cores, {here.runtime} on {here.threads} thread(s), {here.dtype}, "
+        f"{'pinned' if here.pinned else 'not pinned'}, governor {here.governor}.",
+        f"- **Versions**: {', '.join(f'{k} {v}' for k, v in sorted(here.versions.items()))}.",
         *([f"- **When**: {_moment(period[0])} to {_moment(period[1])}."] if period else []),
         "- **How**: interleaved rounds; the latency is a low quantile over rounds of the least run, less the time a "
         "run waited for a CPU; median and 95th percentile are of all runs (`hwcost.measure.statistics`).",

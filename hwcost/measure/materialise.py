@@ -1,8 +1,8 @@
-"""Networks ready to run, made cheaply.
+"""Networks with weights and inputs, ready to run, at little cost.
 
-Drawing random weights takes longer than measuring with them, so random initialisation is replaced
-while a network is built: weights are filled from one pool of normal numbers, scaled to keep
-activations near 1: numbers that vanish or overflow on the way would take another time.
+Drawing random weights takes longer than measuring with them. So the random initialisers of torch are replaced while a
+network is built, and weights are then filled from one pool of normal numbers. They are scaled so that activations stay
+near 1, because numbers that become denormal or infinite on their way through the network take another time.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ import torch
 from torch import nn
 
 _RANDOM_INITS = (
-    "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_",
-    "kaiming_normal_", "orthogonal_",
-)  # fmt: skip
+    "uniform_",
+    "normal_",
+    "trunc_normal_",
+    "xavier_uniform_",
+    "xavier_normal_",
+    "kaiming_uniform_",
+    "kaiming_normal_",
+    "orthogonal_",
+)
 _POOL = 1 << 20  # numbers
-_STEP = 7919  # numbers between the weights of one layer and the next
+_STEP = 7919  # numbers of the pool between where one parameter and the next begin
 
 
 def materialise(
@@ -30,9 +36,12 @@ def materialise(
     device: str = "cpu",
     check: Callable[[nn.Module, tuple[Any, ...]], None] | None = None,
 ) -> tuple[nn.Module, tuple[Any, ...]]:
-    """Build a network with weights and inputs on a device, in inference mode; meta tensors are filled.
+    """Build a network and put it on a device, in eval mode and without gradients; tensors on meta get values.
 
-    `check` is shown what was built before anything is filled, and may raise.
+    Args:
+        build: returns the module and its inputs.
+        device: where weights and inputs are put.
+        check: called with module and inputs before weights are filled; may raise to refuse the network.
     """
     with _without_random_init():
         module, inputs = build()
@@ -61,18 +70,19 @@ def _without_random_init() -> Iterator[None]:
 
 
 def _cheap_init(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-    """Small numbers instead of random ones: a builder may run what it has built."""
+    """Fill a tensor from the pool, with small numbers, because a builder may run the layers that it has made."""
     with torch.no_grad():
         return tensor if tensor.is_meta else tensor.copy_(_normal(tensor.shape, tensor.dtype)).mul_(0.05)
 
 
 @lru_cache(maxsize=1)
 def _pool() -> torch.Tensor:
+    """The pool of normal numbers, the same in every process."""
     return torch.randn(_POOL, generator=torch.Generator().manual_seed(0))
 
 
 def _normal(shape: torch.Size, dtype: torch.dtype, number: int = 0) -> torch.Tensor:
-    """Normal numbers, others for each `number`: equal weights would be stored once by some runtimes."""
+    """Normal numbers from the pool, beginning elsewhere for each `number`: some runtimes merge equal weights."""
     wanted, start = math.prod(shape), number * _STEP % _POOL
     pool = _pool().roll(-start) if wanted > _POOL - start else _pool()[start:]
     numbers = pool[:wanted] if wanted <= len(pool) else pool.repeat(-(-wanted // len(pool)))[:wanted]
@@ -80,7 +90,11 @@ def _normal(shape: torch.Size, dtype: torch.dtype, number: int = 0) -> torch.Ten
 
 
 def _fill(parameter: nn.Parameter, number: int) -> None:
-    """Matrices and filters keep the variance of their input; vectors that were left empty become 1."""
+    """Fill a parameter so that activations keep their scale.
+
+    Matrices and filters get normal numbers that preserve the variance of their input. Vectors that hold uninitialised
+    memory become 1; others keep their values, except that tiny ones are raised.
+    """
     if not parameter.is_floating_point():
         return
     if parameter.dim() >= 2:
@@ -93,12 +107,13 @@ def _fill(parameter: nn.Parameter, number: int) -> None:
 
 
 def _fill_buffers(module: nn.Module) -> None:
-    """Buffers of a module that came on meta: means 0, variances 1, whole numbers 0."""
+    """Fill the buffers of a module that was built on meta: floats with 1, but means and integers with 0."""
     for name, buffer in module.named_buffers():
         buffer.fill_(1.0 if buffer.is_floating_point() and "mean" not in name else 0)
 
 
 def _input(x: Any) -> Any:
+    """An input on meta with values: normal numbers, zeros for integers; other inputs are returned as they are."""
     if not isinstance(x, torch.Tensor) or not x.is_meta:
         return x
     if x.dtype.is_floating_point:

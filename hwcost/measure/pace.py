@@ -1,29 +1,32 @@
-"""The pace of the CPUs: whether the machine gives now what it can.
+"""The pace of the CPU: how much slower it is at the moment than it can be.
 
-On a shared machine another tenant's thread on the same core, a lower clock or heat slow everything down
-by a tenth or a fifth, for milliseconds or for minutes, and no counter of the guest shows it. A piece of
-arithmetic that stays in the first cache does: its time has one sharp lowest value, or it is longer.
+On a shared machine another tenant's thread on the same core, a lower clock frequency or heat make everything a tenth or
+a fifth slower, for milliseconds or for minutes, and no counter that a guest system can read shows it. The time of a
+fixed piece of arithmetic whose data stay in the first-level cache does show it: it has a sharp lowest value, and is
+longer whenever the CPU is slowed. The pace is
 
-    pace = time of the piece / the lowest time that lasts,                 (1)
+    pace = time of the piece now / lowest time of the piece,               (1)
 
-about 1 for a machine that is left alone. A run counts as calm if the pace right before and right after it
-is at most 1.05. A time lasts if a tenth of a row of 500 readings reached it, or a tenth of the half second in
-which a process learns: the lowest that was ever seen, or the tenth lowest, is lower the longer one looks. After
-some hours of campaigns it was 2 to 3 % below what any row had reached, and a machine that was 2 % slower than in
-its best minutes counted as slowed in nearly every visit.
-A process that begins while the machine is slowed would take that for its pace, and others would never
-know, so the lowest time of this machine is kept for the user's later processes, for two weeks.
+1 for a CPU that is left alone. A run counts as calm if the pace right before and right after it is at most 1.05.
 
-Where several threads of torch work, the piece is theirs: each writes its part of an array and then reads a part that
-another one wrote. So it also tells what handing each other data costs: on a shared machine that took three times as
-long for minutes on end, and small layers 1.8 times, while each CPU by itself was at its pace (as if one had been moved
-to another cache). Of five such readings in a row the second counts, since the first two find caches that a network has
-emptied. Here the lowest time is less sharp: where pages lie moves that of a process by 4 %. So what is within
-that of the lowest time is at its pace; what takes longer is as slow as it is, since spreads rest on it.
+The lowest time. The minimum over all readings will not do: the longer one looks the lower it gets, and after some hours
+it was 2 to 3 % below what any few hundred readings reached again, so that a machine 2 % slower than in its best moments
+counted as slowed in nearly every visit. So readings are taken in rows of 500, the first row in half a second when the
+process begins; the value of a row is its tenth percentile, and the lowest time is the least value of a row.
+A process that begins while the machine is slowed would never know. The lowest time of this machine is therefore kept in
+a file, for two weeks, for the user's later processes.
 
-Other runtimes bring threads of their own, and whoever's are done spin for a while, torch's for 8 ms, ONNX Runtime's
-for 45, in the way of those that come next: there the piece is asked before a visit, what it said holds for all of the
-visit, and nothing begins before the threads of others have fallen asleep.
+Several threads of torch. The piece then runs on these threads: each writes its part of an array and reads a part that
+another thread wrote. So it also shows what exchanging data between CPUs costs: on a shared machine it took three times
+as long for minutes on end, and small layers 1.8 times as long, while each CPU alone was at full speed (as if one of
+them had been moved to where it shares no cache with the others). Each reading is the second lowest of five, since the
+first ones find caches that a network has emptied. The lowest time of a process varies by up to 4 % with where its
+memory pages lie, so a reading is divided by 1.04 before it is compared with 1.05. The pace of one that is not calm even
+so is reported undivided, because spreads are derived from it.
+
+Several threads of another runtime. Runtimes with threads of their own keep them spinning for a while after each
+inference, torch for 8 ms and ONNX Runtime for 45 ms, which slows whoever runs next. So the piece is timed only before
+a visit, its pace holds for all runs of the visit, and each of the two begins only when the threads of the other sleep.
 """
 
 from __future__ import annotations
@@ -43,100 +46,107 @@ from hwcost.paths import kept
 
 CALM = 1.05  # pace up to which a run counts
 
-_SIZE = 48  # of the matrices: 27 kB of the first cache, and below what linear algebra libraries split over threads
+_SIZE = 48  # of the matrices: 27 kB in the first-level cache, and too small to be shared out among threads
 _REPEATS = 8  # products in a piece, about 30 us together
-_PLACES = 1.04  # by which the piece of several threads may differ though nothing slows it
-_PART = 32768  # elements; torch gives no thread fewer (at::internal::GRAIN_SIZE)
+_PART = 32768  # elements for each thread; torch gives no thread fewer (at::internal::GRAIN_SIZE)
+_TOLERANCE = 1.04  # by which the lowest time of a piece of several threads varies from process to process
 _ROW = 500  # readings
-_LASTS = 10  # one reading in so many
+_LOW = 10  # one reading in so many: the tenth percentile
+_LEARN = 0.5  # s of readings when a process begins
 _DOZE = 0.005  # s, longer than a tick at 250 Hz, by which systems count what threads on other CPUs use
 _DOZES = 20  # at most
-_LEARN = 0.5  # s
-_FORGET = 14 * 86400.0  # s; a machine that was not so fast for so long has become another one
-_AGAIN = 1.02  # a lowest time that is reached up to this factor is reached again
+_KEPT = 14 * 86400.0  # s; a machine that was not as fast for so long has probably changed
+_AGAIN = 1.02  # a lowest time up to this factor above the kept one renews the kept one's date
 
 _FILE = "pace.json"
-Piece = Callable[[], float]
+Piece = Callable[[], float]  # does the arithmetic and returns how long it took (s)
 
 
 class Pace:
-    """Reads the pace, eq. (1), of the CPU that this thread runs on."""
+    """Tells the pace, eq. (1), of the CPU that this thread runs on.
+
+    Args:
+        piece: the arithmetic; by default products of small matrices on this thread.
+        learn: how long the first row of readings takes (s).
+        earlier: the lowest time (s) that earlier processes reached.
+        tolerance: by what calm readings are divided: the lowest times of equal processes differ by that factor.
+    """
 
     def __init__(
-        self, piece: Piece | None = None, *, learn: float = _LEARN, known: float = math.inf, within: float = 1.0
+        self, piece: Piece | None = None, *, learn: float = _LEARN, earlier: float = math.inf, tolerance: float = 1.0
     ) -> None:
-        self._piece = piece or _multiply()
-        self._known = known  # s, a lowest time of before
-        self._within = within  # of the lowest time, up to which a time is as low
+        self._piece = piece or _multiplication()
+        self._earlier = earlier
+        self._tolerance = tolerance
         self._row: list[float] = []
-        self._hope = 1.0  # share of the longest wait that is worth while
+        self._patience = 1.0  # share of the limit that the next wait may take
         end = time.perf_counter() + learn
-        while len(self._row) < _LASTS or time.perf_counter() < end:
+        while len(self._row) < _LOW or time.perf_counter() < end:
             self._row.append(self._piece())
-        self._lowest = self._lasting()
+        self._lowest = self._low_of_row()
 
     def read(self) -> float:
         """The pace now; takes some tens of microseconds."""
-        return self._look()
+        return self._measure()
 
-    def _look(self) -> float:
+    def _measure(self) -> float:
         seconds = self._piece()
         self._row.append(seconds)
         if len(self._row) == _ROW:
-            self._lowest = min(self._lowest, self._lasting())
-        times = seconds / min(self._lowest, self._known)
-        return times / self._within if times <= CALM * self._within else times
+            self._lowest = min(self._lowest, self._low_of_row())
+        pace = seconds / min(self._lowest, self._earlier)
+        return pace / self._tolerance if pace <= CALM * self._tolerance else pace
 
-    def _lasting(self) -> float:
-        """What a tenth of the row reached; the next row begins."""
-        reached = sorted(self._row)[len(self._row) // _LASTS - 1]
+    def _low_of_row(self) -> float:
+        """The tenth percentile of the row, which is emptied for the next."""
+        low = sorted(self._row)[len(self._row) // _LOW - 1]
         self._row.clear()
-        return reached
+        return low
 
     @property
     def lowest(self) -> float:
-        """The lowest time of the piece (s) that lasted since it began."""
+        """The lowest time of the piece (s) in this process."""
         return self._lowest
 
     def wait(self, limit: float) -> bool:
-        """Wait until the machine is calm, `limit` seconds at most; tells whether it is.
+        """Wait until the CPU is calm, `limit` seconds at most; returns whether it is.
 
-        A machine may be slowed for minutes: each wait in vain halves the next, until one is not.
+        A machine may be slowed for minutes. So each wait in vain halves the limit of the next, until one succeeds.
         """
-        end = time.perf_counter() + limit * self._hope
-        while self._look() > CALM:
+        end = time.perf_counter() + limit * self._patience
+        while self._measure() > CALM:
             if time.perf_counter() > end:
-                self._hope /= 2
+                self._patience /= 2
                 return False
-        self._hope = 1.0
+        self._patience = 1.0
         return True
 
     def settle(self) -> None:
-        """Nothing to wait for: no threads but those that work."""
+        """Wait until other threads of this process are idle; there are none here."""
 
 
-class PaceBefore(Pace):
-    """The pace that the last wait found: of work whose threads the piece's would be in the way of."""
+class PaceBeforeVisit(Pace):
+    """The pace that the last `wait` found, for runtimes whose threads the piece's own threads would slow."""
 
     _found = 1.0
 
     def read(self) -> float:
-        """What the last wait found."""
+        """What the last `wait` found."""
         return self._found
 
-    def _look(self) -> float:
-        self._found = super()._look()
+    def _measure(self) -> float:
+        self._found = super()._measure()
         return self._found
 
     def wait(self, limit: float) -> bool:
-        """As `Pace.wait`, from when other threads sleep until the piece's do."""
+        """As `Pace.wait`; begins when the runtime's threads sleep and returns when the piece's threads sleep."""
         self.settle()
         calm = super().wait(limit)
         self.settle()
         return calm
 
     def settle(self) -> None:
-        """Wait until no thread of this process is at work, a tenth of a second at most."""
+        """Wait until no thread of this process uses a CPU, a tenth of a second at most."""
         for _ in range(_DOZES):
             before = time.process_time()
             time.sleep(_DOZE)
@@ -145,26 +155,26 @@ class PaceBefore(Pace):
 
 
 class NoPace(Pace):
-    """Takes the machine as it is."""
+    """A pace that is always 1: every run counts."""
 
     def __init__(self) -> None:
         super().__init__(lambda: 1.0, learn=0.0)
 
 
 def pace_of(threads: int, *, of_torch: bool = True) -> Pace:
-    """The pace for a campaign on so many threads, torch's own or those that another runtime brings."""
+    """The pace for measurements on `threads` threads, which are torch's or (`of_torch` False) a runtime's own."""
     if threads == 1:
-        return Pace(known=recall())
-    kind = Pace if of_torch else PaceBefore
-    return kind(_share(threads), known=recall(threads), within=_PLACES)
+        return Pace(earlier=recall())
+    kind = Pace if of_torch else PaceBeforeVisit
+    return kind(_exchange(threads), earlier=recall(threads), tolerance=_TOLERANCE)
 
 
 def remember(pace: Pace, threads: int = 1) -> None:
-    """Keep the lowest time of a piece for later processes; where nothing can be written they learn by themselves."""
-    known, times = recall(threads), _read()
-    if pace.lowest > known * _AGAIN:
+    """Keep the lowest time of the piece for later processes; does nothing where the file cannot be written."""
+    earlier, times = recall(threads), _read()
+    if pace.lowest > earlier * _AGAIN:
         return
-    times[_here(threads)] = [min(pace.lowest, known), time.time()]
+    times[_key(threads)] = [min(pace.lowest, earlier), time.time()]
     path = kept() / _FILE
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,13 +186,13 @@ def remember(pace: Pace, threads: int = 1) -> None:
 
 
 def recall(threads: int = 1) -> float:
-    """The lowest time (s) that this machine reached of late, infinite where nobody knows."""
-    seconds, when = _read().get(_here(threads), (math.inf, 0.0))
-    return seconds if time.time() - when < _FORGET else math.inf
+    """The lowest time of the piece (s) on this machine in the last two weeks; infinite where none is kept."""
+    seconds, when = _read().get(_key(threads), (math.inf, 0.0))
+    return seconds if time.time() - when < _KEPT else math.inf
 
 
 def _read() -> dict[str, list[float]]:
-    """Lowest times and when they were reached last, by machine; nothing of a file that is not whole."""
+    """For each `_key` the lowest time (s) and when it was last reached (s since 1970); empty if the file is damaged."""
     try:
         found = json.loads((kept() / _FILE).read_text(encoding="utf-8"))
         return {str(name): [float(seconds), float(when)] for name, (seconds, when) in found.items()}
@@ -190,14 +200,15 @@ def _read() -> dict[str, list[float]]:
         return {}
 
 
-def _here(threads: int) -> str:
-    """What must be the same for times of the piece to be."""
+def _key(threads: int) -> str:
+    """Everything that must be equal for times of the piece to be comparable."""
     if threads > 1:
         return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads, second of 5, lasting"
     return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}, lasting"
 
 
-def _multiply() -> Piece:
+def _multiplication() -> Piece:
+    """Products of small matrices on one thread; a reading is the lower of two."""
     a = np.full((_SIZE, _SIZE), 0.5, np.float32)
     out = np.empty_like(a)
 
@@ -210,17 +221,18 @@ def _multiply() -> Piece:
     return lambda: min(block(), block())
 
 
-def _share(threads: int) -> Piece:
+def _exchange(threads: int) -> Piece:
+    """Each of torch's threads writes a part of an array, then reads the part that another wrote."""
     import torch
 
     torch.set_num_threads(threads)
     own, out = torch.ones(2 * threads * _PART), torch.empty(threads * _PART)
-    of_others = own[threads * _PART :]  # whose first part another thread wrote than the one that reads it
+    second_half = own[threads * _PART :]  # a thread's share of this half was written by another thread
 
     def block() -> float:
         start = time.perf_counter()
         own.mul_(1.0)
-        torch.mul(of_others, 1.0, out=out)
+        torch.mul(second_half, 1.0, out=out)
         return time.perf_counter() - start
 
     return lambda: sorted(block() for _ in range(5))[1]

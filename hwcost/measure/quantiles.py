@@ -1,11 +1,15 @@
-"""What a user meets beside the unloaded latency: a target's typical and tail factors.
+"""Which time of a network is meant: the unloaded latency, or what a user of a busy machine meets.
 
-    typical = median over networks of median / latency                     (1)
-    tail    = median over networks of 95th percentile / latency            (2)
+    low      the latency, a low quantile over rounds: nothing else is in the way
+    typical  the median over all runs
+    tail     the 95th percentile over all runs
 
-where latency is the low quantile that this project estimates. Both are of the machine as it was during
-the campaign: one that served others meanwhile has a longer tail than the same machine at rest. Every visit
-waits a moment for a calm CPU before its runs, so that both say rather too little of a machine that is never calm.
+A target's factor from the latency to one of the others is the median over its networks,
+
+    factor = median over networks of (median or 95th percentile) / latency.                (1)
+
+It describes the machine as it was during the campaign: one that was busy has a longer tail than the same machine at
+rest. Since each visit waits a moment for a calm CPU, the factor is rather too small for a machine that is never calm.
 """
 
 from __future__ import annotations
@@ -16,13 +20,18 @@ import numpy as np
 
 from hwcost.measure.types import MeasurementError, Measurements, Timing
 
-_COLUMNS: Mapping[str, str] = {"low": "low", "typical": "median", "tail": "p95"}
 _SPELLINGS: Mapping[str, str] = {
-    **{name: name for name in _COLUMNS}, "median": "typical", "0.5": "typical", "p95": "tail", "0.95": "tail",
-}  # fmt: skip
+    "low": "low",
+    "typical": "typical",
+    "tail": "tail",
+    "median": "typical",
+    "0.5": "typical",
+    "p95": "tail",
+    "0.95": "tail",
+}
 
 
-def named(quantile: str) -> str:
+def quantile_name(quantile: str) -> str:
     """ "low", "typical" or "tail" from any spelling of it.
 
     Raises:
@@ -33,35 +42,39 @@ def named(quantile: str) -> str:
     return _SPELLINGS[quantile]
 
 
-def of(timing: Timing, quantile: str) -> float:
-    """The low, typical or tail time of one measurement (s)."""
-    return timing.quantile(_COLUMNS[named(quantile)])
-
-
-def measured(timing: Timing, quantile: str, what: str) -> float:
-    """As `of`, of a network called `what`.
+def time_of(timing: Timing, quantile: str) -> float:
+    """The low, typical or tail time of one measurement (s).
 
     Raises:
-        MeasurementError: it was timed in one round, or imported, so that nobody knows more than its latency.
+        MeasurementError: a quantile that is not measured.
     """
-    if named(quantile) != "low" and timing.rounds <= 1:
+    return {"low": timing.latency, "typical": timing.median, "tail": timing.p95}[quantile_name(quantile)]
+
+
+def measured_time(timing: Timing, quantile: str, network: str) -> float:
+    """As `time_of`, for a network of that name.
+
+    Raises:
+        MeasurementError: the network was timed in one round or imported, so that only its latency is known.
+    """
+    if quantile_name(quantile) != "low" and timing.rounds <= 1:
         raise MeasurementError(
-            f"the {named(quantile)} latency needs several rounds, but {what} has {timing.rounds}; "
+            f"the {quantile_name(quantile)} latency needs several rounds, but {network} has {timing.rounds}; "
             "measure it with `hwcost measure --rounds 4`"
         )
-    return of(timing, quantile)
+    return time_of(timing, quantile)
 
 
-def factor(measurements: Measurements, quantile: str) -> float:
-    """Eq. (1) or (2), 1 for "low"; networks without rounds, whose quantiles nobody knows, do not count.
+def quantile_factor(measurements: Measurements, quantile: str) -> float:
+    """Eq. (1), 1 for "low"; networks that were timed in one round or imported do not count.
 
     Raises:
-        MeasurementError: no such quantile, or no network tells it.
+        MeasurementError: no such quantile, or no network was timed in several rounds.
     """
-    ratios = [of(n.timing, quantile) / n.timing.latency for n in measurements.networks if n.timing.rounds > 1]
+    ratios = [time_of(n.timing, quantile) / n.timing.latency for n in measurements.networks if n.timing.rounds > 1]
     if not ratios:
         raise MeasurementError(
-            f"the {named(quantile)} latency follows from networks measured in several rounds, but there is none; "
-            "measure some with `hwcost measure`"
+            f"the {quantile_name(quantile)} latency follows from networks measured in several rounds, but there is "
+            "none; measure some with `hwcost measure`"
         )
     return float(np.median(ratios))

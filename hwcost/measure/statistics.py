@@ -1,32 +1,33 @@
 """From the times of rounds to a latency with its spread.
 
-The value of a round is the least of its runs. The latency is the k-th smallest round value x_(k) of
-n, with
+The value of a round is the least of its runs. The latency is the k-th smallest round value x_(k) of n, with
 
     k = ceil(n / 10),                                                      (1)
 
-the least of up to ten rounds and the second least of up to twenty: what the machine does when
-nothing is in the way. Interference only ever adds, so low order statistics repeat best.
+the least of up to ten rounds, the second least of up to twenty: what the machine does when nothing is in the way.
+Interference can only add time, so low order statistics are the most repeatable ones.
 
-Its spread comes from the bootstrap over rounds, which for an order statistic needs no resampling
-(Maritz and Jarrett, JASA 73, 1978): of m draws with replacement, the k-th smallest is at most x_(j)
-with probability
+What the rounds say of its error comes from the bootstrap over rounds, which for an order statistic has a closed form
+(Maritz and Jarrett, JASA 73, 1978): of m draws with replacement, the k-th smallest is at most x_(j) with probability
 
     P_j = P(Binomial(m, j / n) >= k),    m = n - 1,                        (2)
 
-one draw fewer than there are rounds because with few of them n draws vary too little.
+where m is one less than n because few rounds vary too little when n of them are drawn. h is the smallest number such
+that x_(k) (1 ± h) holds 90 % of that distribution.
 
-The smallest h such that x_(k) (1 ± h) holds 90 % of that distribution is what the rounds of one
-campaign say. What they cannot say is how the machine drifts between campaigns, so the spread is
+The rounds of one campaign cannot say how the machine differs between campaigns, nor how slow it was in all of them. So
+the spread is
 
-    sqrt(h^2 + d^2 + b^2),    d = 1.5 %,     b = 1 - 1 / p,                (3)
+    sqrt(h^2 + d^2 + b^2),    d = 1.5 %,     b = 1 - 1 / p.                (3)
 
-d from pairs of campaigns over the 30 networks of tests/bench/bench_clock.py, whose latencies move together. Of
-ten pairs 1.25 % covered nine of ten disagreements, of six later ones 89 % of all, but of the worst pair 21 of 30. There
-1.5 % covers 93 %; of the two pairs measured after that was chosen, 24 and 30 of 30. p is the pace
-(`hwcost.measure.pace`) of the round that x_(k) is from: 1 where a run of it was calm. Runs during which the
-CPU was p times slower than it can be took between 1 and p times as long as they need, so the latency lies
-between x_(k) / p and x_(k); on a machine that is never calm rounds agree, and are all too long.
+d is the drift, from pairs of campaigns over the 30 networks of tests/bench/bench_clock.py. The latencies of a campaign
+move together, so what counts is the number of pairs. In a first ten pairs 1.25 % covered nine of ten differences; in
+six later ones 89 % of all, but in the worst of these pairs only 21 of 30, where 1.5 % covers 93 %. In two pairs that
+were measured after 1.5 % was chosen it covered 24 and 30 of 30.
+
+p is the pace (`hwcost.measure.pace`) of the round that x_(k) is from: 1 where one of its runs was calm. Runs during
+which the CPU was p times slower than it can be took between 1 and p times as long as they need, so the latency lies
+between x_(k) / p and x_(k). Without this term, rounds on a machine that is never calm agree and are all too long.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ from hwcost.measure.types import Timing
 
 Array = NDArray[np.float64]
 
-COVERAGE = 0.9
+COVERAGE = 0.9  # of every interval in the package
+Z = 1.645  # half-width of that interval of a normal variable, in standard deviations
 DRIFT = 0.015  # d of eq. (3)
 LOW = 0.1  # the low quantile, eq. (1)
 
@@ -66,13 +68,13 @@ def _binomial_tail(n: int, p: float, k: int) -> float:
 
 
 def latency_and_spread(values: Array) -> tuple[Array, Array]:
-    """Low quantile and relative half-width h of its 90 % interval, from the rounds alone.
+    """Low quantile, eq. (1), and relative half-width h of its 90 % interval, eq. (2).
 
     Args:
         values: round values (s), [rounds, ...].
 
     Returns:
-        Both of the shape of one round; the spread is infinite where there is one round only.
+        Both of the shape of one round; h is infinite where there is only one round.
     """
     ordered = np.sort(values, axis=0)
     rounds = len(ordered)
@@ -92,21 +94,24 @@ def summarise(
     rounds: Sequence[Array],
     disturbed: Sequence[bool],
     *,
-    met: Sequence[Array] | None = None,
+    all_runs: Sequence[Array] | None = None,
     paces: Sequence[float] | None = None,
     target: float = math.inf,
 ) -> list[Timing]:
-    """Timings of things that are timed together: a network alone, or all kernels of one.
+    """Timings of what was timed together: one network, or all kernels of a network.
 
-    Disturbed rounds count in the median and the 95th percentile, which say what a user meets, and
-    not in the latency, unless most rounds were disturbed.
+    Disturbed rounds count in the median and the 95th percentile, which describe what a user of this machine meets.
+    They do not count in the latency, unless more than half of the rounds were disturbed.
 
     Args:
         rounds: for each round the times (s) of its runs, [runs, things].
-        disturbed: for each round whether the machine was.
-        met: the times that a user met, for median and 95th percentile, where they are others.
-        paces: for each round the least pace of its runs, 1 where some were calm; all were where None is given.
+        disturbed: for each round whether it was disturbed.
+        all_runs: as `rounds`, the times of which median and 95th percentile are taken; `rounds` by default.
+        paces: for each round p of eq. (3); 1 by default.
         target: spread above which a timing is flagged "unstable".
+
+    Returns:
+        One timing for each of the things.
     """
     mostly = sum(disturbed) * 2 > len(rounds)
     used = [i for i, bad in enumerate(disturbed) if mostly or not bad]
@@ -115,7 +120,7 @@ def summarise(
     slowed = np.array([1.0 if paces is None else paces[i] for i in used])
     source = np.argsort(values, axis=0, kind="stable")[low_rank(len(used)) - 1]
     spread = np.sqrt(spread**2 + DRIFT**2 + (1 - 1 / slowed[source]) ** 2)  # eq. (3)
-    every = np.concatenate(list(rounds if met is None else met))
+    every = np.concatenate(list(rounds if all_runs is None else all_runs))
     median, p95 = np.quantile(every, [0.5, 0.95], axis=0)
     common = ("disturbed",) if mostly else ()
     return [

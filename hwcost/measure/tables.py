@@ -1,9 +1,10 @@
-"""Measurements as Arrow tables, the form in which they are kept in files.
+"""Measurements as Arrow tables, the form in which files hold them.
 
-Three tables: `networks` (one row a network), `kernels` (each distinct description once, as canonical
-JSON) and `times` (one row a kernel in a network, pointing at both). Nothing is lost; files are small
-because text is stored once per distinct value and the bytes of times are split by significance, so
-that digits which are not there (`hwcost.measure.store.summaries`) take no room: about eight bytes a kernel.
+There are three tables: `networks` with a row for each network, `kernels` with each distinct kernel once, as canonical
+JSON, and `times` with a row for each kernel in a network, which refers to the other two by row number.
+
+Files take about eight bytes for each kernel in a network: text is stored once for each distinct value, and the bytes of
+times are split by significance, so that digits which were rounded away (`hwcost.measure.store.summaries`) compress.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 
 def write_parquet(table: pa.Table, sink: Path | BinaryIO) -> None:
-    """Write one of the tables as small as it gets."""
+    """Write a table to a file or a binary stream, compressed."""
     times = [f.name for f in table.schema if pa.types.is_floating(f.type)]
-    text = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_integer(f.type)]
+    repeated = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_integer(f.type)]
     encoding = dict.fromkeys(times, "BYTE_STREAM_SPLIT")
     pq.write_table(
-        table, sink, compression="zstd", compression_level=19, use_dictionary=text, column_encoding=encoding,
+        table, sink, compression="zstd", compression_level=19, use_dictionary=repeated, column_encoding=encoding,
         write_statistics=False,
     )  # fmt: skip
 
@@ -67,12 +68,12 @@ def to_tables(measurements: Measurements) -> dict[str, pa.Table]:
 
 
 def from_tables(tables: Mapping[str, pa.Table]) -> Measurements:
-    """Read `to_tables`' tables.
+    """The measurements that `to_tables` made tables of.
 
     Raises:
-        MeasurementError: a table or a column is missing, or a description cannot be read.
+        MeasurementError: a table or a column is missing, or a value cannot be read.
     """
-    environment, kernels = _head(tables)
+    environment, kernels = _environment_and_kernels(tables)
     try:
         members: dict[int, list[Measurement]] = {}
         where = _columns(tables["times"], "network", "kernel", "module", "distance")
@@ -95,12 +96,12 @@ def from_tables(tables: Mapping[str, pa.Table]) -> Measurements:
 
 
 def flat_from_tables(tables: Mapping[str, pa.Table]) -> Flat:
-    """The same as arrays, without an object for each time.
+    """As `from_tables`, but as arrays.
 
     Raises:
         MeasurementError: as of `from_tables`.
     """
-    environment, kernels = _head(tables)
+    environment, kernels = _environment_and_kernels(tables)
     networks, times = tables["networks"], tables["times"]
     flat = Flat(
         environment=environment,
@@ -125,8 +126,8 @@ def _numbers(column: pa.ChunkedArray, dtype: type[np.generic]) -> NDArray[Any]:
     return np.asarray(column.to_numpy(), dtype=dtype)
 
 
-def _head(tables: Mapping[str, pa.Table]) -> tuple[Environment, list[Kernel]]:
-    """What both forms begin with."""
+def _environment_and_kernels(tables: Mapping[str, pa.Table]) -> tuple[Environment, list[Kernel]]:
+    """The environment, and the kernels by row number, after checking that no table or column is missing."""
     for name, schema in SCHEMAS.items():
         missing = set(schema.names) - set(tables[name].column_names if name in tables else ())
         if missing:
@@ -149,7 +150,7 @@ def _timing_out(timing: Timing) -> dict[str, Any]:
 
 
 def _columns(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
-    """Rows of some columns; a table's own rows are dictionaries, which take three times as long."""
+    """The rows of some columns as tuples; `to_pylist` of the table makes dictionaries, which takes thrice as long."""
     return zip(*(table[name].to_pylist() for name in names), strict=True)
 
 

@@ -1,8 +1,7 @@
 """Measurements: kernels and networks with their times, and the environment in which they were taken.
 
-A *round* is one visit to a network: a few runs of the whole and a few with the time of each kernel.
-Rounds of many networks are interleaved, so that the drift of the machine falls on all of them.
-All times are in seconds. `spread` is always the relative half-width of a 90 % interval.
+All times are in seconds. `spread` is always the relative half-width of a 90 % interval. `hwcost.measure` explains the
+other words.
 """
 
 from __future__ import annotations
@@ -15,17 +14,6 @@ from typing import Any
 
 from hwcost.kernel import Kernel
 
-__all__ = [
-    "Environment",
-    "Item",
-    "Measurement",
-    "MeasurementError",
-    "Measurements",
-    "NetworkMeasurement",
-    "Timing",
-    "lone",
-]
-
 
 class MeasurementError(ValueError):
     """Measurements that cannot be taken, read or merged; the message is one line."""
@@ -35,33 +23,22 @@ class MeasurementError(ValueError):
 class Timing:
     """How long a kernel or a network takes (s)."""
 
-    latency: float  # a low quantile over rounds: the unloaded time, this project's estimate
-    median: float
-    p95: float
-    spread: float  # relative half-width of a 90 % interval of `latency`
-    rounds: int
-    flags: tuple[str, ...] = ()  # "unstable": spread above what was asked for; "disturbed": most rounds were
-
-    def quantile(self, name: str) -> float:
-        """`latency` for "low", else "median" or "p95" (s).
-
-        Raises:
-            MeasurementError: another name.
-        """
-        known = {"low": self.latency, "median": self.median, "p95": self.p95}
-        if name not in known:
-            raise MeasurementError(f"a quantile must be one of {', '.join(known)}, but got {name!r}")
-        return known[name]
+    latency: float  # a low quantile over rounds: the time when nothing else is in the way
+    median: float  # of all runs
+    p95: float  # 95th percentile of all runs
+    spread: float  # of `latency`
+    rounds: int  # that `latency` is from; at most 1 where it was imported
+    flags: tuple[str, ...] = ()  # "unstable": spread above the one asked for; "disturbed": most rounds were disturbed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A kernel in context, with its time."""
+    """A kernel where it stands in a network, with its time."""
 
     kernel: Kernel
     timing: Timing
     module: str  # path of the module it belongs to
-    distance: int  # bytes since its largest activation was written, as in runtimes.Placed
+    distance: int  # reuse distance (byte), as of `hwcost.runtimes.base.Placed`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +46,20 @@ class NetworkMeasurement:
     """A whole network with its time, and its kernels in the order they run."""
 
     name: str  # unique in a store and target
-    family: str  # what a hold-out must keep together
-    spec: Mapping[str, Any]  # JSON from which it can be built again
+    family: str  # similar networks have the same: all of them are held out of a fit, or none
+    spec: Mapping[str, Any]  # JSON from which `hwcost.measure.items.rebuild` makes it
     timing: Timing
     kernels: tuple[Measurement, ...]
-    calls: int  # that the runtime makes, as in runtimes.Network
+    calls: int  # that the runtime makes, as of `hwcost.runtimes.base.Network`
 
     @property
     def is_lone(self) -> bool:
-        """Whether it is one kernel that was measured by itself, so that it says nothing of a network's overhead."""
+        """Whether it is a kernel that was measured by itself, which says nothing of the overhead of a network."""
         return self.calls == 0 and len(self.kernels) == 1
 
 
 def lone(name: str, family: str, kernel: Kernel, timing: Timing, *, distance: int = 0) -> NetworkMeasurement:
-    """A kernel that was measured by itself, in no network: what other people's files mostly hold."""
+    """A kernel that was measured by itself instead of in a network, as in most measurements of other projects."""
     inside = Measurement(kernel=kernel, timing=timing, module="", distance=distance)
     return NetworkMeasurement(name=name, family=family, spec={}, timing=timing, kernels=(inside,), calls=0)
 
@@ -94,15 +71,15 @@ class Item:
     name: str
     family: str
     spec: Mapping[str, Any]
-    build: Callable[[], tuple[Any, tuple[Any, ...]]]  # -> (module, inputs); meta tensors are filled later
+    build: Callable[[], tuple[Any, tuple[Any, ...]]]  # -> (module, inputs), which may be on the meta device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
     """Where and how measurements were taken.
 
-    Two environments are the same where every field but `host` is: measurements of several equal
-    hosts belong together, those of another CPU, version, thread count or governor do not.
+    Environments are equal when all fields but `host` are: measurements from several hosts of one kind belong together,
+    those with another CPU, version, number of threads or frequency governor do not.
     """
 
     cpu: str  # model name
@@ -117,14 +94,14 @@ class Environment:
 
     @property
     def digest(self) -> str:
-        """Identity: 20 hex digits, equal for equal environments."""
+        """20 hex digits, equal for equal environments."""
         return hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode()).hexdigest()[:20]
 
     def _identity(self) -> dict[str, Any]:
         return {k: v for k, v in self.to_json().items() if k != "host"}
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values; `Environment.from_json` reads it."""
+        """The fields as JSON values, which `Environment.from_json` reads."""
         return asdict(self)
 
     @classmethod
@@ -140,13 +117,13 @@ class Environment:
             raise MeasurementError(f"an environment that cannot be read: {error}") from error
 
     def flat(self) -> dict[str, Any]:
-        """Every field that tells environments apart, of `versions` each by itself."""
+        """Every field that is compared, by name; those of `versions` as "versions.NAME"."""
         identity = self._identity()
         versions = identity.pop("versions")
         return identity | {f"versions.{name}": version for name, version in versions.items()}
 
     def differences(self, other: Environment) -> dict[str, tuple[Any, Any]]:
-        """Keys that tell two environments apart, each with (mine, theirs)."""
+        """The fields in which two environments differ, by name as of `flat`, each with both values."""
         mine, theirs = self.flat(), other.flat()
         keys = sorted(mine.keys() | theirs.keys())
         return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}
@@ -154,7 +131,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """Networks measured in one environment: what a store gives and a cost model is fitted on."""
+    """Networks measured in one environment; a store gives them and a cost model is fitted on them."""
 
     environment: Environment
     networks: tuple[NetworkMeasurement, ...]
@@ -162,15 +139,15 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.networks)
 
-    def known_to(self, spread: float) -> Measurements:
-        """Those networks whose latency has at most this spread, relative and to either side."""
+    def within_spread(self, spread: float) -> Measurements:
+        """Only the networks whose latency has at most this spread."""
         return replace(self, networks=tuple(n for n in self.networks if n.timing.spread <= spread))
 
     def __add__(self, other: object) -> Measurements:
-        """Both together.
+        """The networks of both.
 
         Raises:
-            MeasurementError: they come from different environments; says which keys differ.
+            MeasurementError: their environments differ; the message says in what.
         """
         if not isinstance(other, Measurements):
             return NotImplemented

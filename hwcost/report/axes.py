@@ -1,4 +1,4 @@
-"""Axes with ticks that people read: round steps with units, on logarithmic scales too. For plotly layouts."""
+"""Axes for plotly layouts, linear and logarithmic, with ticks at round numbers that are labelled with their unit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hwcost.units import format as quantity
 
 
 def log_axis(values: Iterable[float], dimension: Dimension, title: str, *, margin: float = 1.25) -> dict[str, Any]:
-    """A logarithmic axis around `values` (SI, above 0); plotly wants its range in log10."""
+    """A logarithmic axis that spans `values` (SI units, above 0) with a factor of `margin` to spare at each end."""
     known = [v for v in values if v > 0 and math.isfinite(v)] or [1.0]
     low, high = min(known) / margin, max(known) * margin
     axis = _labelled([t for t in _ticks(low, high) if low <= t <= high], dimension, title)
@@ -19,7 +19,7 @@ def log_axis(values: Iterable[float], dimension: Dimension, title: str, *, margi
 
 
 def linear_axis(high: float, dimension: Dimension, title: str) -> dict[str, Any]:
-    """A linear axis from 0 to `high` (SI, above 0)."""
+    """A linear axis from 0 to `high` (SI unit, above 0)."""
     step = 10.0 ** math.floor(math.log10(high))
     step = next(step * part for part in (0.1, 0.2, 0.5, 1.0) if high / (step * part) <= 12)
     ticks = [float(f"{i * step:.6g}") for i in range(int(high / step) + 1)]
@@ -32,7 +32,7 @@ def linear_axis(high: float, dimension: Dimension, title: str) -> dict[str, Any]
 
 
 def _labelled(ticks: Sequence[float], dimension: Dimension, title: str) -> dict[str, Any]:
-    """Tick texts with their unit, or the unit in the title where all have the same."""
+    """An axis with these ticks; the unit stands in the title where all ticks share it, else behind each number."""
     texts = [quantity(t, dimension) for t in ticks]
     symbols = {text.split()[1] for text, t in zip(texts, ticks, strict=True) if t}
     if len(symbols) == 1:
@@ -41,7 +41,7 @@ def _labelled(ticks: Sequence[float], dimension: Dimension, title: str) -> dict[
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between: fine steps in a short range, powers of ten in a long one."""
+    """Round numbers that cover the range: fine steps for less than a decade, powers of ten for many decades."""
     decades = math.log10(high / low)
     steps = next(
         steps

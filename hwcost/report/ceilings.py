@@ -1,8 +1,9 @@
-"""Achieved against paper: a device's measured ceilings beside what its data sheet or its clock promises."""
+"""A device's ceilings as a figure and as text: measured values beside those of its data sheet or clock frequency."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,14 +13,20 @@ from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
 from hwcost.device.device import Device
 from hwcost.report.axes import linear_axis
 from hwcost.report.columns import percent
+from hwcost.report.html import save_figure
 from hwcost.report.plots import BLUE, GREY, figure
 
 Ceiling = ComputeCeiling | MemoryCeiling
 _ROW = 46  # pixels of a bar
 
 
+def save_ceilings(device: Device, path: Path) -> None:
+    """Write the figure of a device's ceilings, with their sources below it, as one HTML file."""
+    save_figure(ceilings_figure(device), path, f"Ceilings of {device.name}", ceiling_notes(device))
+
+
 def ceilings_figure(device: Device) -> go.Figure:
-    """Bars of compute above, of memory below: paper wide and pale, achieved narrow on top of it."""
+    """Horizontal bars, compute above memory: the data sheet's value wide and pale, the measured one narrow on it."""
     compute, memory = list(device.compute), list(device.memory)
     rows = len(compute) + len(memory)
     cut = len(memory) / rows
@@ -39,7 +46,7 @@ def ceilings_figure(device: Device) -> go.Figure:
 
 
 def ceiling_notes(device: Device) -> list[str]:
-    """What stands on the figure in words, each ceiling with its sources."""
+    """One sentence for each ceiling with its values and their sources, and a warning where the machine was busy."""
     notes = []
     ceilings: list[Ceiling] = [*device.compute, *device.memory]
     for c in ceilings:
@@ -52,7 +59,7 @@ def ceiling_notes(device: Device) -> list[str]:
 
 
 def reached(c: Ceiling) -> str:
-    """ "2.86 TFLOP/s of 4.608 TFLOP/s on paper (62 %)", or what is known of it."""
+    """A ceiling as "2.86 TFLOP/s of 4.608 TFLOP/s on paper (62 %)", or with the one value that is known."""
     unit: units.Dimension = "flop/s" if isinstance(c, ComputeCeiling) else "byte/s"
     if c.measured is None:
         return f"{units.format(c.value, unit, 4)} on paper"

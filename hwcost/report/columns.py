@@ -1,4 +1,4 @@
-"""Columns of numbers that can be compared at a glance: one unit a column, in its head, and one number of decimals."""
+"""Numbers as text. A column has one unit, stated in its head, and one number of decimals, so that rows compare."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def column(
 ) -> tuple[str, list[str]]:
     """The head "title (unit)" and the aligned numbers of a column of SI values; None and NaN become "-".
 
-    The unit is the one of the median, or of that of the column beside which it stands (`like`); what would round to
-    nothing there is printed as "<0.01".
+    The unit and the decimals are those that suit the median of `values`, or of `like`, the values of another column
+    that this one is compared with. A value above 0 that would be rounded to 0 is printed as "<0.01".
     """
     known = [v for v in (like or values) if v is not None and math.isfinite(v) and v > 0]
     symbol = units.format(median(known) if known else 0.0, dimension).split()[1]
@@ -37,11 +37,11 @@ def _cell(value: float | None, size: float, decimals: int) -> str:
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """ "4.9 %", from 0.049; "-" for what is not known."""
+    """A fraction as a percentage: 0.049 as "4.9 %", NaN as "-"."""
     return "-" if fraction != fraction else f"{100 * fraction:.{digits}f} %"
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """ "5.1 ms (4.6 ms to 5.7 ms)", from seconds."""
+    """A time and its interval, all in seconds, as "5.1 ms (4.6 ms to 5.7 ms)"."""
     low_text, high_text = units.format(low, "second"), units.format(high, "second")
     return f"{units.format(value, 'second')} ({low_text} to {high_text})"

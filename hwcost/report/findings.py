@@ -1,4 +1,4 @@
-"""What a result means, in sentences with its own figures. No sentence claims more than the figures say."""
+"""The findings at the top of the page: sentences that state what a result means, with its figures."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from hwcost.model.accuracy import Accuracy
 from hwcost.model.estimate import Estimate
 from hwcost.report.columns import percent
-from hwcost.report.page import QuickstartResult
+from hwcost.report.result import QuickstartResult
 from hwcost.units import format as quantity
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A short claim, and the sentences that support it."""
+    """A claim of a few words, and the sentences that give the figures behind it."""
 
     claim: str
     support: str
 
 
 def findings(result: QuickstartResult) -> tuple[Finding, ...]:
-    """The sentences at the top of the page, the most important first."""
+    """The findings of a result, the most important first."""
     return (_best(result), _range(result), _gate(result), _accuracy(result), _binding(result))
 
 

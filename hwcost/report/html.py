@@ -1,7 +1,7 @@
-"""HTML that opens offline: one file with its style, its data and plotly.js inside, and no request to anywhere.
+"""HTML files that open offline: style, data and plotly.js are inside, and a Content-Security-Policy forbids requests.
 
-The page forbids itself every request by a Content-Security-Policy. Each figure is written as JSON and
-drawn by plotly.js, which stands in the file once; colours of text and grid follow the reader's scheme.
+Each figure is written as JSON and drawn by plotly.js, which stands in the file once. Colours of text and grid follow
+the reader's light or dark colour scheme.
 """
 
 from __future__ import annotations
@@ -14,15 +14,6 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
-
-from hwcost.report.page import QuickstartResult
-
-
-def save_page(result: QuickstartResult, path: Path) -> None:
-    """Write the report of a search as one HTML file."""
-    from hwcost.report.sections import body
-
-    path.write_text(document(f"hwcost: {result.space} on {result.device.name}", body(result)), encoding="utf-8")
 
 
 def save_figure(figure: go.Figure, path: Path, title: str, notes: Sequence[str] = ()) -> None:
@@ -43,14 +34,14 @@ def escape(text: str) -> str:
 
 
 def document(title: str, body: str) -> str:
-    """The whole file around a body."""
+    """The whole HTML file: the head, the given body and plotly.js."""
     shell = (files("hwcost") / "report" / "page.html").read_text(encoding="utf-8")
     slots = {"title": escape(title), "body": body, "plotly": get_plotlyjs()}
     return re.sub(r"\{\{(title|body|plotly)\}\}", lambda slot: slots[slot[1]], shell)
 
 
 def figure_html(figure: go.Figure) -> str:
-    """A figure's place in the page, with its data; room is kept before it is drawn."""
+    """The element in which a figure is drawn, with the figure's data; it has the figure's height before it is drawn."""
     data = figure.to_json().replace("</", "<\\/")
     height = figure.layout.height
     return (
@@ -60,9 +51,9 @@ def figure_html(figure: go.Figure) -> str:
 
 
 def table_html(columns: Sequence[Column], *, best: int | None = None) -> str:
-    """A table from (head, cells); a head that ends in ">" aligns its numbers to the right. Cells are HTML already.
+    """A table of columns, each its head and its cells, which are HTML; a head that ends in ">" aligns them right.
 
-    `best` is the number of the row to stand out.
+    `best` is the number of the row that is highlighted.
     """
     classes = ["n" if head.endswith(">") else "name" if i == 0 else "" for i, (head, _) in enumerate(columns)]
     heads = "".join(
@@ -76,5 +67,5 @@ def table_html(columns: Sequence[Column], *, best: int | None = None) -> str:
 
 
 def definitions_html(items: Iterable[tuple[str, str]]) -> str:
-    """Names with their values."""
+    """A list of names with their values."""
     return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(value)}</dd>' for name, value in items)}</dl>"

@@ -1,6 +1,7 @@
-"""Plotly figures. Colours of text, axes and grid are left to the page, which follows the reader's light or dark.
+"""Plotly figures of accuracy and of a search's result, and the style that all figures share.
 
-Figures are made of SI numbers: seconds, flop/s, flop/byte, fractions; axes and hover texts carry the units.
+Numbers go in as SI values (seconds, flop/s, flop/byte, fractions); axes and hover texts state the units. Colours of
+text, axes and grid are set by the page, which follows the reader's light or dark colour scheme.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import plotly.graph_objects as go
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.report.axes import linear_axis, log_axis
 from hwcost.report.columns import interval, percent
-from hwcost.report.page import Candidate, QuickstartResult, Winner
+from hwcost.report.result import Candidate, QuickstartResult, Winner
 from hwcost.units import format as quantity
 
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#3f88c5", "#e8871e", "#3a9d78", "#8f6bb8", "#c8553d", "#98a0aa"
@@ -24,7 +25,7 @@ _THIN = "rgba(63,136,197,0.35)"
 
 
 def figure(height: int = 440) -> go.Figure:
-    """An empty figure in the style of all."""
+    """An empty figure in the style that all figures share; `height` in pixels."""
     return go.Figure(
         layout={
             "template": {},
@@ -42,7 +43,7 @@ def figure(height: int = 440) -> go.Figure:
 
 
 def predicted_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) -> go.Figure:
-    """Predicted (with interval) against measured, both logarithmic, with bands of 5 and 10 %."""
+    """Predicted latency with its interval against measured, both logarithmic, with bands of 5 and 10 % error."""
     fig = figure()
     rows = [*held_out, *found]
     times = [t for r in rows for t in (r.predicted, r.measured)]
@@ -59,8 +60,7 @@ def predicted_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]
 
 
 def evaluation_figure(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> go.Figure:
-    """Predicted against measured, for one model; other predictors of the same networks are in the legend,
-    to be shown by a click."""
+    """Predicted against measured, for one model; a click in the legend shows other predictors of the same networks."""
     fig = predicted_figure(accuracy.networks, ())
     fig.data[-1].name = f"this model, {len(accuracy.networks)} networks"
     for (name, other), color in zip(others.items(), (ORANGE, GREEN, PURPLE, RED, GREY, _BROWN), strict=False):
@@ -98,7 +98,7 @@ def error_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) ->
 
 
 def _reach(rows: Sequence[Comparison]) -> float:
-    """Half the height of the error figure: every point, and all but the longest tenth of the intervals."""
+    """Half the height of the error figure: it shows every point and nine tenths of the ends of intervals."""
     ends = sorted(abs(end / r.measured - 1) for r in rows for end in (r.low, r.high))
     return max([0.15, ends[int(0.9 * (len(ends) - 1))], *(1.1 * abs(r.error) for r in rows)])
 
@@ -154,7 +154,7 @@ def _line(x: list[float], y: list[float], name: str) -> go.Scatter:
 
 
 def front_figure(result: QuickstartResult) -> go.Figure:
-    """Accuracy against predicted latency; below, as a strip, what was rejected before training."""
+    """Accuracy against predicted latency; a strip below holds the proposals that were rejected before training."""
     fig = figure(height=500)
     trained = [c for c in result.candidates if c.accuracy is not None and c.state == "trained"]
     rejected = [c for c in result.candidates if c.state == "rejected"]
@@ -175,7 +175,7 @@ def front_figure(result: QuickstartResult) -> go.Figure:
 
 
 def _mark_budget(fig: go.Figure, budget: float, is_log: bool) -> None:
-    """A dashed line with its name above; plotly places shapes by value and annotations by log10 of it."""
+    """A dashed line with its name above. On a log axis plotly takes values for shapes, but log10 of them for text."""
     fig.add_shape(
         type="line", x0=budget, x1=budget, y0=0, y1=1, yref="paper", line={"color": RED, "width": 1.5, "dash": "dash"}
     )  # fmt: skip
@@ -186,7 +186,7 @@ def _mark_budget(fig: go.Figure, budget: float, is_log: bool) -> None:
 
 
 def _time_axis(seconds: Sequence[float], title: str) -> dict[str, Any]:
-    """From 0 where the times span less than a factor of ten, logarithmic otherwise."""
+    """A linear axis from 0 where the times span less than a factor of ten, else a logarithmic one."""
     axis = log_axis(seconds, "second", title, margin=1.08)
     if axis["range"][1] - axis["range"][0] > 1:
         return axis
@@ -204,7 +204,7 @@ def _trained(candidates: Sequence[Candidate]) -> go.Scatter:
 
 
 def _rejected(candidates: Sequence[Candidate]) -> go.Scatter:
-    """The height in the strip only keeps neighbours apart."""
+    """Points of the strip; their height has no meaning, it keeps neighbours from covering one another."""
     return go.Scatter(
         x=[c.latency for c in candidates], y=[(i % 5 - 2) * 0.35 for i in range(len(candidates))], yaxis="y2",
         mode="markers", name=f"rejected before training ({len(candidates)})",
@@ -241,7 +241,7 @@ def _verified(winners: Sequence[Winner]) -> go.Scatter:
 
 
 def kinds_figure(winners: Sequence[Winner]) -> go.Figure:
-    """Predicted time of each architecture of the front, by kind of kernel, the rest being overhead."""
+    """Predicted time of each architecture of the front as a stacked bar: kinds of kernel, then overhead."""
     ordered = sorted(winners, key=lambda w: w.estimate.latency, reverse=True)
     by_winner = [time_by_kind(w) for w in ordered]
     names = leading(by_winner)
@@ -261,7 +261,7 @@ def kinds_figure(winners: Sequence[Winner]) -> go.Figure:
 
 
 def time_by_kind(winner: Winner) -> dict[str, float]:
-    """Seconds by kind of kernel, and "overhead"."""
+    """Predicted seconds by kind of kernel, and "overhead" for what no kernel accounts for."""
     times: dict[str, float] = {}
     for k in winner.estimate.kernels:
         times[k.kind] = times.get(k.kind, 0.0) + k.latency

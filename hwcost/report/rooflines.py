@@ -23,12 +23,12 @@ from hwcost.report.plots import PALETTE, figure
 from hwcost.units import format as quantity
 
 _ROOF = "#7b8794"
-_HOVERS = 40  # places along a ceiling that tell its name
+_HOVERS = 40  # points along a ceiling whose hover text is its name
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Equal kernels of one network."""
+    """Equal kernels of one network, which are one point of the figure."""
 
     kernel: KernelEstimate
     group: str  # what its colour stands for
@@ -50,7 +50,7 @@ def roofline_figure(
     dtype: str = "float32",
     runtime: str = "torch-eager",
 ) -> go.Figure:
-    """Kernels under the device's ceilings; coloured by kind for one network, by network for several."""
+    """Kernels under the device's ceilings, coloured by kind where there is one network, else by network."""
     points = [p for name, e in networks.items() for p in placed(name, e, by_kind=len(networks) == 1)]
     shown = [p for p in points if math.isfinite(p.kernel.cost.intensity) and p.kernel.cost.intensity > 0 and p.time > 0]
     ridge = device.ridge(dtype, threads)
@@ -71,7 +71,8 @@ def roofline_figure(
 
 
 def without_arithmetic(estimate: Estimate) -> tuple[int, float]:
-    """Kernels that have no place on a roofline plot (copies, concatenations), and their share of the kernels' time."""
+    """How many kernels do no arithmetic (copies, concatenations), and so have no place on a roofline plot, and their
+    share of the kernels' time."""
     total = sum(k.latency for k in estimate.kernels)
     bare = [k for k in estimate.kernels if not k.cost.flops]
     return len(bare), sum(k.latency for k in bare) / total if total else 0.0
@@ -81,7 +82,7 @@ def without_arithmetic(estimate: Estimate) -> tuple[int, float]:
 
 
 def placed(network: str, estimate: Estimate, *, by_kind: bool) -> list[Point]:
-    """One point for equal kernels, largest first so that small ones are drawn on top."""
+    """One point for each group of equal kernels, the largest first, so that small ones are drawn on top."""
     groups: dict[str, list[KernelEstimate]] = {}
     for kernel in estimate.kernels:
         groups.setdefault(kernel.key, []).append(kernel)
@@ -104,7 +105,7 @@ def _leading(kernels: Iterable[KernelEstimate], most: int = 5) -> tuple[str, ...
 
 
 def _groups(points: Sequence[Point]) -> list[str]:
-    """By time, "other" last."""
+    """The groups by falling time, "other" last."""
     time: dict[str, float] = {}
     for p in points:
         time[p.group] = time.get(p.group, 0.0) + p.time
@@ -112,7 +113,7 @@ def _groups(points: Sequence[Point]) -> list[str]:
 
 
 def _legend(group: str, points: Sequence[Point], several: bool) -> str:
-    """A kind with its share of the time, or a network with its time."""
+    """Text of the legend: a kind with its share of the time or, of several networks, a network with its time."""
     if several:
         return f"{group} ({quantity(sum(p.time for p in points), 'second')})"
     return f"{group} ({percent(sum(p.share for p in points), 0)} of time)"
@@ -152,7 +153,7 @@ class Line:
 
 
 def _ceilings(device: Device, dtype: str, threads: int) -> list[Line]:
-    """The ceilings in force, compute first, and the paper values of the same thread count."""
+    """The ceilings that the model uses, compute first, each followed by data-sheet values of the same thread count."""
     used = device.peak(dtype, threads)
     known = [c for c in device.compute if c.dtype == dtype] or [c for c in device.compute if c.dtype == "float32"]
     lines = [Line(f"{dtype} {quantity(used, 'flop/s')}", used, True, any(c.is_measured for c in known))]
@@ -185,7 +186,7 @@ def _paper(
 
 
 def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Scatter:
-    """A memory ceiling rises until it meets the peak; a compute ceiling starts where the fastest memory meets it."""
+    """A ceiling as a line. Memory's ends where it meets the peak; compute's starts where the fastest memory ends."""
     if line.compute:
         fastest = max((other.value for other in lines if not other.compute), default=line.value)
         ends = max(left, line.value / fastest), right
@@ -200,7 +201,7 @@ def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Sc
 
 
 def _key(lines: Sequence[Line]) -> dict[str, Any]:
-    """The names of the ceilings in the order they stand, in the corner that no kernel can reach."""
+    """The names of the ceilings, the highest first, in the top left corner, above every ceiling."""
     ordered = sorted(lines, key=lambda line: (not line.compute, -line.value))
     names = [line.name if line.measured else f"{line.name} (dotted)" for line in ordered]
     return {

@@ -1,4 +1,4 @@
-"""Tables for the terminal (rich). SI numbers in, printed with their unit; nothing is computed here but shares."""
+"""Tables and sentences for the terminal. Numbers go in as SI values and are printed with their unit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hwcost.model.estimate import Estimate
 from hwcost.report.columns import column, percent
 
 if TYPE_CHECKING:
-    from hwcost.advise.registry import Advice
+    from hwcost.advise.advise import Advice
 
-_SEVERAL = 10  # networks whose median tells what all have in common
+_SEVERAL = 10  # networks, at least, before their median error is taken for one that all share
 
 
 def device_table(devices: Iterable[Device]) -> Table:
-    """One line a device, whole device, float32: what it can do at best."""
+    """One line a device: its ceilings in float32 with all threads, and whether they were measured."""
     table = _table("device<", "kind<", "cores>", "float32>", "DRAM>", "ridge>", "ceilings")
     for device in devices:
         rate = [c for c in device.compute if c.dtype == "float32"]
@@ -39,7 +39,7 @@ def device_table(devices: Iterable[Device]) -> Table:
 
 
 def ceiling_table(device: Device) -> Table:
-    """Every ceiling of a device with both of its values and where they come from."""
+    """One line a ceiling: its measured value, its data sheet's, their ratio and the source of each."""
     table = _table("ceiling", "threads>", "measured>", "paper>", "ratio>", "source")
     for c in device.compute:
         _add_ceiling(table, f"compute {c.dtype}", c, "flop/s")
@@ -63,7 +63,7 @@ def _add_ceiling(table: Table, name: str, c: ComputeCeiling | MemoryCeiling, uni
 
 
 def block_table(estimate: Estimate, depth: int = 2) -> Table:
-    """The blocks of a network in the order they run: time, what binds it, and what it costs."""
+    """One line a block of a network, in the order they run: latency, share, bound, macs, traffic and intensity."""
     blocks = list(estimate.by_depth(depth).values())
     time, times = column("latency", [b.latency for b in blocks], "second")
     macs, counts = column("macs", [b.cost.macs for b in blocks], "mac")
@@ -76,7 +76,7 @@ def block_table(estimate: Estimate, depth: int = 2) -> Table:
 
 
 def comparison_table(rows: Sequence[Comparison]) -> Table:
-    """Predicted against measured, one line a network; what the interval missed stands out."""
+    """One line a network, predicted beside measured; the error is bold where the interval misses the measured time."""
     times = [t for r in rows for t in (r.predicted, r.low, r.high, r.measured)]
     head, texts = column("predicted", times, "second")
     table = _table("network", f"{head}>", "low>", "high>", "measured>", "error>", "clock>", "inside")
@@ -89,7 +89,7 @@ def comparison_table(rows: Sequence[Comparison]) -> Table:
 
 
 def baseline_table(found: Mapping[str, Accuracy]) -> Table:
-    """One line a predictor, all on the same networks."""
+    """One line a predictor with its accuracy; all predict the same networks."""
     table = _table("predictor<", "mean error>", "within 5 %>", "within 10 %>", "Spearman>")
     for name, accuracy in found.items():
         spearman = "-" if accuracy.spearman != accuracy.spearman else f"{accuracy.spearman:.3f}"
@@ -99,7 +99,10 @@ def baseline_table(found: Mapping[str, Accuracy]) -> Table:
 
 
 def accuracy_lines(accuracy: Accuracy, what: str) -> str:
-    """The figures of a comparison in two sentences, and a third where all networks are off one way."""
+    """Two sentences with the accuracy on some networks, `what` they are, and how well measurements repeat.
+
+    A third is added where measured times differ from the predicted ones by a common factor.
+    """
     repeats = f"repeats to ±{percent(accuracy.clock)} (median network)"
     clock = repeats if math.isfinite(accuracy.clock) else "does not say how well it repeats"
     spearman = "" if accuracy.spearman != accuracy.spearman else f"Spearman {accuracy.spearman:.3f}, "
@@ -112,7 +115,10 @@ def accuracy_lines(accuracy: Accuracy, what: str) -> str:
 
 
 def _shifted(accuracy: Accuracy) -> str:
-    """What errs in common says more of the hour or of the machine than of any network."""
+    """A warning where the median network took longer or less than predicted by more than campaigns drift, else "".
+
+    An error that all networks share comes from the machine, or from how busy it was, and not from a network.
+    """
     if len(accuracy.networks) < _SEVERAL or abs(accuracy.shift) <= DRIFT:
         return ""
     more = accuracy.shift > 0
@@ -125,7 +131,11 @@ def _shifted(accuracy: Accuracy) -> str:
 
 
 def advice_table(found: Sequence[Advice]) -> Table:
-    """One line a change, in the order given. "=": computes the same; "?": outside what was measured."""
+    """One line a change, in the order given.
+
+    "=" marks a change that leaves what the network computes as it is, "?" one that brings kernels outside the
+    measured range.
+    """
     times = [t for a in found for t in (a.after, a.low, a.high)]
     head, texts = column("then", times, "second")
     table = _table("change", "gain>", f"{head}>", "low>", "high>", "macs>", "<", "where")
@@ -140,12 +150,12 @@ def advice_table(found: Sequence[Advice]) -> Table:
 
 
 def describe_path(path: Path) -> str:
-    """A file that was written, with its size."""
+    """The path of a file with its size."""
     return f"{path} ({units.format(path.stat().st_size, 'byte')})"
 
 
 def _table(*columns: str) -> Table:
-    """A plain table. A mark at the end of a name: ">" aligns right, "<" left; both keep the cells whole."""
+    """A table without lines. A column whose name ends in ">" is aligned right, in "<" left; both never break cells."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
         mark = name[-1] if name[-1] in "<>" else ""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 import hwcost
-from hwcost.advise.channels import channel_edits, resized
-from hwcost.advise.edits import Edit, local_edits
-from hwcost.advise.layers import fewer_blocks
-from hwcost.advise.registry import advise
+from hwcost.advise.advise import advise
+from hwcost.advise.edits import Edit
+from hwcost.advise.number_of_channels import channel_edits, resized
+from hwcost.advise.registry import Context, edits
+from hwcost.advise.repeated_blocks import fewer_blocks
 from hwcost.graph import Graph
 
 
@@ -22,7 +23,8 @@ def counted(module: nn.Module, *shape: int) -> Graph:
 
 
 def edit_of(graph: Graph, text: str) -> Edit:
-    (found,) = [edit for edit in local_edits(graph) if text in edit.change]
+    estimate = hwcost.CostModel.analytic("intel-i9-10980xe").estimate(graph)
+    (found,) = [edit for edit in edits(Context(graph=graph, estimate=estimate)) if text in edit.change]
     return found
 
 
@@ -192,7 +194,7 @@ def test_fewer_equal_blocks_where_overhead_dominates(model: Callable[[str], hwco
 
     graph = counted(tower(4), 1, 3, 8, 8)
     estimate = model("torch-eager").estimate(graph)
-    assert list(fewer_blocks(graph, estimate)) == []  # the roofline knows no overhead
+    assert list(fewer_blocks(Context(graph=graph, estimate=estimate))) == []  # the roofline knows no overhead
     slow = replace(estimate, overhead=estimate.latency, latency=2 * estimate.latency)
-    edits = {e.change: e for e in fewer_blocks(graph, slow)}
+    edits = {e.change: e for e in fewer_blocks(Context(graph=graph, estimate=slow))}
     assert plain(edits["3 blocks instead of 4 equal ones"].graph) == plain(counted(tower(3), 1, 3, 8, 8))

@@ -35,7 +35,7 @@ from hwcost.model import fit as fitting
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.model.baselines import fit_baselines, relative_fit
 from hwcost.model.files import shipped_path
-from hwcost.model.fit import Overhead
+from hwcost.model.overhead import Overhead
 from hwcost.runtimes.base import Network
 from hwcost.runtimes.registry import get_runtime
 
@@ -87,7 +87,7 @@ def rows(train: Measurements, test: Measurements, device: Device, count: int = 0
     forgetful = CostModel.fit(at_no_distance(train), device=flat(device))
     yield "cache levels, and what ran before", forgetful.evaluate(at_no_distance(test))
     yield "the residual: roofline and overhead", without_residual(model, test)
-    without = CostModel(model.target, model.runtime, replace(model.fitted, overhead=Overhead()), train)
+    without = CostModel(replace(model.data, fitted=replace(model.data.fitted, overhead=Overhead()), taken=train))
     yield "the overhead: sum of kernels", without.evaluate(test)
     boosted = {b.name: b for b in fit_baselines(model)}["no roofline"]
     yield "the roofline: trees on log time", of_times(boosted.predict(model.lower_measured(test)), test)
@@ -150,20 +150,15 @@ def built(spec: Any) -> tuple[Any, tuple[Any, ...]]:
     """The module and the inputs of a specification: of a space, of `families.py` or of a target."""
     import torch
 
-    from hwcost.cli.targets import build_target, parse_inputs
-    from hwcost.search.spaces import get_space
-    from hwcost.spaces.designed.space import DesignedSpace
+    from hwcost.measure.items import rebuild
 
     if "library" in spec:
         module, inputs = real_networks()[f"{spec['library']}/{spec['name']}"].build()
         return module, inputs
     if "space" not in spec:
-        return build_target(spec["target"], spec["kwargs"]), tuple(s.tensor() for s in parse_inputs(spec["input"]))
-    if spec["space"] == "designed":
-        return DesignedSpace().network(spec["params"])
-    space = get_space(spec["space"])
+        return rebuild(spec)
     with torch.device("meta"):
-        return space.build(spec["params"]), space.inputs(spec["params"])
+        return rebuild(spec)
 
 
 @lru_cache(maxsize=1)

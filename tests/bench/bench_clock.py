@@ -31,7 +31,7 @@ from hwcost.measure.campaign import Outcome, measure
 from hwcost.measure.items import sampled_items
 from hwcost.measure.store.store import Store
 from hwcost.measure.types import Item, Measurements
-from hwcost.model.fit import fit_overhead
+from hwcost.model.overhead import fit_overhead
 from hwcost.spaces.designed.attention import Attention
 from hwcost.spaces.designed.modules import Residual
 from hwcost.spaces.designed.space import DesignedSpace

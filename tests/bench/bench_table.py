@@ -3,6 +3,7 @@
     python tests/bench/bench_table.py rows            # mbconv, 21 widths, 4 resolutions: s, byte, rows/s
     python tests/bench/bench_table.py million         # a million rows, the basis of the plan for 10^9
     python tests/bench/bench_table.py lookup          # look-ups of 20 decisions, many and one
+    python tests/bench/bench_table.py load            # a fresh process that reads a table and asks it
     python tests/bench/bench_table.py sums            # blocks of tables against 1,000 built networks of each space
     python tests/bench/bench_table.py cells           # 15,625 cells of NAS-Bench-201 as whole networks
 
@@ -27,11 +28,11 @@ import torch
 from numpy.typing import NDArray
 
 from hwcost import LatencyTable
-from hwcost.cli.common import load_model
+from hwcost.cli.models import load_model
 from hwcost.model.cost_model import CostModel
 from hwcost.search.spaces import Space, get_space, space_names
-from hwcost.table.file import TableError
 from hwcost.table.lookup import Lookup, Term
+from hwcost.table.schema import TableError
 
 SCALED = ("--widths", "0.5:1.5:0.05", "--resolutions", "128,160,192,224")
 RUNTIMES = ("torch-eager", "onnxruntime")
@@ -90,6 +91,30 @@ def lookup(model: str, jobs: int) -> None:
     _row("one look-up, tiny-cnn", f"{seconds * 1e6:.1f} µs", "<= 20 µs")
 
 
+LOAD = """
+import sys
+import hwcost
+table = hwcost.LatencyTable.load(sys.argv[1])
+choices = [0] * len(table.choices)
+table.latency(choices)
+table.estimate(choices)
+print(*sys.modules)
+"""
+
+
+def load(model: str, jobs: int) -> None:
+    """Import, load and look up in a fresh process: the best of five."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "t.parquet")
+        LatencyTable.build(get_space("tiny-cnn"), CostModel.analytic("nvidia-v100")).save(path)
+        argv = [sys.executable, "-c", LOAD, path]
+        seconds = min(_timed(lambda: subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)) for _ in range(5))
+        loaded = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+    _row("import hwcost, load a table, two look-ups", f"{seconds:.2f} s", "<= 0.6 s")
+    heavy = [name for name in ("torch", "sklearn", "scipy", "joblib", "pandas") if name in loaded]
+    _row("  libraries besides numpy and pyarrow", ", ".join(heavy) or "none", "none")
+
+
 def _timed(work: object) -> float:
     start = time.perf_counter()
     work()  # type: ignore[operator]
@@ -129,7 +154,7 @@ def cells(model: str, jobs: int) -> None:
     _row(f"{len(latency)} cells as whole networks", f"{time.monotonic() - start:.1f} s", "<= 10 s")
 
 
-BENCHES = {f.__name__: f for f in (rows, million, lookup, sums, cells)}
+BENCHES = {f.__name__: f for f in (rows, million, lookup, load, sums, cells)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -3,10 +3,10 @@
 import pytest
 
 from hwcost import units
-from hwcost.calibration import datasheet as paper
+from hwcost.calibration import datasheet
 from hwcost.calibration import machine_probes as probes
 from hwcost.calibration import run as calibration
-from hwcost.calibration.datasheet import paper_peak
+from hwcost.calibration.datasheet import datasheet_peak
 from hwcost.calibration.machine_probes import Probe, cache_footprints, dram_array_bytes
 from hwcost.calibration.run import Noise, calibrate, joined
 from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
@@ -55,14 +55,14 @@ def test_dram_arrays_are_four_times_the_last_level() -> None:
         ("AMD 25", {"avx2"}, 0.0, 1, None),
     ],
 )
-def test_paper_peak(
+def test_the_peak_on_paper(
     monkeypatch: pytest.MonkeyPatch, family: str, flags: set[str], hertz: float, threads: int, peak: float | None
 ) -> None:
     vendor, number = family.split()
-    monkeypatch.setattr(paper, "cpu_family", lambda: ({"AMD": "AuthenticAMD"}.get(vendor, "GenuineIntel"), number))
-    monkeypatch.setattr(paper, "cpu_flags", lambda: flags)
-    monkeypatch.setattr(paper, "frequency", lambda: hertz)
-    assert paper_peak(threads)[0] == (pytest.approx(peak) if peak else None)
+    monkeypatch.setattr(datasheet, "cpu_family", lambda: ({"AMD": "AuthenticAMD"}.get(vendor, "GenuineIntel"), number))
+    monkeypatch.setattr(datasheet, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(datasheet, "frequency", lambda: hertz)
+    assert datasheet_peak(threads)[0] == (pytest.approx(peak) if peak else None)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_paper_peak(
 def test_paper_peak_of_narrow_numbers(
     monkeypatch: pytest.MonkeyPatch, dtype: str, flags: set[str], flop_per_cycle: int
 ) -> None:
-    monkeypatch.setattr(paper, "cpu_family", lambda: ("GenuineIntel", "6"))
-    monkeypatch.setattr(paper, "cpu_flags", lambda: flags)
-    monkeypatch.setattr(paper, "frequency", lambda: 1e9)
-    assert paper_peak(2, dtype)[0] == 2 * flop_per_cycle * 1e9
+    monkeypatch.setattr(datasheet, "cpu_family", lambda: ("GenuineIntel", "6"))
+    monkeypatch.setattr(datasheet, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(datasheet, "frequency", lambda: 1e9)
+    assert datasheet_peak(2, dtype)[0] == 2 * flop_per_cycle * 1e9
 
 
 def test_a_probe_gives_the_time_of_one_call() -> None:
@@ -127,7 +127,7 @@ def calibrated(
     threads: int = 1,
 ) -> Device:
     """A device from times that are written down: DRAM at 3 bytes a nanosecond, an L2 that noise ate, L1 and L3."""
-    for module in (calibration, probes, paper):
+    for module in (calibration, probes, datasheet):
         monkeypatch.setattr(module, "cpu_flags", lambda: set())
     monkeypatch.setattr(
         calibration,

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hwcost.cli import main
+from hwcost.cli.app import main
 
 
 @dataclass(frozen=True)
@@ -125,3 +126,34 @@ def toy_device(tmp_path: Path) -> Path:
     path = tmp_path / "toy.toml"
     path.write_text(DEVICE)
     return path
+
+
+SMALL_DEVICE = """
+name = "here"
+[[compute]]
+threads = 1
+measured = "100 GFLOP/s"
+measured_source = "made up"
+[[memory]]
+threads = 1
+measured = "10 GB/s"
+measured_source = "made up"
+"""
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a device, a store of 11 networks, and a model; tests do not write there."""
+    from hwcost.measure.campaign import measure
+    from hwcost.measure.items import sampled_items
+    from hwcost.measure.store.store import Store
+    from hwcost.spaces.registry import get_space
+
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "here.toml").write_text(SMALL_DEVICE)
+    store = Store.open(folder / "m.db", create=True)
+    measure(islice(sampled_items(get_space("tiny-cnn")), 11), store=store, rounds=2)
+    store.close()
+    argv = ["fit", "--store", f"{folder}/m.db", "--device", f"{folder}/here.toml", "-o", f"{folder}/m.hwcost", "--json"]
+    assert main(argv) == 0
+    return folder

@@ -1,13 +1,14 @@
 """Tests of hwcost.measure.statistics: worked numbers, a resampling oracle, laws, and coverage."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwcost.measure.statistics import bootstrap_weights, latency_and_spread, low_rank, summarise
+from hwcost.measure.statistics import COVERAGE, Z, bootstrap_weights, latency_and_spread, low_rank, summarise
 
 times = st.lists(st.floats(1e-6, 1e2), min_size=2, max_size=30)
 
@@ -15,6 +16,10 @@ times = st.lists(st.floats(1e-6, 1e2), min_size=2, max_size=30)
 @pytest.mark.parametrize(("rounds", "rank"), [(1, 1), (8, 1), (10, 1), (11, 2), (20, 2), (21, 3)])
 def test_the_low_quantile_is_the_least_of_ten(rounds: int, rank: int) -> None:
     assert low_rank(rounds) == rank
+
+
+def test_an_interval_of_z_standard_deviations_covers_what_it_should() -> None:
+    assert NormalDist().inv_cdf((1 + COVERAGE) / 2) == pytest.approx(Z, abs=5e-4)
 
 
 @pytest.mark.parametrize("rounds", [2, 5, 10, 13, 24])

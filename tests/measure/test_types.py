@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hwcost.measure.types import Environment, MeasurementError, Measurements, Timing
+from hwcost.measure.types import Environment, MeasurementError, Measurements
 
 here = Environment(cpu="A", cores=2, runtime="torch-eager", threads=1, versions={"torch": "2.13"}, host="one")
 
@@ -40,10 +40,3 @@ def test_other_environments_are_refused_and_the_key_is_named(changed: dict[str, 
 def test_an_environment_with_a_foreign_key_is_refused() -> None:
     with pytest.raises(MeasurementError, match="colour"):
         Environment.from_json(here.to_json() | {"colour": "red"})
-
-
-def test_a_timing_gives_its_quantile_by_name() -> None:
-    timing = Timing(latency=1.0, median=2.0, p95=3.0, spread=0.1, rounds=8)
-    assert [timing.quantile(q) for q in ("low", "median", "p95")] == [1.0, 2.0, 3.0]
-    with pytest.raises(MeasurementError, match="one of low, median, p95, but got 'mean'"):
-        timing.quantile("mean")

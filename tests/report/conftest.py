@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from html.parser import HTMLParser
 
 import pytest
 
@@ -13,7 +14,7 @@ from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
 from hwcost.device.device import Device
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.model.estimate import Estimate, KernelEstimate
-from hwcost.report.page import Candidate, QuickstartResult, Winner
+from hwcost.report.result import Candidate, QuickstartResult, Winner
 
 PEAK, DRAM = 140e9, 14e9
 HERE = Device(
@@ -141,3 +142,41 @@ def result() -> QuickstartResult:
 def make() -> Callable[..., QuickstartResult]:
     """`make(budget=1e-3)`: the result with some fields changed."""
     return make_result
+
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags nest, and collects tags, attributes and visible text."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack, self.tags, self.attributes, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *a) for a in attrs]
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if not self.stack or self.stack[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+@pytest.fixture
+def read():
+    """Parses HTML, whose tags must nest, and gives its tags, attributes and visible text."""
+
+    def parsed(html):
+        reader = Reader()
+        reader.feed(html)
+        reader.close()
+        assert reader.stack == []
+        return reader
+
+    return parsed

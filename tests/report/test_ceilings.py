@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hwcost.cli import main
+from hwcost.cli.app import main
 from hwcost.device.device import Device
 from hwcost.report.ceilings import ceiling_notes, ceilings_figure
 

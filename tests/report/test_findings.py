@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from hwcost.report.findings import findings
-from hwcost.report.page import PageError
+from hwcost.report.result import PageError
 
 
 def said(result):

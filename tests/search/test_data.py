@@ -1,4 +1,4 @@
-"""Tests of hwcost.search.data and of the dry run."""
+"""Tests of hwcost.search.data, and of the space NAS-Bench-201 against published figures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ import pytest
 import torch
 
 from hwcost import trace
-from hwcost.search import LatencyObjective
 from hwcost.search.data import DataError, accuracies, get_data, load_plain
 from hwcost.search.spaces import get_space
-from hwcost.search.summary import summarise
 from hwcost.spaces.nas_bench_201 import NasBench201
 
 
 class Evil:
-    """What a hostile pickle would hold."""
+    """Runs code when it is unpickled."""
 
     def __reduce__(self) -> Any:
         return (print, ("owned",))
@@ -99,23 +97,10 @@ class TestNasBench201:
     [
         ("mnist", r"no data 'mnist'; choose digits, nas-bench-201"),
         ("nas-bench-201/mnist", "is of space nas-bench-201, but the space is tiny-cnn"),
-        ("nowhere.py:train", "data 'nowhere.py:train' cannot be imported"),
+        ("nowhere.py:train", r"data 'nowhere\.py:train'.*no Python file nowhere\.py"),
         ("hwcost.units:_BINARY", r"must be a callable\(module, trial\) -> float, but is a dict"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         get_data(name, get_space("tiny-cnn"))
-
-
-def test_a_dry_run_tells_what_is_slow_and_what_fits(toys: Any) -> None:
-    """Width 1..4 x depth 1..3 ms: 1 to 12 ms; 7 of 12 within 5 ms; width 4 against 1 is a factor of 4."""
-    objective = LatencyObjective(toys.build, toys.training, model=toys.model, budget="5 ms")
-    summary = summarise(objective, samples=3000)
-    (device,) = summary.devices
-    assert (device.least, device.most) == (0.001, 0.012)
-    assert summary.feasible_share == pytest.approx(7 / 12, abs=0.03)
-    assert [(e.decision, e.slowest, e.fastest) for e in device.effects] == [("width", 4, 1), ("depth", 3, 1)]
-    assert device.effects[0].factor == pytest.approx(4, rel=0.1)
-    assert device.effects[1].factor == pytest.approx(3, rel=0.1)
-    assert not toys.training.trained

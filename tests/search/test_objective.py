@@ -1,4 +1,4 @@
-"""The contract that every form of LatencyObjective keeps, and what each form adds."""
+"""Tests of LatencyObjective: what holds for every form, and what each form adds."""
 
 from __future__ import annotations
 
@@ -343,17 +343,3 @@ class TestBlocks:
         each = estimate.latency / 3
         for path, layers in (("0", 3), ("0.0", 2), ("0.0.1", 1), ("0.1", 1)):
             assert sum(b.latency for b in blocks_at(f"blocks.{path}", estimate)) == pytest.approx(layers * each)
-
-
-def test_an_architecture_trained_by_another_worker_now_is_left_alone(toys: Toys) -> None:
-    objective = LatencyObjective(toys.build, toys.training, model=toys.model, budget="5 ms")
-    study = optuna.create_study(direction="maximize")
-    for _ in range(2):
-        study.enqueue_trial({"width": 1, "depth": 1})
-    other = study.ask()
-    architecture = toys.build(other)
-    judgement = objective.judge(architecture, other.params)
-    other.set_user_attr("hwcost", {"key": judgement.key, "state": "training"})
-    with pytest.raises(optuna.TrialPruned, match="being trained in trial 0"):
-        objective(study.ask())
-    assert not toys.training.trained

@@ -20,7 +20,7 @@ from hwcost.search import (
     summarise,
 )
 from hwcost.search.once import attribute_of, is_training
-from hwcost.search.study import open_storage
+from hwcost.search.storage import open_storage
 
 Toys = Any
 FEASIBLE = {(w, d) for w in (1, 2, 3, 4) for d in (1, 2, 3) if w * d <= 5}  # at 5 ms; 7 of 12

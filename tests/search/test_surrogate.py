@@ -1,4 +1,4 @@
-"""Tests of what the architecture sampler believes: its views, its Gaussian process, its acquisition."""
+"""Tests of the surrogate of ArchitectureSampler: the views, the Gaussian process, the expected improvement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hwcost.spaces.tiny_cnn import TinyCNN
 
 
 class TestSurrogate:
-    """The Gaussian process and its acquisition."""
+    """The Gaussian process and the expected improvement."""
 
     def views(self, n: int) -> tuple[list[dict[str, Any]], Any]:
         rng = np.random.default_rng(0)
@@ -42,9 +42,9 @@ class TestSurrogate:
         for i in range(1, 20):
             different = (points[0]["a"] != points[i]["a"]) + (points[0]["b"] != points[i]["b"])
             far = abs(points[0]["w"] - points[i]["w"]) / 7
-            assert np.abs(views.places[0] - views.places[i]).sum() / 2 == pytest.approx(different + far)
+            assert np.abs(views.values[0] - views.values[i]).sum() / 2 == pytest.approx(different + far)
 
-    def test_places_with_the_same_choices_are_counted_together(self) -> None:
+    def test_parameters_with_the_same_choices_are_counted_together(self) -> None:
         points, views = self.views(5)
         for point, row in zip(points, views.counts, strict=True):
             assert row.tolist() == [(point["a"] == c) + (point["b"] == c) for c in "012"]
@@ -58,7 +58,7 @@ class TestSurrogate:
         mean, deviation = process.expect(lambda m, _: m, at), process.expect(lambda _, d: d, at)
 
         def k(i: int, j: int) -> float:
-            d1 = np.abs(views.places[i] - views.places[j]).sum() / 2
+            d1 = np.abs(views.values[i] - views.values[j]).sum() / 2
             d2 = ((views.counts[i] - views.counts[j]) ** 2).sum()
             d3 = ((views.cost[i] - views.cost[j]) ** 2).sum()
             d4 = ((views.features[i] - views.features[j]) ** 2).sum()
@@ -88,30 +88,30 @@ class TestSurrogate:
         assert not warp(np.array([1.0, 1.0])).any()
 
     def test_area_improvement_favours_what_is_cheap_where_nothing_cheap_is_known(self) -> None:
-        """Two candidates of the same promise; accurate networks are known at cost 2 and more only."""
-        promise = np.zeros(2), np.ones(2)
+        """Two candidates with the same prediction; accurate networks were trained at cost 2 and above only."""
+        prediction = np.zeros(2), np.ones(2)
         levels = np.array([1.0, 2.0, 3.0])
-        cheap, dear = area_improvement(
-            *promise, np.array([1.0, 3.0]), np.array([1.0, 0.0]), np.array([2.0, 2.5]), levels
+        cheap, expensive = area_improvement(
+            *prediction, np.array([1.0, 3.0]), np.array([1.0, 0.0]), np.array([2.0, 2.5]), levels
         )
-        assert cheap > dear
+        assert cheap > expensive
 
 
 class TestFeatures:
-    """What a space tells of its architectures, beyond their decisions."""
+    """Features that a space gives its architectures, beyond their parameters."""
 
     def test_they_are_found_where_build_is_a_spaces_method(self) -> None:
         assert features_of(NasBench201().suggest) is not None
         assert features_of(lambda trial: {}) is None
 
     def test_a_space_without_features_gives_none_that_weigh(self) -> None:
-        """Costs of 1, 2 and 3 s; all of the kernel's weight is on the views that tell something."""
+        """Costs of 1, 2 and 3 s; views without columns have no weight in the kernel."""
         encode = Encoder({"w": optuna.distributions.IntDistribution(1, 8)}, features_of(TinyCNN().suggest))
         views = encode([{"w": 1}, {"w": 4}, {"w": 8}], np.array([1.0, 2.0, 3.0]))
         assert views.features.shape[0] == 3
         drawn = settings(np.random.default_rng(0), views)
         assert views.features.shape[1] or not any(s.weights[3] for s in drawn)
-        assert not any(s.weights[1] for s in drawn)  # one parameter has nothing to be counted with
+        assert not any(s.weights[1] for s in drawn)  # no other parameter has the same choices
 
     @pytest.mark.parametrize("same", [("100210", "123210"), ("000100", "044100")])
     def test_cells_that_are_one_network_have_the_same_features(self, same: tuple[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Intensity, memory-bound share and achieved against ceiling, by hand and as trials keep them."""
+"""Tests of hwcost.search.utilisation: worked numbers, and what trials keep of them."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_the_roofline_of_parts_is_never_below_that_of_the_whole() -> None:
 
 
 @dataclass
-class Known:
-    """Knows its latency only."""
+class LatencyOnly:
+    """An estimate with a latency and nothing else."""
 
     latency: float = 1.0
     low: float = 1.0
@@ -63,13 +63,13 @@ class Known:
 
 
 def test_what_an_estimate_does_not_know_is_left_out() -> None:
-    assert facts_of(Known(), TOY) == {"latency": 1.0, "low": 1.0, "high": 1.0}
-    assert parts_of(Known()) == []
+    assert facts_of(LatencyOnly(), TOY) == {"latency": 1.0, "low": 1.0, "high": 1.0}
+    assert parts_of(LatencyOnly()) == []
     assert ceilings_of(object()) is None
 
 
 def test_a_table_knows_the_device_that_it_was_priced_for(tmp_path: Path) -> None:
-    """One of the user's own, which no catalogue has; a table measured without a model knows none."""
+    """A device of the user's own, which no catalogue has; a table measured without a model has no device file."""
     own = Device.load("nvidia-a100-40gb").model_copy(update={"name": "my-board"})
     table = LatencyTable.build(get_space("nas-bench-201"), CostModel.analytic(own))
     table.save(tmp_path / "t.parquet")

@@ -1,4 +1,4 @@
-"""Several worker processes on one study: every architecture is trained once, a killed worker's is taken up again.
+"""Several worker processes on one study: each architecture is trained once, also that of a worker that was killed.
 
 On SQLite, and on PostgreSQL too where HWCOST_TEST_POSTGRESQL holds the URL of a database.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from hwcost.search.once import attribute_of, is_training
-from hwcost.search.study import open_storage
+from hwcost.search.storage import open_storage
 
 POSTGRESQL = os.environ.get("HWCOST_TEST_POSTGRESQL", "")
 
@@ -25,9 +25,9 @@ WORKER = """
 import os, sys, time
 from types import SimpleNamespace
 import optuna
-from hwcost.search import LatencyObjective, run_study, study
+from hwcost.search import LatencyObjective, run_study, storage as opening
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-study._HEARTBEAT, study._GRACE = 1, 3  # s: a test does not wait half a minute
+opening.HEARTBEAT, opening.GRACE = 1, 3  # s: a test does not wait half a minute
 storage, name, log, sleep = sys.argv[1:5]
 
 class Model:

@@ -1,4 +1,4 @@
-"""The database below a store: opening it, its errors as one line, and what dialects do differently."""
+"""The database of a store: how it is opened and created, its errors in one line, and where SQL dialects differ."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ class StoreError(MeasurementError):
 
 
 def parse_url(url: str | os.PathLike[str]) -> URL:
-    """An URL from a path or an URL; refuses what is neither SQLite nor PostgreSQL."""
+    """The URL of a store from a path or an URL.
+
+    Raises:
+        StoreError: it names neither a SQLite file nor a PostgreSQL database.
+    """
     text = os.fspath(url)
     if "://" not in text:
         return URL.create("sqlite", database=text)
@@ -44,7 +48,11 @@ def parse_url(url: str | os.PathLike[str]) -> URL:
 
 
 def check_file(path: Path, *, create: bool) -> None:
-    """Refuse a SQLite file that cannot be what it should; SQLite's own words are no help there."""
+    """Refuse a path where no store can be opened or created; SQLite's own messages do not say why.
+
+    Raises:
+        StoreError: the message says what is wrong with the path.
+    """
     if path.is_dir():
         raise StoreError(f"a store must be a file, but {path} is a directory")
     if create and not path.parent.is_dir():
@@ -56,7 +64,7 @@ def check_file(path: Path, *, create: bool) -> None:
 
 
 def make_engine(url: URL) -> Engine:
-    """An engine; a SQLite file that cannot be written is opened for reading."""
+    """An engine for the database; a SQLite file that cannot be written to is opened for reading only."""
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     path = Path(str(url.database))
@@ -69,18 +77,18 @@ def make_engine(url: URL) -> Engine:
 
 
 def _settings(connection: Any, _: Any) -> None:
-    """A write-ahead log: readers do not wait, and a killed process leaves whole transactions."""
+    """Use a write-ahead log: readers need not wait, and what a killed process leaves are complete transactions."""
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-_CREATION_LOCK = 0x68776373  # any number: two processes must not create the tables of a server at once
+_CREATION_LOCK = 0x68776373  # an arbitrary number; two processes must not create a server's tables at the same time
 
 
 def create_tables(engine: Engine) -> None:
-    """Make the tables, all or none: a process that is killed meanwhile, or looks, finds no half of a store."""
+    """Create all tables in one transaction, so that nobody ever finds half a store."""
     with engine.begin() as connection:
         _alone(connection)
         for table in s.metadata.sorted_tables:
@@ -89,7 +97,7 @@ def create_tables(engine: Engine) -> None:
 
 
 def _alone(connection: Connection) -> None:
-    """One transaction for all that follows, in which no other process makes or changes tables."""
+    """Begin a transaction during which no other process can create or change tables."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
     else:
@@ -97,7 +105,11 @@ def _alone(connection: Connection) -> None:
 
 
 def prepare(engine: Engine, name: str, *, create: bool) -> None:
-    """Make the tables where there are none, bring an older store to this version, refuse a newer one."""
+    """Create the tables if there are none and `create` is set, and bring an older store to the present version.
+
+    Raises:
+        StoreError: there are no tables, or the store is of a newer version.
+    """
     if create and not inspect(engine).has_table(s.about.name):
         create_tables(engine)
     if not inspect(engine).has_table(s.about.name):
@@ -120,21 +132,21 @@ def _version(connection: Connection, name: str) -> int:
 
 
 def _upgrade(engine: Engine, name: str) -> None:
-    """All missing steps in one transaction; of several processes one does it and the others wait."""
+    """Bring a store to the present version in one transaction; other processes that want to wait for it."""
     if "mode=ro" in str(engine.url):
         raise StoreError(
             f"store {name} is of an earlier version and cannot be written to upgrade it; open a copy of it"
         )
     with engine.begin() as connection:
         _alone(connection)
-        version = _version(connection, name)  # read again: another process may have been here
+        version = _version(connection, name)  # read again: another process may have upgraded it meanwhile
         migrate(connection, version, s.VERSION)
         connection.execute(update(s.about).where(s.about.c.key == "version").values(value=str(s.VERSION)))
 
 
 @contextmanager
 def explained(name: str) -> Iterator[None]:
-    """Database errors as one line."""
+    """Turn database errors inside into a StoreError of one line."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -145,12 +157,12 @@ def explained(name: str) -> Iterator[None]:
 
 
 def parts(values: list[Any], size: int = 500) -> Iterator[list[Any]]:
-    """Cut a list, for databases that limit the number of parameters."""
+    """Cut a list into parts of at most `size`, because databases limit the number of parameters of a statement."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
 
 
 def insert_new(connection: Connection, table: Any) -> Any:
-    """An insert that leaves rows alone that are there already."""
+    """An insert that skips rows whose key exists already."""
     dialect = {"sqlite": sqlite, "postgresql": postgresql}[connection.dialect.name]
     return dialect.insert(table).on_conflict_do_nothing()

@@ -1,8 +1,7 @@
-"""Stores of earlier versions, brought to the present one when they are opened.
+"""Stores of earlier versions are brought to the present one when they are opened.
 
-Each step takes a store from its version to the next, by statements of its own time: what a step
-does never changes again, whatever becomes of `hwcost.measure.store.schema`. All steps of one opening are
-one transaction, so a store is of one version or of another and never in between.
+Each step takes a store from one version to the next, in SQL that is written out: a step never changes, whatever becomes
+of `hwcost.measure.store.schema`. All steps run in one transaction, so a store is never between two versions.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def _paces(connection: Connection) -> None:
     connection.exec_driver_sql(f"ALTER TABLE hwcost_round ADD COLUMN paces {empty}")
 
 
-STEPS: Mapping[int, Step] = {1: _summaries, 2: _paces}  # from version -> what leads to the next
+STEPS: Mapping[int, Step] = {1: _summaries, 2: _paces}  # the step that leads from each version to the next
 
 
 def migrate(connection: Connection, version: int, wanted: int) -> None:

@@ -1,9 +1,8 @@
-"""Networks and visits as rows of the store's tables, and back."""
+"""Networks and rounds as rows of the store's tables, and back."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,34 +11,43 @@ from numpy.typing import NDArray
 
 from hwcost.kernel import Kernel
 from hwcost.measure.clock import Round
-from hwcost.measure.machine import Disturbance
+from hwcost.measure.disturbance import Disturbance
 from hwcost.measure.types import Measurement, NetworkMeasurement, Timing
+from hwcost.runtimes.base import Placed
 
 
 def network_row(
-    place: int,
-    head: dict[str, Any],
+    *,
+    environment_id: int,
+    name: str,
+    family: str,
     spec: Mapping[str, Any],
-    ids: Sequence[int],
-    distances: Sequence[int],
-    modules: Sequence[str],
+    calls: int,
+    kernels: Sequence[Placed | Measurement],
+    kernel_ids: Sequence[int],
+    created: float,
 ) -> dict[str, Any]:
-    """A network as a row; `kernels` are rows of the table of descriptions."""
-    return head | {
-        "environment_id": place,
+    """A network as a row of the table `network`; `kernel_ids` are the rows of its kernels in the table `kernel`."""
+    return {
+        "environment_id": environment_id,
+        "name": name,
+        "family": family,
         "spec": json.dumps(dict(spec), sort_keys=True),
-        "kernels": np.array(ids, "<i4").tobytes(),
-        "distances": np.array(distances, "<i8").tobytes(),
-        "modules": json.dumps(list(modules)),
-        "created": time.time(),
+        "calls": calls,
+        "kernels": np.array(kernel_ids, "<i4").tobytes(),
+        "distances": np.array([k.distance for k in kernels], "<i8").tobytes(),
+        "modules": json.dumps([k.module for k in kernels]),
+        "created": created,
     }
 
 
-def network(row: Any, whole: Timing, inside: Sequence[Timing], kernels: Mapping[int, Kernel]) -> NetworkMeasurement:
-    """A network from its row, with the timings of the whole and of its kernels."""
-    ids, distances = np.frombuffer(row.kernels, "<i4"), np.frombuffer(row.distances, "<i8")
+def network_of(
+    row: Any, whole: Timing, inside: Sequence[Timing], described: Mapping[int, Kernel]
+) -> NetworkMeasurement:
+    """A network from its row, the timing of the whole, those of its kernels, and the kernels by their row numbers."""
+    ids, distances = kernel_ids_and_distances(row.kernels, row.distances)
     measured = tuple(
-        Measurement(kernel=kernels[int(i)], timing=timing, module=module, distance=int(distance))
+        Measurement(kernel=described[i], timing=timing, module=module, distance=distance)
         for i, timing, module, distance in zip(ids, inside, json.loads(row.modules), distances, strict=True)
     )
     return NetworkMeasurement(
@@ -53,7 +61,7 @@ def network(row: Any, whole: Timing, inside: Sequence[Timing], kernels: Mapping[
 
 
 def round_of(row: Any) -> Round:
-    """A visit from its row, which says the network's kernels as `ids`."""
+    """A round from its row, which also has the network's kernels as `ids`."""
     width = len(row.ids) // 4
     kernels = _floats(row.kernels)
     return Round(
@@ -66,8 +74,8 @@ def round_of(row: Any) -> Round:
     )
 
 
-def numbers(kernels: bytes, distances: bytes) -> tuple[list[int], list[int]]:
-    """Rows and reuse distances of a network's kernels."""
+def kernel_ids_and_distances(kernels: bytes, distances: bytes) -> tuple[list[int], list[int]]:
+    """Row numbers and reuse distances (byte) of a network's kernels, from the columns that hold them."""
     return np.frombuffer(kernels, "<i4").tolist(), np.frombuffer(distances, "<i8").tolist()
 
 

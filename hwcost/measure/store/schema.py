@@ -1,10 +1,9 @@
 """Tables of a store.
 
-Names start with hwcost_, so that a study may share the database. A round is one row, written when it
-is taken: three blobs of float32 seconds, little-endian. A network's kernels are a blob of row numbers
-into the kernel table, where each distinct description is stored once. A claim says that a process is
-measuring a network now. A summary holds the timings of a network that was imported, of which there are
-no rounds.
+Their names start with hwcost_, so that an Optuna study may use the same database. A round is one row, written when it
+is taken; its times are blobs of little-endian float32 seconds. A network's kernels are a blob of row numbers in the
+kernel table, which holds each distinct kernel once. A claim says that a process is measuring a network now. A summary
+holds the timings of a network that was imported without its rounds.
 
 Version history (`hwcost.measure.store.migrations` brings an older store here):
     1  first

@@ -1,7 +1,7 @@
 """The store: measurements in a database, written as they are taken.
 
-SQLite by default, safe with several processes on one machine; PostgreSQL by URL for campaigns from
-several. A store holds many environments side by side and never mixes them.
+A store is a SQLite file, which several processes of one machine may use at the same time, or a PostgreSQL database for
+campaigns from several machines. It holds measurements of many environments and never mixes them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, delete, func, select
 
 from hwcost.kernel import Kernel
 from hwcost.measure.clock import Round, kernel_timings, whole_timing
-from hwcost.measure.machine import is_alive
+from hwcost.measure.process import is_alive
 from hwcost.measure.store import schema as s
 from hwcost.measure.store.database import (
     StoreError,
@@ -32,8 +32,7 @@ from hwcost.measure.store.database import (
     parts,
     prepare,
 )
-from hwcost.measure.store.rows import network as network_of
-from hwcost.measure.store.rows import network_row, numbers, round_of
+from hwcost.measure.store.rows import kernel_ids_and_distances, network_of, network_row, round_of
 from hwcost.measure.store.summaries import pack, rounded, unpack
 from hwcost.measure.types import Environment, Item, Measurements, NetworkMeasurement
 from hwcost.runtimes.base import Network
@@ -72,17 +71,17 @@ class Store:
         return cls(engine, name)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the connections to the database."""
         self._engine.dispose()
 
     # -- environments -----------------------------------------------------------------------------
 
     def environments(self) -> tuple[tuple[Environment, int], ...]:
         """Every environment with its number of networks, the oldest first."""
-        return tuple((environment, networks) for _, environment, networks in self._places())
+        return tuple((environment, networks) for _, environment, networks in self._environments())
 
-    def _places(self) -> list[tuple[int, Environment, int]]:
-        """(row, environment, number of networks), the oldest first."""
+    def _environments(self) -> list[tuple[int, Environment, int]]:
+        """(row number, environment, number of networks), the oldest first."""
         count = func.count(s.network.c.id)
         query = (
             select(s.environment.c.id, s.environment.c.description, count.label("networks"))
@@ -93,7 +92,7 @@ class Store:
         return [(r.id, Environment.from_json(json.loads(r.description)), r.networks) for r in self._read(query)]
 
     def environment_id(self, environment: Environment) -> int:
-        """Row of an environment, written where it is new."""
+        """Row number of an environment, which is written if it is new."""
         row = {
             "digest": environment.digest,
             "runtime": environment.runtime,
@@ -110,16 +109,22 @@ class Store:
     # -- writing ----------------------------------------------------------------------------------
 
     def add_network(self, environment_id: int, item: Item, network: Network) -> int:
-        """Row of a network, written with its kernels where it is new.
+        """Row number of a network, which is written with its kernels if it is new.
 
         Raises:
-            StoreError: the store has another network of that name.
+            StoreError: the store has a network of that name with other kernels.
         """
         with self._write() as connection:
-            ids = self._kernels(connection, [p.kernel for p in network.kernels])
-            distances, modules = [p.distance for p in network.kernels], [p.module for p in network.kernels]
-            head = {"name": item.name, "family": item.family, "calls": network.calls}
-            row = network_row(environment_id, head, item.spec, ids, distances, modules)
+            row = network_row(
+                environment_id=environment_id,
+                name=item.name,
+                family=item.family,
+                spec=item.spec,
+                calls=network.calls,
+                kernels=network.kernels,
+                kernel_ids=self._add_kernels(connection, [p.kernel for p in network.kernels]),
+                created=time.time(),
+            )
             connection.execute(insert_new(connection, s.network), [row])
             query = select(s.network.c.id, s.network.c.kernels).where(
                 s.network.c.environment_id == environment_id, s.network.c.name == item.name
@@ -132,7 +137,8 @@ class Store:
             )
         return int(found.id)
 
-    def _kernels(self, connection: Connection, kernels: Sequence[Kernel]) -> list[int]:
+    def _add_kernels(self, connection: Connection, kernels: Sequence[Kernel]) -> list[int]:
+        """Row numbers of kernels; those that are new are written."""
         new = {k.digest: k for k in kernels if k.digest not in self._kernel_ids}
         if new:
             rows = [{"digest": d, "description": k.to_json()} for d, k in sorted(new.items())]
@@ -145,7 +151,7 @@ class Store:
         return [self._kernel_ids[k.digest] for k in kernels]
 
     def add_round(self, network_id: int, number: int, taken: Round) -> None:
-        """Write a round; it is safe when this returns."""
+        """Write a round; when this returns it is in the database."""
         row = {
             "network_id": network_id,
             "number": number,
@@ -165,30 +171,39 @@ class Store:
     def add_measurements(self, measurements: Measurements, *, taken: float | None = None) -> int:
         """Write networks with the timings that they have, all or none; returns how many were new.
 
-        A network whose name the store has in that environment stays as it is. `taken` is when they were
+        A network whose name the store already has in that environment is left as it is. `taken` is when they were
         measured (s since 1970), by default now.
         """
-        place = self.environment_id(measurements.environment)
-        known = {r.name for r in self._read(select(s.network.c.name).where(s.network.c.environment_id == place))}
-        new = {n.name: n for n in measurements.networks if n.name not in known}
+        environment_id = self.environment_id(measurements.environment)
+        stored = select(s.network.c.name).where(s.network.c.environment_id == environment_id)
+        names = {row.name for row in self._read(stored)}
+        new = {n.name: n for n in measurements.networks if n.name not in names}
         with self._write() as connection:
-            self._kernels(connection, [m.kernel for n in new.values() for m in n.kernels])
+            self._add_kernels(connection, [m.kernel for n in new.values() for m in n.kernels])
             for part in parts(list(new.values())):
-                self._add_summaries(connection, place, part, time.time() if taken is None else taken)
+                self._add_summaries(connection, environment_id, part, time.time() if taken is None else taken)
         return len(new)
 
     def _add_summaries(
-        self, connection: Connection, place: int, networks: Sequence[NetworkMeasurement], taken: float
+        self, connection: Connection, environment_id: int, networks: Sequence[NetworkMeasurement], taken: float
     ) -> None:
-        rows = []
-        for n in networks:
-            ids = [self._kernel_ids[m.kernel.digest] for m in n.kernels]
-            distances, modules = [m.distance for m in n.kernels], [m.module for m in n.kernels]
-            head = {"name": n.name, "family": n.family, "calls": n.calls}
-            rows.append(network_row(place, head, n.spec, ids, distances, modules) | {"created": taken})
+        """Write networks whose kernels are in the store already, with their timings."""
+        rows = [
+            network_row(
+                environment_id=environment_id,
+                name=n.name,
+                family=n.family,
+                spec=n.spec,
+                calls=n.calls,
+                kernels=n.kernels,
+                kernel_ids=[self._kernel_ids[m.kernel.digest] for m in n.kernels],
+                created=taken,
+            )
+            for n in networks
+        ]
         connection.execute(s.network.insert(), rows)
         query = select(s.network.c.name, s.network.c.id).where(
-            s.network.c.environment_id == place, s.network.c.name.in_([n.name for n in networks])
+            s.network.c.environment_id == environment_id, s.network.c.name.in_([n.name for n in networks])
         )
         ids_of = {row.name: row.id for row in connection.execute(query)}
         summaries = [
@@ -199,10 +214,10 @@ class Store:
     # -- claims -----------------------------------------------------------------------------------
 
     def claim(self, environment_id: int, names: Iterable[str], worker: str, *, seconds: float) -> set[str]:
-        """Take networks for `worker` for the next `seconds`; returns those it got.
+        """Claim networks for `worker` for the next `seconds`; returns the names of those that it now has.
 
-        A network that another process holds is left to it, until that process has died or its claim is
-        out of date. A worker is named "host:process".
+        A network that another worker has claimed stays with it until the claim lapses or, on this host, the worker's
+        process has ended. Workers are named as by `hwcost.measure.process.worker_name`.
         """
         now, got = time.time(), set[str]()
         columns = s.claim.c
@@ -251,24 +266,24 @@ class Store:
         environment: Environment | str | None = None,
         spread: float = math.inf,
     ) -> Measurements:
-        """Everything measured in one environment, the only one that fits; "unstable" above `spread`.
+        """All measurements of the one environment that fits the arguments.
 
         Args:
-            runtime, threads: those of the environment, where given.
-            environment: it, or the first digits of its digest.
-            spread: the repeatability that was asked for.
+            runtime, threads: that the environment must have, where given.
+            environment: the environment itself, or the first digits of its digest.
+            spread: above which a timing is flagged "unstable".
 
         Raises:
-            StoreError: nothing fits, or several do; says what the store has.
+            StoreError: no environment fits, or several do; the message says what the store has.
         """
-        row, place = self._place(runtime, threads, environment)
-        return Measurements(environment=place, networks=tuple(self._networks(row, spread)))
+        row, chosen = self._one_environment(runtime, threads, environment)
+        return Measurements(environment=chosen, networks=tuple(self._networks(row, spread)))
 
     def period(
         self, runtime: str | None = None, threads: int | None = None, environment: Environment | str | None = None
     ) -> tuple[float, float]:
         """When `measurements` of the same arguments were taken: first and last moment (s since 1970)."""
-        row, _ = self._place(runtime, threads, environment)
+        row, _ = self._one_environment(runtime, threads, environment)
         mine = s.network.c.environment_id == row
         taken = select(func.min(s.round_.c.taken), func.max(s.round_.c.taken)).join(s.network).where(mine)
         written = select(func.min(s.network.c.created), func.max(s.network.c.created)).join(s.summary).where(mine)
@@ -276,7 +291,7 @@ class Store:
         return min(moments, default=0.0), max(moments, default=0.0)
 
     def contexts(self, environment_id: int, least: int) -> list[list[tuple[str, int]]]:
-        """(digest, distance) of each kernel of every network that has at least `least` rounds, or a summary."""
+        """(digest, reuse distance in byte) of each kernel, for every network with `least` rounds or a summary."""
         rounds = select(func.count()).where(s.round_.c.network_id == s.network.c.id).scalar_subquery()
         enough = (rounds >= least) | s.summary.c.network_id.is_not(None)
         query = (
@@ -286,27 +301,32 @@ class Store:
         )
         digests = {row.id: row.digest for row in self._read(select(s.kernel.c.id, s.kernel.c.digest))}
         return [
-            [(digests[k], d) for k, d in zip(*numbers(row.kernels, row.distances), strict=True)]
+            [(digests[k], d) for k, d in zip(*kernel_ids_and_distances(row.kernels, row.distances), strict=True)]
             for row in self._read(query)
         ]
 
-    def _place(
+    def _one_environment(
         self, runtime: str | None, threads: int | None, environment: Environment | str | None
     ) -> tuple[int, Environment]:
-        wanted = environment.digest if isinstance(environment, Environment) else environment or ""
-        places = [(row, e) for row, e, networks in self._places() if networks]
+        """Row number and environment, as of `measurements`."""
+        digest = environment.digest if isinstance(environment, Environment) else environment or ""
+        stored = [(row, e) for row, e, networks in self._environments() if networks]
         fits = [
             (row, e)
-            for row, e in places
-            if runtime in (None, e.runtime) and threads in (None, e.threads) and e.digest.startswith(wanted)
+            for row, e in stored
+            if runtime in (None, e.runtime) and threads in (None, e.threads) and e.digest.startswith(digest)
         ]
-        if len(fits) != 1:
-            has, several = [e for _, e in places], [e for _, e in fits]
-            raise StoreError(_several(self.name, several) if several else _none(self.name, has, runtime, threads))
+        if len(fits) > 1:
+            raise StoreError(_several(self.name, [e for _, e in fits]))
+        if not fits:
+            raise StoreError(_none(self.name, [e for _, e in stored], runtime, threads))
         return fits[0]
 
     def _networks(self, environment_id: int, spread: float) -> Iterator[NetworkMeasurement]:
-        """In the order they were begun; one that has rounds here is told by them, as soon as they are as sure."""
+        """Networks of an environment, in the order in which they were added.
+
+        Of a network that was imported and also measured here, the timings with the smaller spread are given.
+        """
         rounds = self.rounds(environment_id)
         query = (
             select(s.network, s.summary.c.times, s.summary.c.rounds, s.summary.c.flags)
@@ -318,14 +338,16 @@ class Store:
         kernels = self._described({int(i) for row in rows for i in np.frombuffer(row.kernels, "<i4")})
         for row in rows:
             own = rounds.get(row.name)
-            known = unpack(row.times, row.rounds, row.flags) if row.times is not None else []
-            whole = whole_timing(own, target=spread) if own else known[0]
-            if own and known and known[0].spread < whole.spread:
-                own, whole = None, known[0]  # a few rounds say less than what was imported
-            inside = [*map(rounded, kernel_timings(own))] if own else known[1:]
+            imported = unpack(row.times, row.rounds, row.flags) if row.times is not None else []
+            whole = whole_timing(own, target=spread) if own else imported[0]
+            if own and not (imported and imported[0].spread < whole.spread):
+                inside = [*map(rounded, kernel_timings(own))]
+            else:
+                whole, *inside = imported
             yield network_of(row, whole, inside, kernels)
 
     def _described(self, ids: set[int]) -> dict[int, Kernel]:
+        """Kernels by their row numbers."""
         found: dict[int, Kernel] = {}
         for part in parts(sorted(ids)):
             query = select(s.kernel.c.id, s.kernel.c.description).where(s.kernel.c.id.in_(part))
@@ -345,6 +367,7 @@ class Store:
 
 
 def _none(name: str, has: Sequence[Environment], runtime: str | None, threads: int | None) -> str:
+    """The error where no environment fits: what was asked for, and what there is."""
     held = sorted({f"{e.runtime} with {e.threads} thread(s)" for e in has})
     wanted = f"{runtime or 'any runtime'} with {threads or 'any number of'} thread(s)"
     said = f"it has {', '.join(held)}" if held else "it is empty; fill it with `hwcost measure`"
@@ -352,7 +375,7 @@ def _none(name: str, has: Sequence[Environment], runtime: str | None, threads: i
 
 
 def _several(name: str, fit: Sequence[Environment]) -> str:
-    """What tells environments apart, each by the digits that name it."""
+    """The error where several environments fit: in what they differ, and the digits by which to choose one."""
     differ = sorted({key for e in fit[1:] for key in fit[0].differences(e)})
     said = "; ".join(f"{e.digest[:8]}: " + ", ".join(f"{key} {e.flat().get(key)}" for key in differ) for e in fit)
     return f"{name} has measurements of {len(fit)} environments that fit, choose one with --environment: {said}"

@@ -1,9 +1,9 @@
-"""Timings without their rounds: as the columns of a store's row, and to the precision they are kept in.
+"""Timings without their rounds: the columns of a summary, and how many digits of a kernel's timing are kept.
 
-The time of one kernel in context is known to a few percent. Storing it to 16 digits would make files
-of measurements three times as large and say nothing, so those that are read from rounds keep 12 binary
-digits of the latency (an error below 0.013 %), 8 of median and 95th percentile (0.2 %) and 5 of the
-spread (2 %). Times of whole networks keep every digit.
+The time of a kernel in context is known to a few percent. Keeping 16 digits would make files of measurements three
+times as large to no use. So the timings of kernels are rounded when they are computed from rounds: to 12 binary digits
+of the latency (an error below 0.013 %), 8 of median and 95th percentile (0.2 %) and 5 of the spread (2 %). Timings of
+whole networks keep all digits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LATENCY, _QUANTILES, _SPREAD = 12, 8, 5  # binary digits after the first
 
 
 def rounded(timing: Timing) -> Timing:
-    """A kernel's timing to the precision that is kept; rounding twice changes nothing."""
+    """A kernel's timing, rounded; rounding it again changes nothing."""
     return Timing(
         latency=_round(timing.latency, _LATENCY),
         median=_round(timing.median, _QUANTILES),
@@ -40,7 +40,7 @@ def _round(value: float, digits: int) -> float:
 
 
 def pack(timings: Sequence[Timing]) -> dict[str, Any]:
-    """Columns of the summary table: times, rounds, flags."""
+    """The columns `times`, `rounds` and `flags` of the summary table."""
     times = np.array([(t.latency, t.median, t.p95, t.spread) for t in timings], "<f8")
     return {
         "times": times.tobytes(),
@@ -50,7 +50,7 @@ def pack(timings: Sequence[Timing]) -> dict[str, Any]:
 
 
 def unpack(times: bytes, rounds: bytes, flags: str) -> list[Timing]:
-    """What `pack` packed."""
+    """Timings from the columns that `pack` made."""
     rows = np.frombuffer(times, "<f8").reshape(-1, 4).tolist()
     return [
         Timing(latency=latency, median=median, p95=p95, spread=spread, rounds=n, flags=tuple(f))

@@ -20,7 +20,8 @@ from sqlalchemy import create_engine
 from hwcost.graph import OpSpec, TensorSpec
 from hwcost.kernel import Kernel
 from hwcost.measure.clock import Round
-from hwcost.measure.machine import Disturbance, worker_name
+from hwcost.measure.disturbance import Disturbance
+from hwcost.measure.process import worker_name
 from hwcost.measure.store import database
 from hwcost.measure.store import schema as s
 from hwcost.measure.store.store import Store, StoreError
