@@ -1,12 +1,12 @@
-"""What an op, a kernel, a block or a network costs: work and traffic, values that add.
+"""What an op, a kernel, a block or a network costs: its work and its traffic. Costs add.
 
-Conventions, held everywhere:
+Conventions of the whole package:
 
 - a *mac* is one multiply-add and counts as two flop: flops = 2 * macs + other_flops;     (1)
-- headline macs are convolution, matrix multiplication and attention, without bias, so that they
+- macs are those of convolution, matrix multiplication and attention, without bias, so that they
   compare with published tables; bias, normalisation, activation, pooling are in other_flops;
-- bytes are *compulsory traffic*: every distinct tensor once, at its own dtype. That is the best
-  case, which a perfect cache would reach.
+- bytes are *compulsory traffic*: every distinct tensor moves once, at the size of its own dtype. That
+  is the least that an op can read and write.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class Cost:
         return NotImplemented
 
     def __mul__(self, times: int) -> Cost:
-        whole = index(times)  # half a cost is no cost: counts are whole
+        whole = index(times)  # refuses a fraction, since counts are whole numbers
         return Cost(**{f.name: getattr(self, f.name) * whole for f in fields(Cost)})
 
     __rmul__ = __mul__
 
 
 def total(costs: Iterable[Cost]) -> Cost:
-    """The sum of many costs, an order of magnitude faster than one by one."""
+    """The sum of many costs; ten times as fast as `sum`, which makes a Cost for each addition."""
     macs = other = weights = activations = written = 0
     for cost in costs:
         macs += cost.macs

@@ -1,8 +1,8 @@
-"""What a network does, as values: tensors, ops, and the graph they form. Knows no torch.
+"""What a network does, as values: tensors, ops, and the graph they form. This module does not import torch.
 
-An op is described by its kind, the tensors it reads and writes, and its parameters; the
-description (`OpSpec`) is complete: its cost follows from it alone, so that it can be written to a
-file on one machine and read on another.
+The description of an op (`OpSpec`) holds its kind, the shapes and dtypes of the tensors that it reads and writes, and
+its parameters. The cost follows from the description alone, so that it can be written to a file on one machine and
+read on another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where data lies: what comes with the package, device files, measurements, models; and what runs keep for later."""
+"""Where data lies: device files, measurements and models that come with the package, and the user's cache."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def shipped(*parts: str) -> Traversable:
     return root.joinpath(*parts)
 
 
-def kept() -> Path:
-    """Where this user's runs keep what later ones may use and never need: $HWCOST_CACHE, or in the user's cache."""
+def cache_folder() -> Path:
+    """The folder of files that later runs can use but do not need: $HWCOST_CACHE, or `hwcost` in the user's cache."""
     if os.environ.get("HWCOST_CACHE"):
         return Path(os.environ["HWCOST_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hwcost"

@@ -64,17 +64,17 @@ def _positive(value: float, name: str, unit: str) -> float:
 
 
 def level_time(weights: Array, read: Array, written: Array, distance: Array, device: Device, threads: int) -> Array:
-    """Memory time (s) with each part of the traffic served by the level it fits in.
+    """Memory time (s) of n kernels, each part of their traffic at the bandwidth of the cache level that it fits in.
 
     Args:
         weights, read, written: bytes of weights, activations read and activations written, [n].
-        distance: bytes moved since the activation was written, [n]; -1 where there is none.
-        device: its caches; without them everything comes from DRAM.
-        threads: whose bandwidth counts.
+        distance: bytes moved since the activation was written, [n]; -1 where no activation is read.
+        device: gives the sizes and bandwidths of its caches; one without caches has DRAM alone.
+        threads: how many share the bandwidths.
 
-    An activation is found in the smallest level that holds it together with everything moved since;
-    weights are found in the last-level cache where they take less than half of it, since they
-    compete with the rest of the network; what is written goes to the level that holds it.
+    An activation is read from the smallest level that holds it together with all bytes moved since it was written.
+    Weights are read from the last-level cache if they take less than half of it, since the rest of the network needs
+    space there too. What is written goes to the smallest level that holds it.
     """
     shared = 2.0 * weights
     return (

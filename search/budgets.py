@@ -28,6 +28,7 @@ from typing import Any
 from hwcost import units
 from hwcost.device.ceilings import Energy
 from hwcost.graph import Graph
+from hwcost.measure.statistics import COVERAGE
 from hwcost.search.protocols import Estimate
 
 Amount = str | float
@@ -44,7 +45,6 @@ _DIMENSIONS: Mapping[str, units.Dimension | None] = {
 }
 QUANTITIES = tuple(_DIMENSIONS)
 _BLOCK = "blocks."  # what the quantity of a block's latency begins with
-_COVERAGE = 0.9  # of the interval of an estimate that does not say
 GENERIC = Energy(
     per_flop=2.3e-12,
     per_byte=160e-12,
@@ -166,7 +166,7 @@ def _with_margin(latency: float, high: float, estimate: Estimate, confidence: fl
     """The latency (s) that is not exceeded with probability `confidence`, eq. (1)."""
     if confidence == 0.5 or latency <= 0 or high <= latency:
         return latency
-    coverage = float(getattr(estimate, "confidence", _COVERAGE))
+    coverage = float(getattr(estimate, "confidence", COVERAGE))
     sigma = math.log(high / latency) / NormalDist().inv_cdf((1 + coverage) / 2)
     return latency * math.exp(sigma * NormalDist().inv_cdf(confidence))
 

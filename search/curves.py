@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from hwcost.report.plots import PALETTE, figure
+from hwcost.report.style import PALETTE, figure
 from hwcost.search.scoring import ScoringError
 
 Array = NDArray[np.float64]

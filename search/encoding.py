@@ -87,7 +87,7 @@ class Encoder:
 
 
 def features_of(build: Callable[..., Any]) -> Features | None:
-    """The features that a space tells of its architectures, where `build` is the method of a space that does."""
+    """The `features` of the space whose `suggest` is `build`; None where there is no such space, or it has none."""
     found = getattr(getattr(build, "__self__", None), "features", None)
     return found if callable(found) else None
 

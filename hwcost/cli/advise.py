@@ -73,10 +73,18 @@ def advise(
 def as_row(advice: Advice) -> dict[str, Any]:
     """One piece of advice as JSON; SI units."""
     return {
-        "change": advice.change, "where": list(advice.where), "gain": advice.gain, "before_s": advice.before,
-        "after_s": advice.after, "low_s": advice.low, "high_s": advice.high, "macs_before": advice.macs_before,
-        "macs_after": advice.macs_after, "same_function": advice.same, "measured": advice.measured,
-    }  # fmt: skip
+        "change": advice.change,
+        "where": list(advice.where),
+        "gain": advice.gain,
+        "before_s": advice.before,
+        "after_s": advice.after,
+        "low_s": advice.low,
+        "high_s": advice.high,
+        "macs_before": advice.macs_before,
+        "macs_after": advice.macs_after,
+        "same_function": advice.same,
+        "measured": advice.measured,
+    }
 
 
 def _print(found: Sequence[Advice], latency: float, model: CostModel) -> None:

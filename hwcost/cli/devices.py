@@ -61,14 +61,18 @@ def _show_device(device: Device, as_json: bool) -> None:
 
 def _summary(device: Device) -> dict[str, Any]:
     return {
-        "name": device.name, "kind": device.kind, "description": device.description, "cores": device.cores,
-        "peak_flop_per_s": device.peak(), "bandwidth_byte_per_s": device.bandwidth(),
+        "name": device.name,
+        "kind": device.kind,
+        "description": device.description,
+        "cores": device.cores,
+        "peak_flop_per_s": device.peak(),
+        "bandwidth_byte_per_s": device.bandwidth(),
         "ridge_flop_per_byte": device.ridge(),
-    }  # fmt: skip
+    }
 
 
 def _ceilings(device: Device) -> dict[str, Any]:
-    """Every ceiling, in SI numbers."""
+    """Every ceiling as JSON, in SI units."""
     return {
         "compute": [c.model_dump() for c in device.compute],
         "memory": [m.model_dump() for m in device.memory],

@@ -68,7 +68,7 @@ def estimate(
 
 
 def as_document(graph: Graph, found: Estimate, depth: int) -> dict[str, Any]:
-    """What `--json` prints of a network: counts of its ops, latency of its kernels; SI units."""
+    """What `--json` prints of a network: counts of its ops and latency of its kernels, in SI units."""
     cost = graph.cost
     names = ("macs", "flops", "other_flops", "bytes", "bytes_read", "bytes_written")
     blocks = found.by_depth(depth).values()
@@ -103,7 +103,7 @@ def as_document(graph: Graph, found: Estimate, depth: int) -> dict[str, Any]:
 
 
 def _print(graph: Graph, found: Estimate, depth: int) -> None:
-    """A table of blocks, and what the whole takes."""
+    """Print a table of blocks, then the counts and the latency of the whole network."""
     from hwcost import units
     from hwcost.report.text import block_table
 
@@ -122,7 +122,7 @@ def _print(graph: Graph, found: Estimate, depth: int) -> None:
 
 
 def _verdict(found: Estimate) -> str:
-    """The latency, in one line; a bound is called one."""
+    """The latency and what bounds it, in one line; without an interval it is a lower bound."""
     from hwcost import units
 
     latency = units.format(found.latency, "second")

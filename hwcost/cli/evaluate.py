@@ -25,7 +25,7 @@ from hwcost.cli.targets import module_of, target_item
 
 if TYPE_CHECKING:
     from hwcost.measure.types import Item, Measurements
-    from hwcost.model.accuracy import Accuracy
+    from hwcost.model.accuracy import Accuracy, Comparison
     from hwcost.model.cost_model import CostModel
     from hwcost.runtimes.base import Network
 
@@ -115,6 +115,7 @@ def _show_evaluation(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> None
 
 
 def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Network], Accuracy]:
+    """The networks of a store, lowered, and the model's accuracy on them."""
     from hwcost.measure.store.store import Store
 
     measurements = Store.open(url).measurements(model.runtime, model.threads, environment=environment)
@@ -128,7 +129,11 @@ def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Networ
 
 
 def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs: str) -> tuple[list[Network], Accuracy]:
-    """Predicted from the trace alone, before anything runs; then measured, interleaved."""
+    """Predict each network from its trace alone, then measure all of them, their rounds interleaved.
+
+    Returns the networks that were measured, lowered, and their accuracy. Those that cannot be traced or measured are
+    left out with a message.
+    """
     from hwcost.model.accuracy import Accuracy, Comparison
     from hwcost.tracing.trace import TraceError
 
@@ -155,7 +160,7 @@ def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs:
 
 
 def _measured_now(model: CostModel, items: list[Item]) -> Measurements:
-    """The networks, round by round, into a store that is not kept."""
+    """The networks, measured into a store that is deleted afterwards."""
     from tempfile import TemporaryDirectory
 
     from hwcost.measure.campaign import measure
@@ -170,7 +175,7 @@ def _measured_now(model: CostModel, items: list[Item]) -> Measurements:
 
 
 def _beside(model: CostModel, networks: list[Network], accuracy: Accuracy) -> dict[str, Accuracy]:
-    """What each baseline says of the same networks; a baseline states no interval."""
+    """The accuracy of each baseline on the same networks; a baseline has no interval, so low and high are its time."""
     from hwcost.model.accuracy import Accuracy
     from hwcost.model.baselines import fit_baselines
 
@@ -185,8 +190,8 @@ def _beside(model: CostModel, networks: list[Network], accuracy: Accuracy) -> di
 
 
 def _draw(path: Path, model: CostModel, accuracy: Accuracy, others: Mapping[str, Accuracy]) -> None:
+    from hwcost.report.accuracy_plots import evaluation_figure
     from hwcost.report.html import save_figure
-    from hwcost.report.plots import evaluation_figure
     from hwcost.report.text import accuracy_lines
 
     title = f"Predicted and measured: {model.device.name}, {model.runtime}, {model.threads} thread(s)"
@@ -196,14 +201,20 @@ def _draw(path: Path, model: CostModel, accuracy: Accuracy, others: Mapping[str,
 
 
 def _warn_of_differences(fitted: Measurements, now: Measurements) -> None:
+    """Say how the environment of the model's measurements differs from that of the others."""
     differences = fitted.environment.differences(now.environment)
     if differences:
         said = "; ".join(f"{key} was {then!r}, is {here!r}" for key, (then, here) in differences.items())
         say(f"the model was measured in another environment: {said}")
 
 
-def _row(row: Any) -> dict[str, Any]:
+def _row(row: Comparison) -> dict[str, Any]:
+    """One network as JSON; times in seconds."""
     return {
-        "target": row.target, "predicted_s": row.predicted, "low_s": row.low, "high_s": row.high,
-        "measured_s": row.measured, "spread": row.spread,
-    }  # fmt: skip
+        "target": row.target,
+        "predicted_s": row.predicted,
+        "low_s": row.low,
+        "high_s": row.high,
+        "measured_s": row.measured,
+        "spread": row.spread,
+    }

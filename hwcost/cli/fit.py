@@ -101,10 +101,15 @@ def _prior(name: str, measurements: Measurements) -> CostModel:
 def _fitted(model: CostModel, measurements: Measurements, path: Path, seconds: float) -> dict[str, Any]:
     held_out = model.held_out
     return {
-        "path": str(path), "device": model.device.name, "runtime": model.runtime, "threads": model.threads,
-        "networks": len(measurements), "kernels": sum(len(n.kernels) for n in measurements.networks),
-        "seconds": seconds, "held_out": accuracy_document(held_out) if held_out is not None else None,
-    }  # fmt: skip
+        "path": str(path),
+        "device": model.device.name,
+        "runtime": model.runtime,
+        "threads": model.threads,
+        "networks": len(measurements),
+        "kernels": sum(len(n.kernels) for n in measurements.networks),
+        "seconds": seconds,
+        "held_out": accuracy_document(held_out) if held_out is not None else None,
+    }
 
 
 def _show_fit(model: CostModel, measurements: Measurements, path: Path) -> None:

@@ -59,11 +59,14 @@ def import_(
         opened.close()
     rows: list[dict[str, Any]] = [
         {
-            "cpu": m.environment.cpu, "runtime": m.environment.runtime, "threads": m.environment.threads,
-            "read": len(m), "new": added,
+            "cpu": m.environment.cpu,
+            "runtime": m.environment.runtime,
+            "threads": m.environment.threads,
+            "read": len(m),
+            "new": added,
         }
         for m, added in zip(found.measurements, new, strict=True)
-    ]  # fmt: skip
+    ]
     if as_json:
         return print_json({"store": store, "environments": rows})
     for row in rows:

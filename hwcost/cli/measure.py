@@ -119,6 +119,11 @@ def _items(
     *,
     limited: bool,
 ) -> Iterable[Item]:
+    """The networks to measure: those of TARGETs, or random ones of a space, without end where only time limits them.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
     if bool(targets) == bool(space):
         raise UsageError("measure takes either TARGETs with --input, or --space")
     if targets and samples:
@@ -199,6 +204,7 @@ def _kept(store: str) -> Iterator[None]:
 
 
 def _tell(outcome: Outcome) -> None:
+    """Print what a campaign left out, and how much the machine was disturbed."""
     if outcome.elsewhere:
         console().print(f"networks left to another process, which measures them now: {len(outcome.elsewhere)}")
     known = len(outcome.known)
@@ -211,15 +217,24 @@ def _tell(outcome: Outcome) -> None:
 
 
 def _row(network: NetworkMeasurement, quantile: str) -> dict[str, Any]:
+    """One network as JSON; times in seconds."""
     from hwcost.measure.quantiles import time_of
 
     timing, spec = network.timing, network.spec
     named = {"target": spec["target"], "input": spec["input"]} if "target" in spec else dict(spec)
-    return {"name": network.name} | named | {
-        "latency_s": time_of(timing, quantile), "median_s": timing.median, "p95_s": timing.p95,
-        "spread": timing.spread, "rounds": timing.rounds, "flags": list(timing.flags),
-        "kernels": len(network.kernels),
-    }  # fmt: skip
+    return (
+        {"name": network.name}
+        | named
+        | {
+            "latency_s": time_of(timing, quantile),
+            "median_s": timing.median,
+            "p95_s": timing.p95,
+            "spread": timing.spread,
+            "rounds": timing.rounds,
+            "flags": list(timing.flags),
+            "kernels": len(network.kernels),
+        }
+    )
 
 
 def _show(networks: list[NetworkMeasurement], store: str, quantile: str) -> None:

@@ -50,16 +50,21 @@ def model_or_roofline(
 def accuracy_document(accuracy: Accuracy) -> dict[str, Any]:
     """The figures of an accuracy as JSON values; all are fractions."""
     return errors_document(accuracy) | {
-        "within_5_or_clock": accuracy.within_clock(0.05), "within_10_or_clock": accuracy.within_clock(0.10),
-        "clock_above_5": accuracy.wider_clock(0.05), "clock": accuracy.clock,
-        "coverage_of_interval": accuracy.coverage_of_interval, "width": accuracy.width,
+        "within_5_or_clock": accuracy.within_clock(0.05),
+        "within_10_or_clock": accuracy.within_clock(0.10),
+        "clock_above_5": accuracy.wider_clock(0.05),
+        "clock": accuracy.clock,
+        "coverage_of_interval": accuracy.coverage_of_interval,
+        "width": accuracy.width,
         "shift": accuracy.shift,
-    }  # fmt: skip
+    }
 
 
 def errors_document(accuracy: Accuracy) -> dict[str, Any]:
     """The figures that need no interval and no clock: those of a baseline too."""
     return {
-        "within_5": accuracy.within(0.05), "within_10": accuracy.within(0.10), "mape": accuracy.mape,
+        "within_5": accuracy.within(0.05),
+        "within_10": accuracy.within(0.10),
+        "mape": accuracy.mape,
         "spearman": accuracy.spearman,
-    }  # fmt: skip
+    }

@@ -76,7 +76,7 @@ def _bounded(
 
 
 def _notes(estimates: dict[str, Estimate], runtime: str, threads: int) -> list[str]:
-    """What the reader must know to read the figure."""
+    """Sentences below the figure: what its points are, and what is not shown."""
     from hwcost.report.columns import percent
     from hwcost.report.rooflines import without_arithmetic
 

@@ -233,8 +233,8 @@ def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name
     from hwcost.search import run_study
     from hwcost.search.storage import open_storage, without_password
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)  # the bar tells
-    opened = open_storage(storage)  # what cannot be opened is told before a bar is drawn
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is shown by the bar
+    opened = open_storage(storage)  # a storage that cannot be opened is an error before a bar is drawn
     try:
         with progress("searching") as bar:
             return run_study(
@@ -258,7 +258,7 @@ def _publish(study: optuna.Study, objective: LatencyObjective) -> None:
 def _scores(
     study: optuna.Study, space: Space, objective: LatencyObjective, models: Mapping[str, LatencyTable], data: Data
 ) -> dict[str, float | None]:
-    """The study against the truth, where the data hold it and there is one device."""
+    """Regret and hypervolume ratio, where the data hold the accuracy of all architectures and there is one device."""
     from hwcost.search.outcome import scores
 
     if not data.truth or len(models) > 1:

@@ -125,7 +125,7 @@ def _jobs(space: Space) -> int:
 
 @contextmanager
 def _workers(dask: str) -> Iterator[Any]:
-    """Have joblib price on a Dask cluster, where an address is given."""
+    """Have joblib run on a Dask cluster, where an address is given."""
     if not dask:
         yield None
         return

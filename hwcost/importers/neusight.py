@@ -162,6 +162,12 @@ def _convolution(n: Cell) -> OpSpec:
 
 
 _OPS: Mapping[str, Callable[[Cell], OpSpec]] = {
-    "add": _add, "relu": _elementwise("relu"), "gelu": _elementwise("gelu"), "softmax": _softmax,
-    "ln": _layer_norm, "bmm": _bmm, "linear": _linear, "conv": _convolution,
-}  # fmt: skip
+    "add": _add,
+    "relu": _elementwise("relu"),
+    "gelu": _elementwise("gelu"),
+    "softmax": _softmax,
+    "ln": _layer_norm,
+    "bmm": _bmm,
+    "linear": _linear,
+    "conv": _convolution,
+}

@@ -122,8 +122,8 @@ def measure(
 
     Networks of which the store has enough rounds are not measured again; those that were begun are finished.
     From the call on, the process keeps memory that it frees (`hwcost.measure.process.keep_freed_memory`). With a
-    runtime of torch, a process that has measured hundreds of networks gives longer times: use several processes, as
-    `hwcost measure` does.
+    runtime that takes activations from the process's heap (`Runtime.keeps_heap`), a process that has measured hundreds
+    of networks gives longer times: use several processes, as `hwcost measure` does.
 
     Args:
         items: the networks, each with a name of its own; may be endless where a budget is given.
@@ -135,7 +135,7 @@ def measure(
         budget: wall time (s) after which no new round begins.
         insist: spend what is left of the budget on networks that did not reach the spread.
         skip_known: leave out networks of a space whose kernels are all known in their contexts.
-        device: where the networks run: "cpu", or "cuda" with torch-eager (untested on hardware).
+        device: where the networks run: "cpu", or "cuda" where the runtime may run on it (untested on hardware).
         progress: called with (rounds done, rounds planned, what is done now).
         on_end: called with the outcome.
 

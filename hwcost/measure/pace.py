@@ -42,7 +42,7 @@ from importlib.metadata import version
 import numpy as np
 
 from hwcost.measure.machine import cpu_name
-from hwcost.paths import kept
+from hwcost.paths import cache_folder
 
 CALM = 1.05  # pace up to which a run counts
 
@@ -175,7 +175,7 @@ def remember(pace: Pace, threads: int = 1) -> None:
     if pace.lowest > earlier * _AGAIN:
         return
     times[_key(threads)] = [min(pace.lowest, earlier), time.time()]
-    path = kept() / _FILE
+    path = cache_folder() / _FILE
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         begun = path.with_suffix(f".{os.getpid()}")
@@ -194,7 +194,7 @@ def recall(threads: int = 1) -> float:
 def _read() -> dict[str, list[float]]:
     """For each `_key` the lowest time (s) and when it was last reached (s since 1970); empty if the file is damaged."""
     try:
-        found = json.loads((kept() / _FILE).read_text(encoding="utf-8"))
+        found = json.loads((cache_folder() / _FILE).read_text(encoding="utf-8"))
         return {str(name): [float(seconds), float(when)] for name, (seconds, when) in found.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -23,8 +23,14 @@ from hwcost.kernel import Kernel, KernelError
 from hwcost.measure.arrays import Flat
 from hwcost.measure.types import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
 
-_TIMING = [("latency", pa.float64()), ("median", pa.float64()), ("p95", pa.float64()), ("spread", pa.float64()),
-           ("rounds", pa.int32()), ("flags", pa.string())]  # fmt: skip
+_TIMING = [
+    ("latency", pa.float64()),
+    ("median", pa.float64()),
+    ("p95", pa.float64()),
+    ("spread", pa.float64()),
+    ("rounds", pa.int32()),
+    ("flags", pa.string()),  # joined by commas
+]
 SCHEMAS: Mapping[str, pa.Schema] = {
     "networks": pa.schema(
         [("name", pa.string()), ("family", pa.string()), ("spec", pa.string()), ("calls", pa.int32()), *_TIMING]
@@ -42,9 +48,14 @@ def write_parquet(table: pa.Table, sink: Path | BinaryIO) -> None:
     repeated = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_integer(f.type)]
     encoding = dict.fromkeys(times, "BYTE_STREAM_SPLIT")
     pq.write_table(
-        table, sink, compression="zstd", compression_level=19, use_dictionary=repeated, column_encoding=encoding,
+        table,
+        sink,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=repeated,
+        column_encoding=encoding,
         write_statistics=False,
-    )  # fmt: skip
+    )
 
 
 def to_tables(measurements: Measurements) -> dict[str, pa.Table]:
@@ -78,21 +89,24 @@ def from_tables(tables: Mapping[str, pa.Table]) -> Measurements:
         members: dict[int, list[Measurement]] = {}
         where = _columns(tables["times"], "network", "kernel", "module", "distance")
         for (network, kernel, module, distance), timing in zip(where, _timings(tables["times"]), strict=True):
-            held = Measurement(kernel=kernels[kernel], timing=timing, module=module, distance=distance)
-            members.setdefault(network, []).append(held)
-    except (IndexError, ValueError) as error:
+            inside = Measurement(kernel=kernels[kernel], timing=timing, module=module, distance=distance)
+            members.setdefault(network, []).append(inside)
+        networks: list[NetworkMeasurement] = []
+        what = _columns(tables["networks"], "name", "family", "spec", "calls")
+        for (name, family, spec, calls), timing in zip(what, _timings(tables["networks"]), strict=True):
+            networks.append(
+                NetworkMeasurement(
+                    name=name,
+                    family=family,
+                    spec=json.loads(spec),
+                    timing=timing,
+                    kernels=tuple(members.get(len(networks), ())),
+                    calls=calls,
+                )
+            )
+    except (IndexError, TypeError, ValueError) as error:
         raise MeasurementError(f"measurements that cannot be read: {error}") from error
-    what = _columns(tables["networks"], "name", "family", "spec", "calls")
-    networks = tuple(
-        NetworkMeasurement(
-            name=name, family=family, spec=json.loads(spec), calls=calls, timing=timing,
-            kernels=tuple(members.get(number, ())),
-        )
-        for number, ((name, family, spec, calls), timing) in enumerate(
-            zip(what, _timings(tables["networks"]), strict=True)
-        )
-    )  # fmt: skip
-    return Measurements(environment=environment, networks=networks)
+    return Measurements(environment=environment, networks=tuple(networks))
 
 
 def flat_from_tables(tables: Mapping[str, pa.Table]) -> Flat:
@@ -144,9 +158,13 @@ def _environment_and_kernels(tables: Mapping[str, pa.Table]) -> tuple[Environmen
 
 def _timing_out(timing: Timing) -> dict[str, Any]:
     return {
-        "latency": timing.latency, "median": timing.median, "p95": timing.p95, "spread": timing.spread,
-        "rounds": timing.rounds, "flags": ",".join(timing.flags),
-    }  # fmt: skip
+        "latency": timing.latency,
+        "median": timing.median,
+        "p95": timing.p95,
+        "spread": timing.spread,
+        "rounds": timing.rounds,
+        "flags": ",".join(timing.flags),
+    }
 
 
 def _columns(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
@@ -157,6 +175,10 @@ def _columns(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
 def _timings(table: pa.Table) -> Iterator[Timing]:
     for latency, median, p95, spread, rounds, flags in _columns(table, *(name for name, _ in _TIMING)):
         yield Timing(
-            latency=latency, median=median, p95=p95, spread=spread, rounds=rounds,
+            latency=latency,
+            median=median,
+            p95=p95,
+            spread=spread,
+            rounds=rounds,
             flags=tuple(flags.split(",")) if flags else (),
-        )  # fmt: skip
+        )

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from hwcost.cost import Cost
 from hwcost.kernel import Kernel, bucket, label
-from hwcost.model.errors import interval_of, parts_of_sums
 from hwcost.model.estimate import Bound, Estimate, KernelEstimate, KernelEstimates
 from hwcost.model.features import Columns
 from hwcost.model.fit import Fitted
+from hwcost.model.intervals import interval_of, parts_of_sums
 from hwcost.model.residual import Prediction
 from hwcost.rules.registry import cost_of
 from hwcost.runtimes.base import Placed
@@ -135,7 +135,7 @@ class Catalogue:
 
     def sums(self, rows: Sequence[Rows], fitted: Fitted) -> tuple[Array, Array, Array]:
         """For each network the sum of its kernels' latencies (s), and the two errors of that sum that its kernels cause
-        (`hwcost.model.errors.parts_of_sums`), [networks] each."""
+        (`hwcost.model.intervals.parts_of_sums`), [networks] each."""
         c, n = self._columns, len(rows)
         flat = np.concatenate(rows) if n else np.empty(0, dtype=np.intp)
         network = np.repeat(np.arange(n), [len(r) for r in rows])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwcost.device.device import Device
-from hwcost.graph import FUSED_ATTENTION, Graph
+from hwcost.graph import Graph
 from hwcost.measure.arrays import Flat
 from hwcost.measure.items import rebuild
 from hwcost.measure.statistics import COVERAGE
@@ -32,6 +32,7 @@ from hwcost.model.data import DefaultModel, ModelData, ModelError
 from hwcost.model.estimate import Estimate
 from hwcost.model.features import Columns, Target, buckets, columns, reach_of
 from hwcost.model.fit import Fitted, fit
+from hwcost.model.lowering import Lowering
 from hwcost.model.overhead import Overhead
 from hwcost.model.provenance import identity_of, provenance_of
 from hwcost.model.residual import Prediction
@@ -54,7 +55,7 @@ class CostModel:
         self.data = data
         self.quantile = quantile  # what its times mean: the unloaded latency, or see `at_quantile`
         self._factor = factor  # how many times the unloaded latency that is
-        self._runtime = get_runtime(data.target.runtime)
+        get_runtime(data.target.runtime)  # one that does not exist is refused here
         self._catalogue = Catalogue()
         self._assembling: Assembler | None = None
 
@@ -294,15 +295,12 @@ class CostModel:
                     "pass inputs=(x,), meta tensors suffice"
                 )
             network = trace(network, inputs, kwargs)
-        by_parts: Graph | None = getattr(network, "by_parts", None)
-        return network if by_parts is None or self._runs_fused(network) else by_parts
+        return self.lowering.form(network)
 
-    def _runs_fused(self, graph: Graph) -> bool:
-        """Whether torch's fused attention layers run as they are here, and their time is known."""
-        if not self._runtime.runs_fused_attention:
-            return False
-        fused = {op.spec.kind for op in graph.ops} & FUSED_ATTENTION
-        return not (self.is_fitted and fused - self.fitted.residual.kinds)
+    @cached_property
+    def lowering(self) -> Lowering:
+        """How it makes kernels of graphs."""
+        return Lowering(self.target, self.fitted.residual.kinds if self.is_fitted else None)
 
     def lower(
         self, network: Any, inputs: Any = None, kwargs: dict[str, Any] | None = None, *, part: bool = False
@@ -315,8 +313,7 @@ class CostModel:
                     f"this model is of runtime {self.runtime}, but the network was lowered for {network.runtime}"
                 )
             return network
-        graph = self.graph(network, inputs, kwargs)
-        return self._runtime.lower(graph.unstacked() if part else graph, part=part, lanes=self.device.lanes)
+        return self.lowering.kernels(self.graph(network, inputs, kwargs), part=part)
 
     def lower_measured(self, measurements: Measurements) -> list[Network]:
         """Measured networks as the kernels that were measured.
@@ -328,8 +325,7 @@ class CostModel:
         return [self._lower_measured(network) for network in measurements.networks]
 
     def _lower_measured(self, network: NetworkMeasurement) -> Network:
-        kinds = {m.kernel.kind for m in network.kernels}
-        if self.is_fitted and (kinds & FUSED_ATTENTION) - self.fitted.residual.kinds:
+        if self.lowering.takes_apart({m.kernel.kind for m in network.kernels}):
             try:
                 return self.lower(*rebuild(network.spec))
             except MeasurementError:

@@ -1,87 +1,26 @@
-"""The error of an estimate, and the intervals that follow from it.
+"""What cross-validation tells of a model's errors: the numbers of `hwcost.model.intervals`.
 
-Errors of different kernels are partly the same error: a machine that is faster than believed is faster on all of them.
-So the standard error of the log of a sum of kernels, which have shares w_i of its time, has three parts,
-
-    s^2 = s_common^2 + (sum_i w_i s_shared,i)^2 + sum_k (sum_(i of k) w_i s_i)^2.                        (1)
-
-s_common is an error of all kernels of a network. s_shared is what kernels that were not measured themselves err
-together. s_i is a kernel's own error, by its kind, and less where it was measured itself; equal kernels k have the same
-own error, others err apart. The interval of a latency t is t * exp(+-z s).
-
-s_i is what a *network* bears of a kernel's own error: a profile that charges one kernel too much charges others too
-little. A kernel by itself errs more, by the factor `Errors.alone`.
-
-Everything here is found by cross-validation, on networks that were left out of the fit.
+All of them are found on networks that were left out of the fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.measure.statistics import COVERAGE, DRIFT, Z
+from hwcost.model.intervals import parts_of_sums
 from hwcost.model.residual import known_as
 from hwcost.model.rows import Rows
 
 Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _FEW = 10  # networks that weigh as much as what is expected of them
 _ENOUGH = 10  # errors from which a spread is estimated
 _TELLING = 50  # networks of a sort that tell which share of it is inside an interval
 _MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
-
-
-@dataclass(frozen=True, slots=True)
-class Errors:
-    """What cross-validation found; a model file keeps it, since it takes five fits."""
-
-    sigma: Mapping[str, float] = field(default_factory=dict)  # s_i by kind, and under `known_as` of it
-    common: float = 0.0  # s_common
-    shared: float = 0.0  # s_shared of kernels that were not measured themselves
-    z: float = 0.0  # half-width of the interval in standard errors
-    alone: float = 1.0  # times s_i: the error of a measured kernel by itself
-
-
-# -- the error of a sum --------------------------------------------------------------------------
-
-
-def parts_of_sums(
-    which: NDArray[np.integer], same: NDArray[np.integer], time: Array, sigma: Array, shared: Array, sums: int
-) -> tuple[Array, Array]:
-    """The second and third part of eq. (1) for several sums of kernels at once, each as a standard error.
-
-    Args:
-        which: sum that each kernel belongs to, [kernels].
-        same: a number that equal kernels share, [kernels].
-        time: of each kernel (s), [kernels].
-        sigma: own error of each, [kernels].
-        shared: error of each that it shares with all kernels which were not measured, [kernels].
-        sums: how many sums there are.
-
-    Returns:
-        (own, shared): relative standard errors, [sums]; 0 for sums without any time.
-    """
-    total = np.bincount(which, time, sums)
-    total = np.where(total > 0, total, 1.0)
-    kinds = int(same.max(initial=0)) + 1
-    pair, place = np.unique(which.astype(np.int64) * kinds + same, return_inverse=True)
-    together = np.bincount(place.reshape(-1), time * sigma, len(pair))
-    own = np.sqrt(np.bincount(pair // kinds, together**2, sums)) / total
-    return own, np.bincount(which, time * shared, sums) / total
-
-
-def interval_of(latency: Array, errors: Errors, own: Array | float, shared: Array | float = 0.0) -> tuple[Array, Array]:
-    """(low, high) of latencies whose own and shared relative errors are given, eq. (1)."""
-    spread = np.exp(errors.z * np.sqrt(errors.common**2 + np.square(own) + np.square(shared)))
-    return latency / spread, latency * spread
-
-
-# -- what cross-validation tells -----------------------------------------------------------------
 
 
 def errors_by_kind(rows: Rows, predicted: Array, known: NDArray[np.bool_]) -> dict[str, float]:

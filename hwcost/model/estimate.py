@@ -1,6 +1,6 @@
 """Estimates: what a cost model says of a network, its blocks and its kernels. Values only.
 
-Every latency comes with an interval at a stated confidence; `hwcost.model.errors` says what it is made of.
+Every latency comes with an interval at a stated confidence; `hwcost.model.intervals` says what it is made of.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from hwcost.cost import Cost, total
 from hwcost.graph import block_name
-from hwcost.model.errors import Errors, interval_of, parts_of_sums
+from hwcost.model.intervals import Errors, interval_of, parts_of_sums
 
 Bound = Literal["compute", "memory"]
 
@@ -101,7 +101,7 @@ class Estimate:
     confidence: float  # coverage of [low, high] that was calibrated; 0: a bound, no interval is known
     overhead: float  # part of the latency that no kernel explains
     kernels: Sequence[KernelEstimate]
-    common: float  # error that all kernels share (`hwcost.model.errors`)
+    common: float  # error that all kernels share (`hwcost.model.intervals`)
     z: float  # half-width of the interval in standard errors
     notes: tuple[str, ...] = ()
     depth: int = 2  # parts of a module path that `blocks` tells apart

@@ -33,12 +33,13 @@ from hwcost.device.device import Device
 from hwcost.measure.types import MeasurementError
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.model.data import ModelData, ModelError, OldModelFile, read_tables
-from hwcost.model.errors import Errors
 from hwcost.model.features import Target
 from hwcost.model.fit import Fitted, account_of, fit
+from hwcost.model.intervals import Errors
+from hwcost.model.learned import from_members, to_members
 from hwcost.model.overhead import Overhead
 from hwcost.model.provenance import HEAD, PRIOR, provenance_of
-from hwcost.model.residual import Residual, from_members, to_members
+from hwcost.model.residual import Residual
 from hwcost.model.trees import Settings
 from hwcost.paths import shipped
 from hwcost.version import __version__

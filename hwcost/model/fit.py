@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 from hwcost.measure.arrays import Flat
 from hwcost.measure.clock import quiet_interpreter
 from hwcost.model.accuracy import Accuracy, Comparison
-from hwcost.model.errors import (
-    Errors,
-    calibrated,
-    errors_by_kind,
-    interval_of,
-    own_error,
-    parts_of_error,
-    with_drift,
-)
+from hwcost.model.errors import calibrated, errors_by_kind, own_error, parts_of_error, with_drift
 from hwcost.model.features import Target
+from hwcost.model.intervals import Errors, interval_of
 from hwcost.model.overhead import Overhead, fit_overhead
 from hwcost.model.residual import Residual
 from hwcost.model.rows import FOLDS, Rows, folds_of, rows_of, take

@@ -26,9 +26,13 @@ def linear_axis(high: float, dimension: Dimension, title: str) -> dict[str, Any]
     symbol = quantity(ticks[-1], dimension).split()[1]
     size = parse(f"1 {symbol}", dimension)
     return {
-        "tickvals": ticks, "ticktext": [f"{t / size:.4g}" for t in ticks], "title": {"text": f"{title} ({symbol})"},
-        "type": "linear", "range": [0, high], "automargin": True,
-    }  # fmt: skip
+        "tickvals": ticks,
+        "ticktext": [f"{t / size:.4g}" for t in ticks],
+        "title": {"text": f"{title} ({symbol})"},
+        "type": "linear",
+        "range": [0, high],
+        "automargin": True,
+    }
 
 
 def _labelled(ticks: Sequence[float], dimension: Dimension, title: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hwcost.device.device import Device
 from hwcost.report.axes import linear_axis
 from hwcost.report.columns import percent
 from hwcost.report.html import save_figure
-from hwcost.report.plots import BLUE, GREY, figure
+from hwcost.report.style import BLUE, GREY, figure
 
 Ceiling = ComputeCeiling | MemoryCeiling
 _ROW = 46  # pixels of a bar
@@ -77,15 +77,28 @@ def _name(c: Ceiling) -> str:
 
 
 def _bars(ceilings: Sequence[Ceiling]) -> list[dict[str, Any]]:
-    common = {"type": "bar", "orientation": "h", "y": [_name(c) for c in ceilings],
-              "hovertext": [reached(c) for c in ceilings], "hoverinfo": "text"}  # fmt: skip
-    paper = common | {"name": "on paper", "x": [c.paper for c in ceilings], "width": 0.8,
-                      "marker": {"color": GREY, "opacity": 0.35}}  # fmt: skip
+    common = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [_name(c) for c in ceilings],
+        "hovertext": [reached(c) for c in ceilings],
+        "hoverinfo": "text",
+    }
+    paper = common | {
+        "name": "on paper",
+        "x": [c.paper for c in ceilings],
+        "width": 0.8,
+        "marker": {"color": GREY, "opacity": 0.35},
+    }
     measured = common | {
-        "name": "achieved", "x": [c.measured for c in ceilings], "width": 0.45, "marker": {"color": BLUE},
-        "text": [reached(c) for c in ceilings], "textposition": "auto",
+        "name": "achieved",
+        "x": [c.measured for c in ceilings],
+        "width": 0.45,
+        "marker": {"color": BLUE},
+        "text": [reached(c) for c in ceilings],
+        "textposition": "auto",
         "error_x": {"type": "data", "array": [(c.spread or 0.0) * (c.measured or 0.0) for c in ceilings]},
-    }  # fmt: skip
+    }
     return [paper, measured]
 
 

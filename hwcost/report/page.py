@@ -9,12 +9,13 @@ from hwcost import units
 from hwcost.device.ceilings import ComputeCeiling, MemoryCeiling
 from hwcost.model.accuracy import Accuracy
 from hwcost.model.estimate import BlockEstimate
+from hwcost.report.accuracy_plots import error_figure, predicted_figure
 from hwcost.report.columns import column, percent
 from hwcost.report.findings import findings
 from hwcost.report.html import Column, definitions_html, document, escape, figure_html, table_html
-from hwcost.report.plots import error_figure, front_figure, kinds_figure, predicted_figure
 from hwcost.report.result import QuickstartResult, Winner
 from hwcost.report.rooflines import roofline_figure, without_arithmetic
+from hwcost.report.search_plots import front_figure, kinds_figure
 from hwcost.units import format as quantity
 
 _BLOCKS = 30  # rows of the table of blocks; the smaller blocks are summed up below it
@@ -46,13 +47,22 @@ def _tiles(r: QuickstartResult) -> str:
     inside = "inside" if row.low <= row.measured <= row.high else "outside"
     tiles = (
         ("Best accuracy found", percent(best.accuracy), f"{best.name}, budget {quantity(r.budget, 'second')}"),
-        ("Its latency, measured", quantity(best.measured, "second"),
-         f"{quantity(row.predicted, 'second')} predicted, {inside} its interval"),
-        ("Mean prediction error", percent(r.held_out.mape),
-         f"{len(r.held_out.networks)} unseen networks, clock ±{percent(r.held_out.clock)}"),
-        ("Rejected before training", f"{r.count('rejected')} of {len(r.candidates)}",
-         f"{r.count('trained')} trained, {r.count('duplicate')} repeats"),
-    )  # fmt: skip
+        (
+            "Its latency, measured",
+            quantity(best.measured, "second"),
+            f"{quantity(row.predicted, 'second')} predicted, {inside} its interval",
+        ),
+        (
+            "Mean prediction error",
+            percent(r.held_out.mape),
+            f"{len(r.held_out.networks)} unseen networks, clock ±{percent(r.held_out.clock)}",
+        ),
+        (
+            "Rejected before training",
+            f"{r.count('rejected')} of {len(r.candidates)}",
+            f"{r.count('trained')} trained, {r.count('duplicate')} repeats",
+        ),
+    )
     cells = (f"<span>{escape(a)}</span><b>{escape(b)}</b><span>{escape(c)}</span>" for a, b, c in tiles)
     return f'<div class="tiles">{"".join(f"<div class=tile>{cell}</div>" for cell in cells)}</div>'
 

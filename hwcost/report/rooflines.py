@@ -19,7 +19,7 @@ from hwcost.device.device import Device
 from hwcost.model.estimate import Estimate, KernelEstimate
 from hwcost.report.axes import log_axis
 from hwcost.report.columns import percent
-from hwcost.report.plots import PALETTE, figure
+from hwcost.report.style import PALETTE, figure
 from hwcost.units import format as quantity
 
 _ROOF = "#7b8794"
@@ -121,12 +121,19 @@ def _legend(group: str, points: Sequence[Point], several: bool) -> str:
 
 def _points(group: str, points: Sequence[Point], color: str, *, several: bool) -> go.Scatter:
     return go.Scatter(
-        x=[p.kernel.cost.intensity for p in points], y=[p.rate for p in points], mode="markers",
+        x=[p.kernel.cost.intensity for p in points],
+        y=[p.rate for p in points],
+        mode="markers",
         name=_legend(group, points, several),
-        marker={"color": color, "size": [7 + 46 * math.sqrt(p.share) for p in points], "opacity": 0.72,
-                "line": {"width": 1, "color": "rgba(255,255,255,0.6)"}},
-        text=[_hover(p) for p in points], hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
+        marker={
+            "color": color,
+            "size": [7 + 46 * math.sqrt(p.share) for p in points],
+            "opacity": 0.72,
+            "line": {"width": 1, "color": "rgba(255,255,255,0.6)"},
+        },
+        text=[_hover(p) for p in points],
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _hover(p: Point) -> str:
@@ -194,10 +201,14 @@ def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Sc
         ends = left, min(right, max(left, lines[0].value / line.value))
     x = [ends[0] * (ends[1] / ends[0]) ** (i / _HOVERS) for i in range(_HOVERS + 1)]
     return go.Scatter(
-        x=x, y=[line.value if line.compute else line.value * i for i in x], mode="lines", showlegend=False,
+        x=x,
+        y=[line.value if line.compute else line.value * i for i in x],
+        mode="lines",
+        showlegend=False,
         line={"color": _ROOF, "width": 1.8, "dash": "solid" if line.measured else "dot"},
-        text=[line.name] * len(x), hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
+        text=[line.name] * len(x),
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def _key(lines: Sequence[Line]) -> dict[str, Any]:
@@ -206,6 +217,13 @@ def _key(lines: Sequence[Line]) -> dict[str, Any]:
     names = [line.name if line.measured else f"{line.name} (dotted)" for line in ordered]
     return {
         "name": "key",  # the page leaves it out where there is no room; its table says the same
-        "text": "<br>".join(["<b>ceilings, from the top</b>", *names]), "align": "left", "showarrow": False,
-        "xref": "paper", "yref": "paper", "x": 0.012, "y": 0.985, "xanchor": "left", "yanchor": "top",
-    }  # fmt: skip
+        "text": "<br>".join(["<b>ceilings, from the top</b>", *names]),
+        "align": "left",
+        "showarrow": False,
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0.012,
+        "y": 0.985,
+        "xanchor": "left",
+        "yanchor": "top",
+    }

@@ -31,10 +31,14 @@ def device_table(devices: Iterable[Device]) -> Table:
         rate = [c for c in device.compute if c.dtype == "float32"]
         measured = any(c.is_measured for c in (*rate, *device.memory))
         table.add_row(
-            device.name, device.kind, str(device.cores), units.format(device.peak(), "flop/s"),
-            units.format(device.bandwidth(), "byte/s"), units.format(device.ridge(), "flop/byte"),
+            device.name,
+            device.kind,
+            str(device.cores),
+            units.format(device.peak(), "flop/s"),
+            units.format(device.bandwidth(), "byte/s"),
+            units.format(device.ridge(), "flop/byte"),
             "measured" if measured else "paper",
-        )  # fmt: skip
+        )
     return table
 
 

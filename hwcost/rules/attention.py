@@ -1,8 +1,8 @@
-"""Attention: softmax(q k^T / sqrt(d) + mask) v, in every fused spelling.
+"""Fused attention: softmax(q k^T / sqrt(d) + mask) v.
 
-macs = b * h * L * S * (d + d_v); the scores take 5 flop each for the softmax, one for the scale and
-one more where a mask is added. Causal masks are counted in full, as the reference implementation
-computes them: what a flash kernel skips is the runtime's business.
+For b sequences of L queries and S keys in h heads, of size d (values: d_v), macs = b * h * L * S * (d + d_v). Each of
+the b * h * L * S scores takes 5 flop for the softmax, one for the scale, and one more where a mask is added. Under a
+causal mask all scores are counted, as torch's reference implementation computes them; a kernel may skip half of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SOFTMAX_FLOPS = 5  # per score: maximum, subtract, exponential, sum, divide
     "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_cudnn_attention",
 )  # fmt: skip
 def scaled_dot_product_attention(op: OpSpec) -> Work:
-    """Grouped queries share keys; the work is that of the query heads."""
+    """With fewer heads of keys than of queries, several query heads read the same keys; each does its full work."""
     query, key, value = op.inputs[:3]
     scores = math.prod(query.shape[:-1]) * key.shape[-2]
     extra = 1 + (op.input("attn_mask") is not None)
@@ -33,7 +33,7 @@ def scaled_dot_product_attention(op: OpSpec) -> Work:
 #                                          proj_weight, proj_bias, mask?)
 @rule("_native_multi_head_attention")
 def native_multi_head_attention(op: OpSpec) -> Work:
-    """The fused fast path of nn.MultiheadAttention: three projections, attention, output projection."""
+    """nn.MultiheadAttention as one op: three projections, attention, and the output projection."""
     query = op.input("query") or op.inputs[0]
     key = op.input("key") or query
     return _multi_head(query.shape, key.shape, heads(op, "num_head"))
@@ -46,6 +46,7 @@ def heads(op: OpSpec, name: str) -> int:
 
 
 def _multi_head(query: tuple[int, ...], key: tuple[int, ...], n_heads: int) -> Work:
+    """Attention with its four projections, from the shapes [b, L, e] of the query and [b, S, e] of the key."""
     batch, length, width = query
     source = key[1]
     projections = batch * width * width * (2 * length + 2 * source)
@@ -57,7 +58,11 @@ def _multi_head(query: tuple[int, ...], key: tuple[int, ...], n_heads: int) -> W
 # [b, L, e] = _transformer_encoder_layer_fwd([b, L, e], embed_dim, num_heads, ..., ffn_weight_1, ...)
 @rule("_transformer_encoder_layer_fwd")
 def transformer_encoder_layer(op: OpSpec) -> Work:
-    """The fused fast path of nn.TransformerEncoderLayer: attention, two norms, two linears."""
+    """nn.TransformerEncoderLayer as one op: attention, two layer norms (8 flop per element), two linear layers.
+
+    The bias of the two linear layers and the activation between them take one flop per element each, as do the two
+    residual additions.
+    """
     src = op.inputs[0].shape
     attention = _multi_head(src, src, heads(op, "num_heads"))
     first = op.input("ffn_weight_1") or op.inputs[-4]

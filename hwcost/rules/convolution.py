@@ -1,8 +1,8 @@
-"""Convolutions: every output element is a dot product over the kernel window and the group's inputs.
+"""Convolutions: every output element is a dot product over the kernel window and the group's input channels.
 
-macs = outputs * (input channels / groups) * kernel positions; a transposed convolution scatters the
-same products from its *input* elements. Bias is one addition per output, in other_flops. Positions
-in the padding count, as they do in published tables.
+macs = output elements * (input channels / groups) * kernel positions. A transposed convolution has as many products
+for each element of its *input*. The bias is one addition per output element, in other_flops. Kernel positions that
+lie in the padding are counted too, as in published tables.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hwcost.rules.registry import Work, rule
     "quantized.conv1d_dynamic", "quantized.conv2d_dynamic", "quantized.conv3d_dynamic",
 )  # fmt: skip
 def convolution(op: OpSpec) -> Work:
-    """A convolution, grouped, dilated and strided as its shapes say."""
+    """Stride, dilation and groups show in the shapes of the output and the weight."""
     if op.param("transposed"):
         return transposed(op)
     return Work(macs=op.outputs[0].numel * _taps(op), other_flops=_bias(op))
@@ -35,14 +35,14 @@ def convolution(op: OpSpec) -> Work:
     "quantized.conv_transpose2d_dynamic", "quantized.conv_transpose3d_dynamic",
 )  # fmt: skip
 def transposed(op: OpSpec) -> Work:
-    """A transposed convolution: each input element meets every tap of its group's filters once."""
+    """Each input element is multiplied with every kernel position of each filter of its group."""
     return Work(macs=op.inputs[0].numel * _taps(op), other_flops=_bias(op))
 
 
 def _taps(op: OpSpec) -> int:
-    """Products per output (or, transposed, per input): all axes of the weight but the first."""
+    """Products per output element (transposed: per input element)."""
     weight = op.input("weight") or op.inputs[1]
-    return math.prod(weight.shape[1:])
+    return math.prod(weight.shape[1:])  # channels of a group times kernel positions
 
 
 def _bias(op: OpSpec) -> int:
@@ -52,7 +52,10 @@ def _bias(op: OpSpec) -> int:
 # [b, o, *out] = deform_conv2d([b, i, *in], [o, i/groups, *kernel], offset, mask?, bias)
 @rule("torchvision.deform_conv2d")
 def deformable(op: OpSpec) -> Work:
-    """A convolution on bilinear samples: four taps, two flop each, per position, input channel and output pixel."""
+    """A convolution of samples of its input, each interpolated from four pixels with two flop each.
+
+    There is a sample for every output pixel, kernel position and input channel.
+    """
     batch, channels = op.inputs[0].shape[:2]
     weight = op.input("weight") or op.inputs[1]
     out = op.outputs[0]

@@ -1,7 +1,7 @@
-"""Fourier transforms, spectrograms.
+"""Fourier transforms and spectrograms.
 
-A complex transform of length n takes 5 n log2(n) flop, the count by which FFTs are compared (M. Frigo,
-S. G. Johnson, "The design and implementation of FFTW3", Proc. IEEE 93(2), 2005); a real one half of that.
+A complex transform of length n counts 5 n log2(n) flop, the convention by which FFTs are compared (M. Frigo,
+S. G. Johnson, "The design and implementation of FFTW3", Proc. IEEE 93(2), 2005); a real one counts half of that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from hwcost.rules.registry import Work, rule
 
 
 def _flops(full: TensorSpec, axes: tuple[int, ...], *, real: bool) -> int:
-    """Transforms along `axes` of a tensor: n log2 n summed over axes is N log2(product of the lengths)."""
+    """Flop of transforms along `axes` of a tensor of N elements.
+
+    An axis of length n takes N / n transforms of 5 n log2(n) flop, and all together 5 N log2(product of the lengths).
+    """
     lengths = math.prod(full.shape[axis] for axis in axes)
     return round((2.5 if real else 5.0) * full.numel * math.log2(max(lengths, 2)))
 
@@ -24,7 +27,7 @@ def _flops(full: TensorSpec, axes: tuple[int, ...], *, real: bool) -> int:
     "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn", "_fft_r2c", "_fft_c2r", "_fft_c2c",
 )  # fmt: skip
 def fft(op: OpSpec) -> Work:
-    """By the size of the side that is longer: the real one."""
+    """The larger of input and output is transformed: a real signal of length n has n / 2 + 1 complex coefficients."""
     kind = op.kind
     full = max(op.inputs[0], op.outputs[0], key=lambda t: t.numel)
     given = op.param("dim")
@@ -40,7 +43,7 @@ def fft(op: OpSpec) -> Work:
 # [*, f, t] = stft([*, n], n_fft, hop, win, window?)        [*, n] = istft([*, f, t], n_fft, ...)
 @rule("stft", "istft")
 def stft(op: OpSpec) -> Work:
-    """A windowed real transform per frame."""
+    """For each frame a real transform, and one multiplication per element with the window."""
     n = op.param("n_fft", 1)
     size = n if isinstance(n, int) else 1
     spectrum = op.outputs[0] if op.kind == "stft" else op.inputs[0]

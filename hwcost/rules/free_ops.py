@@ -1,4 +1,4 @@
-"""Ops that cost nothing, each with the reason."""
+"""Kinds of ops that are free, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving data without arithmetic: copies, gathers, concatenation, resizing."""
+"""Ops that move data with little or no arithmetic: copies, gathers, concatenation, resizing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from hwcost.graph import OpSpec, Param
 from hwcost.rules.registry import Work, rule
 
 
+# [*] = cat([[*], ...], dim)        [*] = clone([*])        [*, k] = topk([*, n], k)
 @rule(
     "cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "clone", "contiguous",
     "reshape", "reshape_as", "flatten", "to", "_to_copy", "type_as", "pad", "constant_pad_nd", "reflection_pad1d",
@@ -21,14 +22,14 @@ from hwcost.rules.registry import Work, rule
     "fft_fftshift", "fft_ifftshift",
 )  # fmt: skip
 def move(op: OpSpec) -> Work:
-    """No arithmetic; what is read and written is the cost (comparisons of sorts are not counted)."""
+    """Inputs are read and outputs written. There is no arithmetic: comparisons of a sort are not counted."""
     return Work()
 
 
 # [*, d] = embedding([n, d], [*])
 @rule("embedding", "index_select", "gather", "take_along_dim", "take")
 def gather(op: OpSpec) -> Work:
-    """Only the rows asked for are read."""
+    """Of the table, as many elements are read as are returned."""
     source = op.inputs[0].name
     return Work(touched={source: op.outputs[0].numel})
 
@@ -36,14 +37,14 @@ def gather(op: OpSpec) -> Work:
 # [*] = index([n, *], [[*], ...])
 @rule("index", "_unsafe_index")
 def index(op: OpSpec) -> Work:
-    """Advanced indexing reads what it returns."""
+    """As many elements are read as are returned."""
     return Work(touched={"self": op.outputs[0].numel})
 
 
 # [b, d] = embedding_bag([n, d], [tokens], [b]?)
 @rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
 def embedding_bag(op: OpSpec) -> Work:
-    """Rows are gathered and added: one flop per element gathered."""
+    """A row of the table is read for each token, and added to the row of its bag: one flop per element read."""
     width = op.inputs[0].shape[1]
     elements = op.inputs[1].numel * width
     return Work(other_flops=elements, touched={op.inputs[0].name: elements})
@@ -52,12 +53,12 @@ def embedding_bag(op: OpSpec) -> Work:
 # [*, d] = embedding_byte([n, d], [*])        [b, d] = embedding_bag_byte([n, d], [tokens], [b]?)
 @rule("quantized.embedding_byte", "quantized.embedding_bag_byte")
 def quantised_embedding(op: OpSpec) -> Work:
-    """Rows are gathered and dequantised, a multiplication and an addition; a bag adds them."""
+    """A row is read for each token and dequantised: two flop per element, and one more where a bag adds rows up."""
     elements = op.inputs[1].numel * op.inputs[0].shape[1]
     return Work(other_flops=elements * (3 if "bag" in op.kind else 2), touched={op.inputs[0].name: elements})
 
 
-# copy_(self, src)        fill_(self, value)        self is written, not read
+# copy_(self [*], src [*])        fill_(self [*], value)        [*] = zeros([*])
 @rule(
     "copy", "fill", "zero", "full", "full_like", "zeros", "ones", "zeros_like", "ones_like", "new_zeros", "new_full",
     "new_ones", "arange", "range", "linspace", "logspace", "eye", "rand", "randn", "rand_like", "randn_like", "randint",
@@ -66,32 +67,32 @@ def quantised_embedding(op: OpSpec) -> Work:
     "bartlett_window", "log_normal", "cauchy", "geometric", "poisson",
 )  # fmt: skip
 def write(op: OpSpec) -> Work:
-    """The old content of `self` is not read."""
+    """The old content of `self` is overwritten, and not read."""
     return Work(touched={"self": 0})
 
 
-# scatter(self, dim, index, src)        index_put(self, indices, values)
+# [*] = scatter(self [*], dim, index, src)        [*] = index_put(self [*], indices, values)
 @rule(
     "scatter", "scatter_add", "scatter_reduce", "index_put", "index_add", "index_copy", "index_fill", "masked_scatter",
     "slice_scatter", "select_scatter", "diagonal_scatter", "index_put_impl", "_index_put_impl", "index_reduce",
     "fill_diagonal", "put",
 )  # fmt: skip
 def scatter(op: OpSpec) -> Work:
-    """Out of place the whole of `self` is copied; one addition per element added."""
+    """One flop for each element that is added. Where the op is not in place, all of `self` is copied."""
     adds = "add" in op.kind or op.param("accumulate") is True
     return Work(other_flops=op.inputs[-1].numel if adds else 0)
 
 
+_TAPS = {"nearest": 0, "linear": 2, "bilinear": 4, "trilinear": 8, "bicubic": 16}  # input elements per output element
+
+
 # [b, c, H, W] = upsample_bilinear2d([b, c, h, w], size)
-_TAPS = {"nearest": 0, "linear": 2, "bilinear": 4, "trilinear": 8, "bicubic": 16}
-
-
 @rule(
     "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact2d", "upsample_linear1d", "upsample_bilinear2d",
     "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "upsample_trilinear3d",
 )  # fmt: skip
 def resize(op: OpSpec) -> Work:
-    """A weighted sum of the neighbours: a multiplication and an addition per tap and output."""
+    """A weighted sum of neighbours: a multiplication and an addition for each tap of each output element."""
     method = next(m for m in ("nearest", "trilinear", "bilinear", "bicubic", "linear") if m in op.kind)
     return Work(other_flops=2 * _TAPS[method] * op.outputs[0].numel)
 
@@ -99,7 +100,7 @@ def resize(op: OpSpec) -> Work:
 # [b, c, H, W] = grid_sampler([b, c, h, w], [b, H, W, 2], mode)
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")
 def grid_sampler(op: OpSpec) -> Work:
-    """Bilinear: four taps per output, eight in a volume, a multiplication and an addition each."""
+    """Two flop for each tap of each output element; bilinear has four taps (eight in a volume), bicubic sixteen."""
     taps = {0: 4, 1: 1, 2: 16}.get(_number(op.param("interpolation_mode", 0)), 4)
     if taps == 4 and len(op.outputs[0].shape) == 5:
         taps *= 2
@@ -109,7 +110,7 @@ def grid_sampler(op: OpSpec) -> Work:
 # [b, H, W, 2] = affine_grid_generator([b, 2, 3], size)        [b, D, H, W, 3] = ...([b, 3, 4], size)
 @rule("affine_grid_generator")
 def affine_grid(op: OpSpec) -> Work:
-    """Every point of the grid, with a one, meets the matrix of its image."""
+    """Each point of the grid, in homogeneous coordinates, is multiplied with the matrix of its image."""
     return Work(macs=op.outputs[0].numel * op.inputs[0].shape[-1])
 
 

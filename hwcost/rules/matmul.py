@@ -1,4 +1,4 @@
-"""Matrix products in every spelling. [m, n] = [m, k] @ [k, n] takes m * k * n macs."""
+"""Matrix products. [m, n] = [m, k] @ [k, n] takes m * k * n macs."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def product(op: OpSpec) -> Work:
 # [m, n] = _grouped_mm([m, k], [g, k, n], offsets [g])        each row meets the matrix of its group
 @rule("_grouped_mm")
 def grouped(op: OpSpec) -> Work:
-    """Every row is multiplied once, whatever its group."""
+    """Each row of the first operand is multiplied with the matrix of its group."""
     return Work(macs=op.outputs[0].numel * op.inputs[0].shape[-1])
 
 
 # [n, m] = outer([n], [m])
 @rule("outer", "ger")
 def outer(op: OpSpec) -> Work:
-    """One multiplication per output."""
+    """One multiplication per output element, counted as a mac."""
     return Work(macs=op.outputs[0].numel)
 
 
 # [n, p] = addmm([n, p], [n, m], [m, p])        [b, n, p] = baddbmm([b, n, p], [b, n, m], [b, m, p])
 @rule("addmm", "baddbmm", "addmv", "_addmm_activation")
 def add_product(op: OpSpec) -> Work:
-    """A product added to a tensor: one addition per output beside the macs."""
+    """A product, and one addition per output element for the tensor that it is added to."""
     out = op.outputs[0].numel
     return Work(macs=out * op.inputs[1].shape[-1], other_flops=out)
 
@@ -55,19 +55,19 @@ def add_product(op: OpSpec) -> Work:
 # [n, p] = addbmm([n, p], [b, n, m], [b, m, p])        summed over the batch
 @rule("addbmm")
 def add_batch_product(op: OpSpec) -> Work:
-    """The batch of products is summed, so each has full work."""
+    """A product for each element of the batch, whose sum is added to a tensor."""
     batch, n, m = op.inputs[1].shape
     p = op.inputs[2].shape[2]
     return Work(macs=batch * n * m * p, other_flops=n * p)
 
 
-# einsum("bhid,bhjd->bhij", [a, b])
+# [b, h, i, j] = einsum("bhid,bhjd->bhij", [[b, h, i, d], [b, h, j, d]])
 @rule("einsum")
 def einsum(op: OpSpec) -> Work:
     """Operands are contracted from left to right, as torch does without opt_einsum.
 
-    Each step costs the product of the sizes of all indices it sees; an index that nothing later
-    needs is summed away.
+    A step contracts the result so far with the next operand. It takes as many macs as the product of the sizes of all
+    indices of the two. Indices that neither later operands nor the result have are summed over.
     """
     sizes, operands, result = _einsum_indices(str(op.param("equation")), op.inputs)
     left, macs, other = operands[0], 0, 0
@@ -104,26 +104,27 @@ def _einsum_indices(equation: str, inputs: tuple[TensorSpec, ...]) -> tuple[dict
 # [n, m] = tensordot([n, *k], [*k, m], dims_self, dims_other)
 @rule("tensordot")
 def tensordot(op: OpSpec) -> Work:
-    """Every output element is a dot product over the contracted axes."""
+    """Every output element is a dot product over the axes that are contracted."""
     dims = op.param("dims_self", ())
     contracted = math.prod(op.inputs[0].shape[d] for d in dims if isinstance(d, int)) if isinstance(dims, tuple) else 1
     return Work(macs=op.outputs[0].numel * contracted)
 
 
-# [*, n*p, m*q] = kron([*, n, m], [*, p, q])        [*, p, r] = cdist([*, p, m], [*, r, m])
+# [*, n*p, m*q] = kron([*, n, m], [*, p, q])
 @rule("kron")
 def kron(op: OpSpec) -> Work:
-    """One multiplication per output."""
+    """One multiplication per output element, counted as a mac."""
     return Work(macs=op.outputs[0].numel)
 
 
+# [*, p, r] = cdist([*, p, m], [*, r, m])
 @rule("cdist", "_cdist_forward", "_euclidean_dist")
 def cdist(op: OpSpec) -> Work:
-    """Subtract, square and add per pair and coordinate."""
+    """A subtraction, a square and an addition for each coordinate of each pair."""
     return Work(other_flops=3 * op.outputs[0].numel * op.inputs[0].shape[-1])
 
 
-# [m, n] = Gemm([m, k] or [k, m], [k, n] or [n, k], bias?)        ONNX; transA and transB turn the operands
+# [m, n] = Gemm([m, k] or [k, m], [k, n] or [n, k], bias?)        of ONNX, where transA and transB transpose operands
 @rule("onnx.Gemm")
 def gemm(op: OpSpec) -> Work:
     """A product, and one addition per output for the bias."""
@@ -135,7 +136,7 @@ def gemm(op: OpSpec) -> Work:
 # [b, o] = bilinear([b, i], [b, j], [o, i, j], [o]?)
 @rule("bilinear")
 def bilinear(op: OpSpec) -> Work:
-    """x1 A x2 per output feature, as one contraction over both inputs: b * o * i * j macs."""
+    """x1 A x2 with a matrix A for each output feature: b * o * i * j macs."""
     weight = op.inputs[2]
     batch = math.prod(op.inputs[0].shape[:-1])
     return Work(macs=batch * weight.numel, other_flops=op.outputs[0].numel if len(op.inputs) > 3 else 0)

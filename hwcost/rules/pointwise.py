@@ -1,7 +1,7 @@
 """Elementwise ops: flop per output element, from the definition of the function.
 
-A division, a square root, an exponential, a logarithm, an error function, a comparison count one
-each. That is arithmetic, not time: transcendental functions are slower than their flops say.
+Additions, multiplications, divisions, comparisons, square roots, exponentials, logarithms and error functions count
+one each. This counts operations and does not tell time: an exponential takes longer than an addition.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hwcost.graph import OpSpec
 from hwcost.rules.registry import Work, rule
 
-_FLOPS: dict[int, tuple[str, ...]] = {
+_FLOPS: dict[int, tuple[str, ...]] = {  # flop per output element: kinds
     1: (
         "add", "sub", "rsub", "mul", "div", "true_divide", "floor_divide", "remainder", "fmod", "neg", "abs", "relu",
         "threshold", "exp", "exp2", "expm1", "log", "log2", "log1p", "log10", "sqrt", "square", "reciprocal", "erf",
@@ -35,10 +35,13 @@ _FLOPS: dict[int, tuple[str, ...]] = {
     5: ("silu", "swish", "hardswish", "softmax", "_softmax", "log_softmax", "_log_softmax", "softmin", "glu", "mish",
         "_safe_softmax", "special_softmax", "special_log_softmax"),
 }  # fmt: skip
-_GELU = {"none": 5, "tanh": 10}  # x/2 (1 + erf(x/sqrt 2)); the tanh form adds a cubic and its tanh
+_GELU = {"none": 5, "tanh": 10}  # x/2 (1 + erf(x/sqrt 2)); x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
 
 
+# [*] = relu([*])        [*] = add([*], [*])
 def _pointwise(flops: int) -> Callable[[OpSpec], Work]:
+    """The rule of an op that takes `flops` flop for each output element."""
+
     def work(op: OpSpec) -> Work:
         return Work(other_flops=flops * op.outputs[0].numel)
 
@@ -52,18 +55,18 @@ for _count, _kinds in _FLOPS.items():
 # [*] = gelu([*], approximate="none")
 @rule("gelu")
 def gelu(op: OpSpec) -> Work:
-    """Exact by the error function, or by tanh."""
+    """By the error function, or by its approximation with a hyperbolic tangent."""
     return Work(other_flops=_GELU[str(op.param("approximate", "none"))] * op.outputs[0].numel)
 
 
 # [*] = dropout([*], p, train)
 @rule("dropout", "feature_dropout", "alpha_dropout", "native_dropout", "feature_alpha_dropout")
 def dropout(op: OpSpec) -> Work:
-    """The identity in inference; a comparison and a scale per element in training."""
+    """Nothing in inference; a comparison and a multiplication per element in training."""
     return Work(other_flops=2 * op.outputs[0].numel if op.param("train") else 0)
 
 
-# [*] = add_relu([*], [*]) and other elementwise ops of quantised tensors: dequantise, compute, quantise
+# [*] = quantized.add_relu([*], [*], scale, zero_point)
 @rule(
     "quantized.add", "quantized.add_relu", "quantized.mul", "quantized.mul_relu", "quantized.cat",
     "quantized.hardswish", "quantized.sigmoid", "quantized.add_scalar", "quantized.mul_scalar", "quantized.leaky_relu",
@@ -74,5 +77,5 @@ def dropout(op: OpSpec) -> Work:
     "quantized.add_scalar_relu", "quantized.mul_scalar_relu",
 )  # fmt: skip
 def quantised(op: OpSpec) -> Work:
-    """One flop per element to leave the integers, one to return, one for the op."""
+    """One flop per element to dequantise, one for the op, and one to quantise."""
     return Work(other_flops=3 * op.outputs[0].numel)

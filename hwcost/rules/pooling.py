@@ -1,4 +1,4 @@
-"""Pooling and reductions: one flop for each element that enters a maximum or a sum."""
+"""Pooling and reductions: one flop for each element that is added or compared."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hwcost.rules.registry import Work, rule
     "quantized_max_pool1d", "fractional_max_pool2d", "fractional_max_pool3d",
 )  # fmt: skip
 def pool(op: OpSpec) -> Work:
-    """Each output looks at one window."""
+    """Each output element reduces one window."""
     size = op.param("kernel_size", 1)
     axes = int("".join(c for c in op.kind.split("_with")[0] if c.isdigit()))
     sides = tuple(s for s in size if isinstance(s, int)) if isinstance(size, tuple) else (int(size or 1),)
     window = math.prod(sides) if len(sides) == axes else sides[0] ** axes
     out = op.outputs[0]
-    # The maximum is taken with its indices (int64) and copied out, also where nobody asked for them.
+    # torch computes the maxima together with their indices (int64) and then copies the maxima.
     workspace = out.numel * 8 + out.bytes if op.kind in ("max_pool1d", "max_pool2d", "max_pool3d") else 0
     return Work(other_flops=out.numel * window, workspace=workspace)
 
@@ -32,21 +32,23 @@ def pool(op: OpSpec) -> Work:
     "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
 )  # fmt: skip
 def adaptive_pool(op: OpSpec) -> Work:
-    """Windows tile the input; where outputs outnumber inputs every output still reads one element."""
+    """Windows cover the input once; with more outputs than inputs, each output reads one element."""
     return Work(other_flops=max(op.inputs[0].numel, op.outputs[0].numel))
 
 
+# [*] = sum([*, n], dim)        [*] = max([*], [*])
 @rule(
     "sum", "mean", "amax", "amin", "max", "min", "prod", "any", "all", "logsumexp", "nansum", "median",
     "argmax", "argmin", "count_nonzero", "cumsum", "cumprod", "cummax", "cummin", "nanmean", "aminmax", "mode",
     "nanmedian", "trace", "histc", "bincount", "equal", "allclose", "logcumsumexp", "sum_to_size",
 )  # fmt: skip
 def reduction(op: OpSpec) -> Work:
-    """[*] = sum([*, n]): one per element read (two operands: one per output)."""
+    """One flop per element read; one per output element of the elementwise `max` and `min` of two operands."""
     return Work(other_flops=max(op.inputs[0].numel, op.outputs[0].numel))
 
 
+# [*] = var([*, n], dim)
 @rule("var", "std", "var_mean", "std_mean")
 def variance(op: OpSpec) -> Work:
-    """Sum, subtract, square, sum."""
+    """An addition for the mean, then a subtraction, a square and an addition, for each element."""
     return Work(other_flops=4 * op.inputs[0].numel)

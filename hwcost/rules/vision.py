@@ -1,17 +1,17 @@
-"""Ops of detection networks, known by name: torchvision need not be installed."""
+"""Ops of torchvision for detection networks. They are named only, so torchvision need not be installed."""
 
 from __future__ import annotations
 
 from hwcost.graph import OpSpec, Param
 from hwcost.rules.registry import Work, rule
 
-_IOU_FLOPS = 12  # of a pair of boxes: 4 comparisons, 5 subtractions and clamps, a product, a sum, a division
+_IOU_FLOPS = 12  # of the overlap of two boxes: 4 comparisons, 5 subtractions and clamps, a product, a sum, a division
 
 
 # [k] = nms([n, 4], [n], threshold)
 @rule("torchvision.nms")
 def nms(op: OpSpec) -> Work:
-    """Every pair of boxes is compared once, if none is suppressed before."""
+    """Every pair of boxes is compared once, which is the most that it can take: suppressed boxes are left out."""
     n = op.inputs[0].shape[0]
     return Work(other_flops=_IOU_FLOPS * n * (n - 1) // 2)
 
@@ -19,7 +19,10 @@ def nms(op: OpSpec) -> Work:
 # [n, c, H, W] = roi_align([b, c, h, w], [n, 5], scale, H, W, sampling_ratio)
 @rule("torchvision.roi_align", "torchvision.ps_roi_align")
 def roi_align(op: OpSpec) -> Work:
-    """Bilinear samples of four taps, averaged: sampling_ratio squared of them per output (2 where adaptive)."""
+    """The mean of bilinear samples, each of four taps with two flop and an addition: 9 flop.
+
+    An output element has sampling_ratio squared of them. An adaptive ratio (0 or less) is taken as 2.
+    """
     ratio = _number(op.param("sampling_ratio", 2))
     return Work(other_flops=9 * (ratio if ratio > 0 else 2) ** 2 * op.outputs[0].numel)
 
@@ -27,7 +30,7 @@ def roi_align(op: OpSpec) -> Work:
 # [n, c, H, W] = roi_pool([b, c, h, w], [n, 5], scale, H, W)
 @rule("torchvision.roi_pool", "torchvision.ps_roi_pool")
 def roi_pool(op: OpSpec) -> Work:
-    """A maximum over the part of the map behind each output, at most the whole map for each box."""
+    """Maxima over parts of the map, which together are at most the whole map for each box."""
     boxes, (h, w) = op.inputs[1].shape[0], op.inputs[0].shape[2:]
     return Work(other_flops=boxes * op.inputs[0].shape[1] * h * w)
 

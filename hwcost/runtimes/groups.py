@@ -1,8 +1,8 @@
-"""Groups of traced ops that run as one kernel, and the network that they make. Knows no torch.
+"""Groups of traced ops that run as one kernel, and the network that they make.
 
-A compiler decides which ops go together; what follows is the same for every compiler: a tensor that is
-written and read inside a group, and nowhere else, never reaches memory. Copies that the compiler adds
-(of an input or a weight into another layout) are ops of kind "clone".
+A compiler decides which ops go together. The rest is the same for every compiler: a tensor that is written and read
+inside one group alone causes no traffic. Copies that the compiler adds, of an input or a weight into another layout,
+are ops of kind "clone".
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from hwcost.runtimes.reuse import Reuse
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A tensor copied into another layout for the op of that number."""
+    """A tensor that is copied into another layout before an op runs."""
 
-    op: int
+    op: int  # its number in the graph
     shape: tuple[int, ...]
     dtype: str = "float32"
     weight: bool = False
@@ -35,7 +35,7 @@ class Copy:
 
 @dataclass(slots=True)
 class Group:
-    """One kernel in the making: numbers of its ops in the graph, and copies."""
+    """What becomes one kernel: ops of a graph, by their numbers, and copies."""
 
     ops: list[int] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
@@ -55,7 +55,7 @@ def network_of(groups: Sequence[Group], graph: Graph, runtime: str) -> Network:
 
 
 class Flow:
-    """Who writes and who reads the values of a graph, views followed to what they are views of."""
+    """Which op writes and which ops read each value of a graph; a view stands for the value that it is a view of."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -107,6 +107,6 @@ class Flow:
         ]
 
     def module(self, group: Group) -> str:
-        """Where a group stands: the module of its op with most macs, or else of its first."""
+        """The module of the op with most macs in a group, of the first where several have as many."""
         ops = [self.graph.ops[i] for i in sorted(group.ops or [c.op for c in group.copies])]
         return max(ops, key=lambda op: op.cost.macs).module

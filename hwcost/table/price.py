@@ -34,6 +34,7 @@ from hwcost.graph import Graph, Op
 from hwcost.kernel import Kernel
 from hwcost.model.catalogue import distance
 from hwcost.model.features import NAMES, Columns, buckets, columns, reach_of
+from hwcost.model.intervals import interval_of, parts_of_sums
 from hwcost.model.residual import Prediction
 from hwcost.runtimes.op_by_op import OpByOp, step
 from hwcost.runtimes.registry import get_runtime
@@ -60,8 +61,8 @@ class Task:
     keys: tuple[str, ...]
     names: tuple[str, ...]
     input_shapes: tuple[tuple[int, ...], ...]
-    groups: tuple[tuple[Template, Ints, Ints], ...]  # template, sizes [n, number of sizes], places in the task [n]
-    loose: tuple[tuple[int, Graph], ...]  # place in the task, traced graph
+    groups: tuple[tuple[Template, Ints, Ints], ...]  # template, sizes [n, number of sizes], positions in the task [n]
+    loose: tuple[tuple[int, Graph], ...]  # position in the task, traced graph
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -73,7 +74,7 @@ class _Batch:
     block `row[i]`."""
 
     rows: int
-    known: dict[tuple[Kernel, int], int] = field(default_factory=dict)  # (kernel, bucket of its distance) -> index
+    kernels: dict[tuple[Kernel, int], int] = field(default_factory=dict)  # (kernel, bucket of its distance) -> index
     row: list[Ints] = field(default_factory=list)
     index: list[Ints] = field(default_factory=list)
     counts: dict[str, Ints] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class _Batch:
 
     def number(self, kernel: Kernel, bucket: int) -> int:
         """The index of a kernel whose input lies at a distance of this bucket; a new one where it is not known yet."""
-        return self.known.setdefault((kernel, bucket), len(self.known))
+        return self.kernels.setdefault((kernel, bucket), len(self.kernels))
 
 
 class Pricer:
@@ -98,21 +99,26 @@ class Pricer:
 
     def __init__(self, model: CostModel, space: Space | None = None) -> None:
         self.shares = reaches(model, space) if model.is_fitted and space is not None else np.ones(1)  # of each reach
-        self.target, self.runtime, self.fitted = model.target, model.runtime, model.fitted
+        self.target, self.runtime, self.fitted, self.lowering = (
+            model.target,
+            model.runtime,
+            model.fitted,
+            model.lowering,
+        )
         self.is_fitted = model.is_fitted
         self.measured = model.counts
 
     def price(self, task: Task) -> dict[str, Any]:
         """The columns of a task's rows, by name (`hwcost.table.schema`)."""
         batch, runtime = _Batch(len(task)), get_runtime(self.runtime)
-        for template, sizes, places in task.groups:
+        for template, sizes, positions in task.groups:
             if isinstance(runtime, OpByOp):
-                _add_form(batch, runtime, template, sizes, places)
+                _add_form(batch, runtime, template.form(self.lowering), sizes, positions)
             else:
-                for place, own in zip(places, sizes.tolist(), strict=True):
-                    self._add_graph(batch, int(place), template.graph(own))
-        for place, graph in task.loose:
-            self._add_graph(batch, place, graph)
+                for position, own in zip(positions, sizes.tolist(), strict=True):
+                    self._add_graph(batch, int(position), template.graph(own))
+        for position, graph in task.loose:
+            self._add_graph(batch, position, graph)
         shape = ["x".join(map(str, s)) for s in task.input_shapes]
         head = {"block": list(task.keys), "name": list(task.names), "input_shape": shape, "output_shape": batch.shapes}
         own = {"dtype": [self.target.dtype] * len(task), **self._times(batch)}
@@ -122,21 +128,21 @@ class Pricer:
         """How often each block was measured: as often as the one of its kernels that was measured least often."""
         if not self.measured:
             return np.zeros(batch.rows, dtype=np.int64)
-        times = np.array([self.measured.get((k.digest, b), 0) for k, b in batch.known], dtype=np.int64)
+        times = np.array([self.measured.get((k.digest, b), 0) for k, b in batch.kernels], dtype=np.int64)
         count = np.full(batch.rows, np.iinfo(np.int64).max)
         np.minimum.at(count, row, times[index])
         return np.where(np.bincount(row, minlength=batch.rows) > 0, count, 0)
 
-    def _add_graph(self, batch: _Batch, place: int, graph: Graph) -> None:
+    def _add_graph(self, batch: _Batch, position: int, graph: Graph) -> None:
         """Lower one block, and add its kernels and counts to the batch."""
-        network = get_runtime(self.runtime).lower(graph, part=True, lanes=self.target.device.lanes)
+        network = self.lowering.kernels(graph, part=True)
         found = [batch.number(p.kernel, int(buckets(np.array([p.distance]))[0])) for p in network.kernels]
         batch.index.append(np.array(found, dtype=np.int64))
-        batch.row.append(np.full(len(found), place, dtype=np.int64))
+        batch.row.append(np.full(len(found), position, dtype=np.int64))
         counts = counted(graph)
-        batch.shapes[place] = counts.pop("output_shape")
+        batch.shapes[position] = counts.pop("output_shape")
         for name, value in (counts | {"calls": network.calls}).items():
-            batch.counts[name][place] = value
+            batch.counts[name][position] = value
 
     def _predict(self, kernels: Sequence[tuple[Kernel, int]]) -> tuple[Columns, list[Prediction]]:
         """Features of the kernels, and their predictions in networks of each reach."""
@@ -159,27 +165,29 @@ class Pricer:
         index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
         if not len(index):
             return self._nothing(batch.rows)
-        data, predicted = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.known])
-        kernels = [kernel for kernel, _ in batch.known]
+        data, predicted = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.kernels])
+        kernels = [kernel for kernel, _ in batch.kernels]
         n, overhead = batch.rows, self.fitted.overhead
         least = data.least(predicted[0].supported)
         times = overhead.kernels(np.stack([p.latency for p in predicted]), least)
         sigmas, unknown = self.shares @ [p.sigma for p in predicted], self.shares @ [~p.known for p in predicted]
         time = (self.shares @ times)[index]
         total = np.maximum(np.bincount(row, time, n), 1e-12)
-        latency = total + overhead.per_call * batch.counts["calls"]
-        sigma = _error(row, index, time * sigmas[index], kernels, n) / total if self.is_fitted else np.zeros(n)
-        shared = np.bincount(row, time * unknown[index], n) / total * self.fitted.errors.shared
-        spread = np.exp(self.fitted.errors.z * np.sqrt(self.fitted.errors.common**2 + shared**2 + sigma**2))
+        called = overhead.calls(batch.counts["calls"].astype(float))
+        latency = total + called
+        errors, same = self.fitted.errors, _numbered(kernels)
+        own = sigmas if self.is_fitted else np.zeros(len(kernels))
+        sigma, shared = parts_of_sums(row, same[index], time, own[index], errors.shared * unknown[index], n)
+        low, high = interval_of(latency, errors, sigma, shared)
         memory = np.bincount(row, time * ~data.compute_bound[index], n) / total
         known = predicted[0].supported & self.is_fitted
         support = np.bincount(row, time * known[index], n) / total
         inside = np.bincount(row, ~known[index], n) == 0
         count = self._count(batch, row, index)
         moved = np.bincount(row, np.array([float(k.cost.bytes) for k in kernels])[index], n)
-        there = [np.bincount(row, each[index], n) + overhead.per_call * batch.counts["calls"] for each in times]
+        there = [np.bincount(row, each[index], n) + called for each in times]
         return {
-            "latency_s": latency, "low_s": latency / spread, "high_s": latency * spread, "sigma": sigma,
+            "latency_s": latency, "low_s": low, "high_s": high, "sigma": sigma,
             "shared": shared, "memory_share": memory, "bound": np.where(memory >= 0.5, "memory", "compute").tolist(),
             "support": np.where(inside, 1.0, support), "count": count, "kernels": np.bincount(row, minlength=n),
             "coverage": np.where(count > 0, "measured", np.where(inside, "interpolated", "extrapolated")).tolist(),
@@ -247,19 +255,16 @@ def counted(graph: Graph) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _error(row: Ints, index: Ints, own: Array, kernels: Sequence[Kernel], rows: int) -> Array:
-    """Standard error (s) of each block: equal kernels of a block err together, others apart."""
+def _numbered(kernels: Sequence[Kernel]) -> Ints:
+    """A number for each kernel that equal kernels, in different contexts, share."""
     number: dict[Kernel, int] = {}
-    same = np.array([number.setdefault(k, len(number)) for k in kernels], dtype=np.int64)[index]
-    pair, inverse = np.unique(row * max(len(number), 1) + same, return_inverse=True)
-    together = np.bincount(inverse, own, len(pair))
-    return np.sqrt(np.bincount(pair // max(len(number), 1), together**2, rows))
+    return np.array([number.setdefault(kernel, len(number)) for kernel in kernels], dtype=np.int64)
 
 
 # -- blocks of one form, for runtimes that make a kernel of every op ---------------------------------
 
 
-def _add_form(batch: _Batch, runtime: OpByOp, template: Template, sizes: Ints, places: Ints) -> None:
+def _add_form(batch: _Batch, runtime: OpByOp, template: Template, sizes: Ints, positions: Ints) -> None:
     """Add the blocks of one form to the batch, op by op; each distinct op is made once.
 
     Args:
@@ -267,7 +272,7 @@ def _add_form(batch: _Batch, runtime: OpByOp, template: Template, sizes: Ints, p
         runtime: the runtime, which makes one kernel of each op.
         template: of the form.
         sizes: of each block, [blocks, sizes].
-        places: of each block in the task, [blocks].
+        positions: of each block in the task, [blocks].
     """
     n, reuse = len(sizes), Reuse(template.input_values, np.zeros(len(sizes), dtype=np.int64))
     totals = {name: np.zeros(n, dtype=np.int64) for name in ("macs", "flops", "bytes")}
@@ -285,17 +290,17 @@ def _add_form(batch: _Batch, runtime: OpByOp, template: Template, sizes: Ints, p
         moves = np.array([op.cost.bytes for op in ops], dtype=np.int64)[inverse]
         distance = step(reuse, like, read, moves)
         if like.state != "free":
-            _add_op(batch, [runtime.kernel_of(op) for op in ops], inverse, buckets(distance), places)
+            _add_op(batch, [runtime.kernel_of(op) for op in ops], inverse, buckets(distance), positions)
         for o in (o for o, value in enumerate(like.writes) if value in given_out):
             output = [ops[u].spec.outputs[o].shape for u in inverse]
-    batch.counts["calls"][places] = runtime.calls_of(template.ops)
+    batch.counts["calls"][positions] = runtime.calls_of(template.ops)
     for name, values in totals.items():
-        batch.counts[name][places] = values
-    _add_sizes(batch, template, sizes, places)
-    _add_shapes(batch, places, output, sizes, template)
+        batch.counts[name][positions] = values
+    _add_sizes(batch, template, sizes, positions)
+    _add_shapes(batch, positions, output, sizes, template)
 
 
-def _add_op(batch: _Batch, kernels: Sequence[Kernel], inverse: Ints, bucket: Ints, places: Ints) -> None:
+def _add_op(batch: _Batch, kernels: Sequence[Kernel], inverse: Ints, bucket: Ints, positions: Ints) -> None:
     """Add one op of every block to the batch.
 
     Args:
@@ -303,33 +308,33 @@ def _add_op(batch: _Batch, kernels: Sequence[Kernel], inverse: Ints, bucket: Int
         kernels: the distinct kernels that the op runs as.
         inverse: which of them each block has, [blocks].
         bucket: of the distance of the op's input in each block, [blocks]; from -1 to 254.
-        places: of each block in the task, [blocks].
+        positions: of each block in the task, [blocks].
     """
     pair, which = np.unique(inverse * 256 + bucket + 1, return_inverse=True)  # distinct (kernel, bucket)
     numbers = [batch.number(kernels[int(p) // 256], int(p) % 256 - 1) for p in pair]
-    batch.row.append(places)
+    batch.row.append(positions)
     batch.index.append(np.array(numbers, dtype=np.int64)[which.reshape(-1)])
 
 
-def _add_sizes(batch: _Batch, template: Template, sizes: Ints, places: Ints) -> None:
+def _add_sizes(batch: _Batch, template: Template, sizes: Ints, positions: Ints) -> None:
     """Add parameters and bytes of the blocks of one form."""
     by_size = list(sizes.T)
     weights = np.zeros(len(sizes), dtype=np.int64) + template.weight_bytes(by_size)
     live = np.zeros(len(sizes), dtype=np.int64)
     for held in template.activations(by_size):
         live = np.maximum(live, held)
-    batch.counts["params"][places] = template.params(by_size)
-    batch.counts["weight_bytes"][places] = weights
-    batch.counts["peak_memory"][places] = weights + live
-    batch.counts["input_bytes"][places] = template.input_bytes(by_size)
+    batch.counts["params"][positions] = template.params(by_size)
+    batch.counts["weight_bytes"][positions] = weights
+    batch.counts["peak_memory"][positions] = weights + live
+    batch.counts["input_bytes"][positions] = template.input_bytes(by_size)
 
 
-def _add_shapes(batch: _Batch, places: Ints, output: list[tuple[int, ...]], sizes: Ints, template: Template) -> None:
+def _add_shapes(batch: _Batch, positions: Ints, output: list[tuple[int, ...]], sizes: Ints, template: Template) -> None:
     """Add output shapes and strides of the blocks of one form."""
     inputs = zip(*(np.broadcast_to(d, len(sizes)).tolist() for d in template.input_shape(list(sizes.T))), strict=True)
-    for place, out, given in zip(places.tolist(), output, inputs, strict=True):
-        batch.shapes[place] = "x".join(map(str, out))
-        batch.counts["stride"][place] = _stride(given, out)
+    for position, out, given in zip(positions.tolist(), output, inputs, strict=True):
+        batch.shapes[position] = "x".join(map(str, out))
+        batch.counts["stride"][position] = _stride(given, out)
 
 
 def _output(ops: Sequence[Op], values: Sequence[int]) -> tuple[int, ...]:

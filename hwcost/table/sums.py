@@ -8,7 +8,6 @@ blocks of an architecture selects the column of times that is summed. Any other 
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwcost.model.intervals import Errors, interval_of, parts_of_sums
 from hwcost.table.lookup import Lookup, Term
 from hwcost.table.schema import Place, TableBlock, TableEstimate, at_reach
 
@@ -49,11 +49,12 @@ class Sums:
         return Lookup(terms, self.sizes, float(self.meta["fixed_s"]), self.edges)
 
     def _term(self, place: Place, values: NDArray[np.float64]) -> Term:
-        known = np.full((len(values), len(place.rows)), np.nan)
-        known[:, place.rows == -1] = 0.0  # nothing stands there
-        known[:, place.rows >= 0] = values[:, place.rows[place.rows >= 0]]
+        """The `values` [columns, rows] of the blocks that stand at a place, as an array over its decisions' choices."""
+        flat = np.full((len(values), len(place.rows)), np.nan)
+        flat[:, place.rows == -1] = 0.0  # no block stands there
+        flat[:, place.rows >= 0] = values[:, place.rows[place.rows >= 0]]
         order = np.argsort(place.decisions)
-        array = known.reshape([len(values), *(self.sizes[d] for d in place.decisions)]).transpose(0, *(order + 1))
+        array = flat.reshape([len(values), *(self.sizes[d] for d in place.decisions)]).transpose(0, *(order + 1))
         return Term(tuple(sorted(place.decisions)), array if self.edges else array[0])
 
     def estimate(self, stands: Mapping[str, int]) -> TableEstimate:
@@ -66,11 +67,11 @@ class Sums:
         column = {name: values[rows] for name, values in self.columns.items()}
         times = column[self.times[bisect_right(self.edges, column["traffic"].sum()) if self.edges else 0]]
         kernels = float(times.sum())
-        spread = math.exp(self.meta["z"] * self._error(rows, times))
         latency = kernels + float(self.meta["fixed_s"])
+        low, high = self._interval(latency, rows, times)
         own = zip(times, column["low_s"] / column["latency_s"], column["high_s"] / column["latency_s"], strict=True)
         return TableEstimate(
-            latency=latency, low=latency / spread, high=latency * spread, confidence=self.meta["confidence"],
+            latency=latency, low=low, high=high, confidence=self.meta["confidence"],
             support=float((column["support"] * times).sum() / kernels),
             memory_share=float((column["memory_share"] * times).sum() / kernels),
             **{what: float(column[what].sum()) for what in ("macs", "flops", "bytes", "params")},
@@ -81,14 +82,15 @@ class Sums:
             },
         )  # fmt: skip
 
-    def _error(self, rows: Rows, times: NDArray[np.float64]) -> float:
-        """Standard error of the log of the sum. A row used at several places has one error, which adds up linearly;
-        errors of different rows are independent of each other."""
+    def _interval(self, latency: float, rows: Rows, times: NDArray[np.float64]) -> tuple[float, float]:
+        """(low, high) of the sum of these rows. A row that stands at several places has one error there; errors of
+        different rows are independent of each other."""
         _, same = np.unique(rows, return_inverse=True)
-        own = np.bincount(same, times * self.columns["sigma"][rows])
-        shared = float((times * self.columns["shared"][rows]).sum())
-        total = float(times.sum())
-        return math.hypot(self.meta["common"], math.sqrt(float((own**2).sum())) / total, shared / total)
+        sigma, shared = self.columns["sigma"][rows], self.columns["shared"][rows]
+        parts = parts_of_sums(np.zeros(len(rows), dtype=np.int64), same, times, sigma, shared, 1)
+        errors = Errors(common=self.meta["common"], z=self.meta["z"])
+        low, high = interval_of(np.array([latency]), errors, *parts)
+        return float(low[0]), float(high[0])
 
 
 def _peak_memory(column: Columns) -> float:

@@ -138,6 +138,7 @@ class LatencyTable:
         Raises:
             TableError: no network of this space was measured.
         """
+        from hwcost.measure.statistics import COVERAGE, Z
         from hwcost.table.build import described
         from hwcost.table.measured import places_of, rows_of
 
@@ -145,7 +146,7 @@ class LatencyTable:
         places, missing = places_of(space, rows["block"].to_pylist())
         e = measurements.environment
         target = {"device": e.cpu, "runtime": e.runtime, "threads": e.threads, "dtype": e.dtype}
-        interval = {"common": common, "z": 1.645, "confidence": 0.9}
+        interval = {"common": common, "z": Z, "confidence": COVERAGE}
         meta = described(space, target) | {"fixed_s": fixed, "model": "", "environment": e.to_json()} | interval
         return cls(rows, places, meta, missing)
 

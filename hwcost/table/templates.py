@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hwcost.graph import ITEMSIZE, Graph, Life, Op, OpSpec, Param, TensorSpec
+from hwcost.model.lowering import Lowering
 from hwcost.rules.registry import cost_of
 
 if TYPE_CHECKING:
@@ -124,6 +125,12 @@ class Template:
             raise NoTemplate("the graphs at the probes are not what the explanation says")
         return template
 
+    def form(self, lowering: Lowering) -> Template:
+        """The template as a model lowers it: itself, or with its fused attention layers by their parts."""
+        if self._by_parts is None or not lowering.takes_apart({op.spec.kind for op in self._graph.ops}):
+            return self
+        return self._by_parts
+
     @property
     def ops(self) -> tuple[Op, ...]:
         """The ops at the first probe; their names, modules, states, reads and writes are the same for all sizes."""
@@ -223,7 +230,8 @@ def _trace(make: Make, sizes: tuple[int, ...]) -> tuple[Graph, list[_Actual]]:
     try:
         with torch.device("meta"):
             module, shape = make(sizes)
-            graph = trace(module, (torch.empty(shape),))
+        # Outside of the block above: torch's attention layers do not take their fast path in it.
+        graph = trace(module, (torch.empty(shape, device="meta"),))
     except (TraceError, ValueError, RuntimeError) as error:
         raise NoTemplate(f"no trace at sizes {sizes}: {error}") from error
     graph = graph.changed(_sorted_lives)

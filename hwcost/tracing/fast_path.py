@@ -42,4 +42,5 @@ def _unlock() -> None:
     _lock = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_unlock)
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_unlock)

@@ -5,6 +5,7 @@ A layout is "c" (contiguous), "l" (channels last) or None (anything else, or bot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -73,6 +74,44 @@ def _is_dense(shape: Shape, stride: Shape) -> bool:
             return False
         step *= size
     return True
+
+
+def layout_name(x: Form) -> str:
+    """The layout as a kernel description has it: "contiguous", "channels_last" or "strided"."""
+    known = layout(x)
+    if known:
+        return "contiguous" if known == "c" else "channels_last"
+    # The stride of an axis of size 1 is never used and may be anything.
+    used = [(size, step) for size, step in zip(x.shape, x.stride, strict=True) if size != 1]
+    if 0 in x.shape or tuple(step for _, step in used) == contiguous(tuple(size for size, _ in used)):
+        return "contiguous"
+    return "channels_last" if len(x.shape) == 4 and _is_channels_last(x) else "strided"
+
+
+def _is_channels_last(x: Form) -> bool:
+    """Whether torch's kernels take a tensor of four axes for channels last.
+
+    They do not where the batch axis, of size 1, has too small a stride, as in tokens that are viewed as a map; then
+    they copy it first (`is_channels_last_strides_2d` in c10/core/MemoryFormat.h).
+    """
+    meta = torch.empty_strided(x.shape, x.stride, device="meta")
+    return meta.is_contiguous(memory_format=torch.channels_last) and x.stride[0] >= math.prod(x.shape[1:])
+
+
+def span(x: Form) -> int:
+    """Number of elements of memory from the first to the last element of a tensor, gaps included."""
+    if 0 in x.shape:
+        return 0
+    last = 0
+    for size, step in zip(x.shape, x.stride, strict=True):
+        last += (size - 1) * step
+    return 1 + last
+
+
+def distinct(x: Form) -> int:
+    """Number of distinct elements in memory: an axis of stride 0 counts once, and overlapping axes their span."""
+    sizes = (size if step or size == 0 else 1 for size, step in zip(x.shape, x.stride, strict=True))
+    return min(math.prod(sizes), span(x))
 
 
 def make_form(shape: Shape, how: Layout, dtype: torch.dtype) -> Form | None:

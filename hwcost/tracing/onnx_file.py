@@ -1,8 +1,8 @@
-"""ONNX files as networks: model.onnx -> the same Graph, by the same rules.
+"""From an ONNX file to a Graph, counted by the rules that count a torch module.
 
-A node becomes an op of the kind it corresponds to ("Conv" -> "conv2d"); a node without counterpart keeps
-its name as "onnx.NonMaxSuppression" and is reported as uncounted. Shapes come from ONNX's own shape
-inference; sizes left open in the file are given by the caller. Initialisers are weights.
+A node becomes an op of the kind that it corresponds to: "Conv" becomes "conv2d". A node without a counterpart gets its
+own name, as "onnx.NonMaxSuppression", and is reported as uncounted where no rule has that name. Shapes come from
+ONNX's shape inference; the caller gives the sizes that a file leaves open. Initialisers count as weights.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from hwcost.cost import Cost
-from hwcost.graph import Graph, Life, Op, OpSpec, Param, State, TensorSpec
+from hwcost.graph import Graph, Life, Op, OpSpec, Param, TensorSpec
 from hwcost.rules.registry import cost_of
 from hwcost.tracing.onnx_shapes import settle, unsettled
 
-_DTYPES = {
+_DTYPES = {  # by number of onnx.TensorProto.DataType
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
     11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
 }  # fmt: skip
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Shape", "Size")
-_KINDS = {
+_KINDS = {  # by op type; others are in `_kind`
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Sqrt": "sqrt", "Exp": "exp", "Log": "log",
     "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Erf": "erf", "Gelu": "gelu", "HardSwish": "hardswish",
     "HardSigmoid": "hardsigmoid", "LeakyRelu": "leaky_relu", "Elu": "elu", "Selu": "selu", "Celu": "celu",
@@ -44,7 +44,7 @@ _KINDS = {
     "ScatterND": "index_put", "ScatterElements": "scatter", "NonZero": "nonzero", "OneHot": "one_hot",
     "GridSample": "grid_sampler", "Trilu": "tril", "Sum": "add", "EyeLike": "eye", "MatMulInteger": "matmul",
 }  # fmt: skip
-_NAMES = {
+_NAMES = {  # of the inputs, where they are not "self" and "other"
     "Conv": ("input", "weight", "bias"), "ConvTranspose": ("input", "weight", "bias"),
     "ConvInteger": ("input", "weight"),
     "BatchNormalization": ("input", "weight", "bias", "running_mean", "running_var"),
@@ -59,14 +59,15 @@ class OnnxError(ValueError):
 
 
 def onnx_graph(path: str | Path, inputs: Sequence[Sequence[int]] = ()) -> Graph:
-    """Count the network in an ONNX file.
+    """The graph of the network in an ONNX file.
 
     Args:
         path: the file.
-        inputs: shape of each input, in order, where the file leaves sizes open.
+        inputs: shape of each input, in order; needed where the file leaves a size open.
 
     Raises:
-        OnnxError: no such file, no ONNX, an open size, or a shape that inference cannot find.
+        OnnxError: there is no such file, it is no ONNX model, the size of an input is open, or shape inference does
+            not find the shape of a value.
     """
     try:
         import onnx
@@ -90,7 +91,10 @@ def onnx_graph(path: str | Path, inputs: Sequence[Sequence[int]] = ()) -> Graph:
 
 
 def _infer(model: Any) -> Any:
-    """Shapes that depend on computed sizes: by arithmetic, then by ONNX Runtime's symbolic inference if installed."""
+    """The model with the shapes that follow from sizes which the network computes.
+
+    Constants are folded first; ONNX Runtime's symbolic inference is asked for what is missing then, if installed.
+    """
     model = settle(model)
     if not unsettled(model):
         return model
@@ -102,7 +106,11 @@ def _infer(model: Any) -> Any:
 
 
 def _set_inputs(model: Any, shapes: Sequence[Sequence[int]]) -> None:
-    """Write given shapes into the model's inputs."""
+    """Write the given shapes into the model's inputs.
+
+    Raises:
+        OnnxError: their number or axes do not fit, or a size stays open.
+    """
     weights = {w.name for w in model.graph.initializer}
     free = [i for i in model.graph.input if i.name not in weights]
     if shapes and len(shapes) != len(free):
@@ -121,7 +129,7 @@ def _set_inputs(model: Any, shapes: Sequence[Sequence[int]]) -> None:
 
 
 class _Reader:
-    """One pass over the nodes."""
+    """Makes a graph in one pass over the nodes of a model."""
 
     def __init__(self, graph: Any, path: str) -> None:
         self._graph, self._path = graph, path
@@ -134,12 +142,12 @@ class _Reader:
             if value.name not in self._shapes and all(d.HasField("dim_value") for d in kind.shape.dim):
                 shape = tuple(d.dim_value for d in kind.shape.dim)
                 self._shapes[value.name] = TensorSpec("", shape, _DTYPES.get(kind.elem_type, "float32"))
-        self._numbers: dict[str, int] = {}
-        self._homes: dict[str, str] = {}  # view -> the value whose memory it shares
+        self._numbers: dict[str, int] = {}  # of values, by name
+        self._homes: dict[str, str] = {}  # from the name of a view to that of the value whose memory it shares
         self._ops: list[Op] = []
 
     def graph(self) -> Graph:
-        """The whole network."""
+        """The graph of all nodes."""
         for node in self._graph.node:
             if node.op_type == "Constant":
                 self._constant(node)
@@ -170,7 +178,7 @@ class _Reader:
                 self._shapes[node.output[0]] = TensorSpec("", (), "int64", True)
 
     def _op(self, node: Any) -> Op:
-        read = [name for name in node.input if name]
+        read = [name for name in node.input if name]  # "" is an optional input that is left out
         written = [name for name in node.output if name]
         missing = [name for name in (*read, *written) if name not in self._shapes]
         if missing:
@@ -183,23 +191,15 @@ class _Reader:
         if node.op_type in _VIEWS:
             cost, state, reason = Cost(), "free", "a view: no data moves"
             self._homes.update(dict.fromkeys(written, self._homes.get(read[0], read[0])))
-        return self._place(node, spec, (cost, state, reason), read, written)
-
-    def _place(
-        self, node: Any, spec: OpSpec, costed: tuple[Cost, State, str], read: list[str], written: list[str]
-    ) -> Op:
-        cost, state, reason = costed
         reads = tuple(self._number(name) for name in read)
-        if len(reads) != len(spec.inputs):
-            reads = tuple(self._number(read[0]) for _ in spec.inputs)  # a recurrent layer's weights, taken apart
+        if len(reads) != len(spec.inputs):  # of a recurrent layer, whose weights were taken apart
+            reads = tuple(self._number(read[0]) for _ in spec.inputs)
         writes = tuple(self._number(name) for name in written)
         return Op(f"onnx.{node.op_type}", spec, _module(node), reads, writes, cost, state, reason)
 
     def _spec(self, node: Any, read: list[TensorSpec], written: list[TensorSpec]) -> OpSpec:
-        names = _NAMES.get(node.op_type, ())
-        inputs = tuple(
-            replace(t, name=names[i] if i < len(names) else "self" if i == 0 else "other") for i, t in enumerate(read)
-        )
+        names = _NAMES.get(node.op_type, ("self",))
+        inputs = tuple(replace(t, name=names[i] if i < len(names) else "other") for i, t in enumerate(read))
         outputs = tuple(replace(t, name=f"out{i}" if i else "out") for i, t in enumerate(written))
         settings = {a.name: _attribute(a) for a in node.attribute}
         if node.op_type in ("LSTM", "GRU", "RNN"):
@@ -208,7 +208,7 @@ class _Reader:
         return OpSpec(kind, inputs, outputs, tuple(sorted(params.items())))
 
     def _lives(self, inputs: list[str]) -> tuple[Life, ...]:
-        """From the op that writes a value to the last that reads it, or any view of it."""
+        """Lives of all activations: from the op that writes one to the last op that reads it or a view of it."""
         end = max(len(self._ops) - 1, 0)
         names = {number: name for name, number in self._numbers.items()}
         born = dict.fromkeys(inputs, -1)
@@ -226,6 +226,7 @@ class _Reader:
 
 
 def _attribute(attribute: Any) -> Param:
+    """The value of a node's attribute; None for a tensor or a graph."""
     import onnx
 
     value = onnx.helper.get_attribute_value(attribute)
@@ -237,16 +238,17 @@ def _attribute(attribute: Any) -> Param:
 
 
 def _kind(op_type: str, inputs: tuple[TensorSpec, ...], settings: Mapping[str, Param]) -> tuple[str, dict[str, Param]]:
-    """The kind that a node corresponds to, and its parameters."""
+    """The kind of op that a node of another type than a recurrent layer corresponds to, and its parameters."""
     axes = len(inputs[0].shape) - 2 if inputs else 0
-    pair = {"stride": settings.get("strides"), "dilation": settings.get("dilations"), "padding": settings.get("pads")}
-    shape = {k: v for k, v in pair.items() if v is not None}
+    names = {"stride": "strides", "dilation": "dilations", "padding": "pads"}
+    window = {ours: settings[theirs] for ours, theirs in names.items() if settings.get(theirs) is not None}
     if op_type in ("Conv", "ConvInteger", "ConvTranspose"):
-        kind = f"conv{axes}d" if op_type != "ConvTranspose" else f"conv_transpose{axes}d"
-        return kind, {**shape, **({"groups": g} if (g := settings.get("group", 1)) != 1 else {})}
+        kind = f"conv_transpose{axes}d" if op_type == "ConvTranspose" else f"conv{axes}d"
+        groups = settings.get("group", 1)
+        return kind, window if groups == 1 else window | {"groups": groups}
     if op_type in ("MaxPool", "AveragePool"):
-        kind = f"{'max' if op_type == 'MaxPool' else 'avg'}_pool{axes}d"
-        return kind, {"kernel_size": settings.get("kernel_shape"), **shape}
+        kind = f"max_pool{axes}d" if op_type == "MaxPool" else f"avg_pool{axes}d"
+        return kind, {"kernel_size": settings.get("kernel_shape")} | window
     if op_type == "Gemm":
         return "onnx.Gemm", {k: v for k, v in settings.items() if k in ("transA", "transB")}
     if op_type == "Resize":
@@ -267,7 +269,10 @@ def _recurrent(op_type: str) -> str:
 
 
 def _taken_apart(inputs: tuple[TensorSpec, ...], settings: Mapping[str, Param]) -> tuple[TensorSpec, ...]:
-    """X, W [d, g*H, I], R [d, g*H, H], B [d, 2*g*H] as the input and one matrix or vector per direction."""
+    """Inputs of a recurrent layer as torch has them: a matrix or vector for each direction.
+
+    ONNX has X, W [d, g*H, I], R [d, g*H, H] and B [d, 2*g*H] of d directions and g gates.
+    """
     x, *weights = inputs[:4]
     out = [replace(x, name="input")]
     for w in weights:
@@ -276,7 +281,7 @@ def _taken_apart(inputs: tuple[TensorSpec, ...], settings: Mapping[str, Param]) 
 
 
 def _module(node: Any) -> str:
-    """Path of the torch module that a node came from, where the exporter left it."""
+    """Path of the torch module that a node came from: as torch's exporter notes it, or else from the node's name."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
             scopes = ast.literal_eval(entry.value)

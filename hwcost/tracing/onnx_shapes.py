@@ -1,8 +1,8 @@
-"""Arithmetic on shapes inside an ONNX file, done beforehand.
+"""Constant folding of the arithmetic on shapes in an ONNX model.
 
-Exporters write sizes as chains of small nodes (Shape, Gather, Mod, Concat) that feed a Reshape or a Slice;
-ONNX's shape inference follows some of them and gives up at others. What follows from constants and known
-shapes alone is computed here, node by node, and becomes a constant.
+Exporters write sizes as chains of small nodes (Shape, Gather, Mod, Concat) that lead to a Reshape or a Slice, and
+ONNX's shape inference follows only some of them. Each node whose result follows from constants and known shapes is
+replaced by that result here.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-_LIMIT = 64  # elements of sizes and axes
-_FLOATS = 8  # elements of scales: more may be weights, which stay what they are
+_LIMIT = 64  # elements of a folded integer result: sizes and axes have fewer
+_FLOATS = 8  # elements of a folded floating-point result: scales have fewer, and weights are not to be folded
 
 
 def unsettled(model: Any) -> bool:
-    """Whether the shape of any value is missing, or a size of it."""
+    """Whether the shape of any value that a node writes is missing, in whole or in part."""
     known = _shapes(model.graph)
     return any(name and name not in known for node in model.graph.node for name in node.output)
 
 
 def settle(model: Any) -> Any:
-    """The model with shape arithmetic folded and shapes inferred, as far as that leads."""
+    """The model with shapes inferred and constants folded, in turns, until no shape is missing or nothing changes."""
     import onnx
 
     nodes = -1
@@ -33,7 +33,7 @@ def settle(model: Any) -> Any:
 
 
 def _fold(graph: Any) -> None:
-    """Replace nodes whose result is known by initialisers."""
+    """Replace nodes whose result is known and small by initialisers, in place."""
     import onnx
 
     values = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer if prod(w.dims) <= _LIMIT}
@@ -50,7 +50,7 @@ def _fold(graph: Any) -> None:
 
 
 def _shapes(graph: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes that are known to the last size."""
+    """The shapes that are known completely, by name of the value."""
     kinds = {v.name: v.type.tensor_type for v in (*graph.input, *graph.value_info, *graph.output)}
     return {
         name: tuple(d.dim_value for d in kind.shape.dim)
@@ -60,7 +60,7 @@ def _shapes(graph: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _value(node: Any, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Any:
-    """What a node computes, as an array; None where that is not known."""
+    """The result of a node, an array; None where its operands are not known."""
     import numpy as np
     from onnx.reference import ReferenceEvaluator
 
@@ -74,5 +74,5 @@ def _value(node: Any, values: dict[str, Any], shapes: dict[str, tuple[int, ...]]
     try:
         reference: Any = ReferenceEvaluator(node)
         return np.asarray(reference.run(None, feeds)[0])
-    except Exception:  # no reference for this op: it stays a node, and is counted
+    except Exception:  # ONNX has no reference implementation of this op: the node stays, and is counted
         return None

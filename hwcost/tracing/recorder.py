@@ -1,13 +1,16 @@
-"""The dispatch mode that writes the graph. Knows no op's cost.
+"""The dispatch mode that records the operator calls of a forward as a graph.
 
-Every tensor of a traced forward is a `Shadow`: it has a form and the device of the module, but no
-data. Every operator call arrives here whole (under inference mode composite ops are not taken
-apart), is written down, and is answered with new shadows. A signature met before is answered from
-memory (`hwcost.tracing.signatures`), so repeated blocks cost next to nothing.
+Every tensor of a traced forward is a `Shadow`: it has a form and the device of the module, but no data. torch hands
+every operator call to `Recorder.__torch_dispatch__`, composite ops included, since inference mode does not take them
+apart. The recorder appends the op to the graph and returns new shadows as its results. What a call with these shapes
+and parameters returns and costs comes from `hwcost.tracing.signatures`, which computes it once in a process; repeated
+blocks therefore take little time.
 
-Lives: all views of one storage hold one `Memory`; it dies when they do, in the user's own code.
-Known values: what follows from constants, parameters and integer inputs alone, and is small, is
-computed beside its shadow, because networks read such values (`int(table.max())`, `mask.all()`).
+Lives of activations: all views of one storage refer to one `Memory`. When the forward lets go of the last of them,
+Python destroys the `Memory`, which notes the op that ran last.
+
+Known values: networks read small values that do not depend on the input, as in `int(table.max())` or `mask.all()`.
+What follows from constants, parameters and integer inputs alone is therefore computed, and kept beside its shadow.
 """
 
 from __future__ import annotations
@@ -23,47 +26,52 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwcost.graph import Graph, Life, Op
-from hwcost.tracing.form import FormError
+from hwcost.tracing.form import FormError, span
 from hwcost.tracing.schema import packed_tensors
 from hwcost.tracing.shadow import Memory, NeedsValue, Shadow, Weight, form_of, make_shadow, memory_of
-from hwcost.tracing.signatures import DTYPES, Entry, Learner, any_known, remembered, span
+from hwcost.tracing.signatures import DTYPES, Entry, Learner, any_known, remembered
 
-KNOWN_LIMIT = 1 << 16  # elements; larger values are not computed
+KNOWN_LIMIT = 1 << 16  # elements; larger tensors are not computed
 _NUMBERS = (int, float, bool, complex)
 _CPU = torch.device("cpu")
 _packed_numbers = count()
 
 
 class Recorder(TorchDispatchMode):
-    """Follows one forward. With `values` everything is computed beside its shadow."""
+    """Records one forward.
+
+    Args:
+        device: where all tensors of the forward claim to be.
+        values: compute every tensor from the example inputs, for a forward that reads values of its activations.
+    """
 
     def __init__(self, *, device: torch.device, values: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._at: tuple[Any, list[Any]] | None = None  # the last op and its tensors
-        self._notes: dict[str, None] = {}
+        self._at: tuple[Any, list[Any]] | None = None  # the op that was called last, and its tensor arguments
+        self._notes: dict[str, None] = {}  # a set that keeps the order
         self._device, self._values = device, values
         self._limit = float("inf") if values else KNOWN_LIMIT
-        self._paths: dict[int, str] = {}
-        self._stack: list[str] = [""]
+        self._paths: dict[int, str] = {}  # of modules, by id
+        self._stack: list[str] = [""]  # paths of the modules whose forward is running
         self._ops: list[Op] = []
         self._dead: list[Life] = []
         self._tags = remembered()
         self._entries = self._tags.entries
         self._learner = Learner(self._tags, self._really)
         self._weights: dict[int, Weight | Shadow] = {}  # by id of the real tensor
-        self._packed: dict[int, tuple[int, list[torch.Tensor]]] = {}  # a number and the tensors inside, by id
-        self._keep: list[Any] = []  # so that these ids stay valid
+        self._packed: dict[int, tuple[int, list[torch.Tensor]]] = {}  # see `_unpack`; by id of the packed object
+        self._keep: list[Any] = []  # objects that these ids belong to, so that no other object gets them
         self._memories: dict[int, Memory] = {}  # of weights, by identity of the storage
-        self._numbers = 0
-        self._params = 0
+        self._numbers = 0  # of values so far
+        self._params = 0  # elements of all parameters
         self._inputs: list[Shadow] = []
 
     # -- set-up -----------------------------------------------------------------------------------
 
     def add_weights(self, places: Mapping[str, nn.Module]) -> None:
-        """Register modules, parameters and buffers; those on meta are replaced by shadows of the device.
+        """Register modules (by path), their parameters and their buffers.
 
-        The caller puts the modules back as they were.
+        Parameters and buffers on meta are replaced by shadows on the device of the trace. The caller restores them.
         """
         for path, module in places.items():
             self._paths[id(module)] = path
@@ -81,7 +89,7 @@ class Recorder(TorchDispatchMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inference mode, the hooks that tell which module is running, and this mode."""
+        """A context in which operator calls are recorded, with the path of the module that makes each."""
         hooks = nn.modules.module
         names, where = self._paths, self._stack
 
@@ -100,7 +108,7 @@ class Recorder(TorchDispatchMode):
             yield
 
     def shadow_inputs(self, tree: Any) -> Any:
-        """The inputs as shadows; small integer tensors keep their values."""
+        """The arguments `tree` with a shadow in place of each tensor; values of small integer tensors stay known."""
         leaves, layout = pytree.tree_flatten(tree)
         made: dict[int, Shadow] = {}
         for i, leaf in enumerate(leaves):
@@ -124,7 +132,7 @@ class Recorder(TorchDispatchMode):
         return self._numbers - 1
 
     def _weight(self, tensor: torch.Tensor) -> Weight | Shadow:
-        """What stands for a real tensor: made once."""
+        """What represents a real tensor in the trace; the same object each time."""
         found = self._weights.get(id(tensor))
         if found is None:
             identity, size = memory_of(tensor)
@@ -145,7 +153,10 @@ class Recorder(TorchDispatchMode):
         return found
 
     def _unpack(self, packed: Any) -> tuple[int, list[torch.Tensor]]:
-        """A number that no other object ever has, and weight and bias inside a quantised layer's packed parameters."""
+        """(number, tensors) of the object that holds a quantised layer's weight and bias.
+
+        The number identifies the object in signatures: no other object of this process gets it.
+        """
         found = self._packed.get(id(packed))
         if found is None:
             tensors = [t for _, t in packed_tensors(packed)]
@@ -158,8 +169,8 @@ class Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: the wrapper that keeps torch.compile out costs microseconds a call, and its first call
-        imports the compiler, which takes seconds and keeps the arguments alive."""
+        """False: torch would wrap `__torch_dispatch__` to keep torch.compile out of it, which takes microseconds a
+        call; the first call would import the compiler, which takes seconds and keeps the arguments alive."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -186,17 +197,20 @@ class Recorder(TorchDispatchMode):
             if entry.lasting:
                 self._entries[key] = entry
         if entry.results.note:
-            self._notes[f"{entry.call.name} in {self._stack[-1] or 'the root module'}: {entry.results.note}"] = None
-        if entry.call.annotates:
+            self._notes[f"{entry.overload.name} in {self._stack[-1] or 'the root module'}: {entry.results.note}"] = None
+        if entry.overload.annotates:
             return func(*args, **(kwargs or {}))
-        if entry.call.reads_values:
+        if entry.overload.reads_values:
             return self._read(entry, func, args, kwargs, reads, known=known)
-        if entry.call.mutated:
+        if entry.overload.mutated:
             return self._write(entry, func, args, kwargs, tensors, reads, known=known)
         return self._make(entry, func, args, kwargs, tensors, reads, known=known)
 
     def _scan(self, args: Any, signature: list[Any], tensors: list[Any]) -> None:
-        """Add arguments to a signature: tensors by tag, numbers with their type (1, 1.0 and True are equal)."""
+        """Append `args` to a signature, and their tensors to `tensors`.
+
+        A tensor is represented by its tag, and a number by its type and value, since 1, 1.0 and True are equal.
+        """
         for arg in args:
             kind = type(arg)
             if kind is Shadow:
@@ -230,7 +244,7 @@ class Recorder(TorchDispatchMode):
         *,
         known: bool,
     ) -> Any:
-        """An op that returns new tensors, or views."""
+        """Record an op that returns new tensors or views, and return shadows as its results."""
         outs: list[Any] = []
         for out in entry.results.outs:
             if out is None:
@@ -240,13 +254,13 @@ class Recorder(TorchDispatchMode):
                 memory = Memory(out.bytes, len(self._ops), self._dead, self._ops)
             else:
                 memory = tensors[out.shares].memory
-            if memory.normal:  # a view of a tensor that inference mode did not make must be normal too
+            if memory.normal:  # torch wants a view of a tensor made outside inference mode to be made outside it too
                 with torch.inference_mode(False):
                     outs.append(make_shadow(out.form, self._device, memory, self._number(), out.tag))
             else:
                 outs.append(make_shadow(out.form, self._device, memory, self._number(), out.tag))
         self._append(entry, reads, outs)
-        if known and entry.size <= self._limit and (self._values or not entry.call.random):
+        if known and entry.size <= self._limit and (self._values or not entry.overload.random):
             real = self._really(func, args, kwargs)
             for shadow, value in zip(outs, real if isinstance(real, (list, tuple)) else (real,), strict=False):
                 if shadow is not None and isinstance(value, torch.Tensor):
@@ -259,14 +273,18 @@ class Recorder(TorchDispatchMode):
         if entry.workspace:
             self._dead.append(Life(entry.workspace, len(self._ops), len(self._ops)))
         self._ops.append(
-            Op(entry.call.name, entry.spec, self._stack[-1], reads, writes, entry.cost, entry.state, entry.reason)
+            Op(entry.overload.name, entry.spec, self._stack[-1], reads, writes, entry.cost, entry.state, entry.reason)
         )
 
     def _read(self, entry: Entry, func: Any, args: Any, kwargs: Any, reads: tuple[int, ...], *, known: bool) -> Any:
-        """An op that answers with a number."""
+        """Record an op that returns a number, and return it.
+
+        Raises:
+            NeedsValue: the number depends on values that are not known.
+        """
         where = self._stack[-1] or "the root module"
         if not known:
-            raise NeedsValue(f"{entry.call.name} in {where} reads a value that shapes alone do not determine")
+            raise NeedsValue(f"{entry.overload.name} in {where} reads a value that shapes alone do not determine")
         if not self._values:
             self._notes[f"{where} reads values, which follow from constants, parameters or integer inputs"] = None
         self._append(entry, reads, [])
@@ -283,24 +301,30 @@ class Recorder(TorchDispatchMode):
         *,
         known: bool,
     ) -> Any:
-        """An op that writes into its arguments; what it returns are these."""
+        """Record an op that writes into some of its arguments, and return those."""
         mutated = [tensors[i] for i in entry.mutated]
-        if entry.call.changes_form and entry.call.kind != "detach":  # a shadow is detached already
+        # The schema of detach_ says that it writes into its argument, but it writes no data, and shadows are detached.
+        detaches = entry.overload.kind == "detach"
+        if entry.overload.changes_form and not detaches:
             self._reshape(func, args, kwargs, mutated[0])
-        owned = self._values or not (entry.call.random or any(t.memory.weight for t in mutated))
+        owned = self._values or not (entry.overload.random or any(t.memory.weight for t in mutated))
         if known and owned:
             self._really(func, args, kwargs)
-        elif entry.call.kind != "detach":  # detach_ is written with a mark, but writes nothing
+        elif not detaches:
             for t in mutated:
                 t.memory.valid = False
         self._append(entry, reads, mutated)
         given = [t.tensor if isinstance(t, Weight) else t for t in mutated]
-        if entry.call.returns == 0:
+        if entry.overload.returns == 0:
             return None
-        return given[0] if entry.call.returns == 1 else tuple(given[: entry.call.returns])
+        return given[0] if entry.overload.returns == 1 else tuple(given[: entry.overload.returns])
 
     def _reshape(self, func: Any, args: Any, kwargs: Any, target: Shadow | Weight) -> None:
-        """An in-place view, which must leave a weight as it is."""
+        """Apply an in-place view such as squeeze_ to a shadow.
+
+        Raises:
+            FormError: the target is a weight, and would get another shape.
+        """
         held: torch.Tensor = target.tensor if isinstance(target, Weight) else target
         with torch._C._DisableTorchDispatch():
             if isinstance(target, Weight):
@@ -314,11 +338,12 @@ class Recorder(TorchDispatchMode):
     # -- known values ---------------------------------------------------------------------------------
 
     def _really(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Compute, on known values."""
+        """The real result of an op on the known values of its arguments."""
         keywords = {name: self._known((value,))[0] for name, value in (kwargs or {}).items()}
         return func(*self._known(args), **keywords)
 
     def _known(self, args: Any) -> list[Any]:
+        """Arguments with each tensor replaced by its known value, and each device by the CPU, where those are."""
         out: list[Any] = []
         for arg in args:
             if isinstance(arg, torch.Tensor):
@@ -333,7 +358,7 @@ class Recorder(TorchDispatchMode):
 
     @property
     def last_op(self) -> str:
-        """Name of the last op, with the shapes of its tensors."""
+        """Name of the op that was called last, with the shapes and dtypes of its tensors, for error messages."""
         if self._at is None:
             return "the start"
         func, tensors = self._at
@@ -341,8 +366,8 @@ class Recorder(TorchDispatchMode):
         return f"{func}({', '.join(f'{list(f.shape)} {DTYPES[f.dtype]}' for f in forms)})"
 
     def graph(self, output: Any) -> Graph:
-        """What was recorded."""
-        self._at = None  # lets go of the last op's tensors, which may have died
+        """The graph of the forward that returned `output`."""
+        self._at = None  # its references would keep the last op's arguments alive
         end = max(len(self._ops) - 1, 0)
         outputs = [t for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
         held = [t if isinstance(t, Shadow) else self._weights.get(id(t)) for t in outputs]

@@ -1,4 +1,4 @@
-"""Facts about an operator overload that a trace needs at every call, read from its schema once."""
+"""What torch's schema of an operator overload tells, read once for each overload."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 
 from hwcost.graph import Param
 
-_PLACE = ("device", "layout", "pin_memory", "generator", "non_blocking")  # where and how, not what
-_READERS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose")
+# Arguments that say where a result is made, or how. They are no parameters of the op: its cost is the same.
+_PLACE = ("device", "layout", "pin_memory", "generator", "non_blocking")
+_READERS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose")  # kinds that return a number
 _RANDOM = (
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "uniform", "bernoulli",
     "multinomial", "exponential", "random", "native_dropout", "cauchy", "log_normal", "geometric", "poisson",
@@ -26,58 +27,65 @@ _SIZED_BY_VALUES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What is known of an overload before any call."""
+class Overload:
+    """What holds for every call of an overload."""
 
     name: str  # "aten.conv2d.default"
-    kind: str  # "conv2d": no overload, no in-place mark
-    arguments: tuple[str, ...]
+    kind: str  # "conv2d": without the overload's name and the "_" of an in-place op
+    arguments: tuple[str, ...]  # names, in order
     defaults: Mapping[str, Param]
     mutated: tuple[str, ...]  # arguments that it writes into
-    returns: int
-    changes_form: bool  # an in-place view, such as squeeze_
-    reads_values: bool  # answers with a number
-    sized_by_values: bool
+    returns: int  # number of results
+    changes_form: bool  # it changes the shape of its argument in place, as squeeze_ does
+    reads_values: bool  # it returns a number
+    sized_by_values: bool  # the size of its result depends on values, as that of nonzero
     random: bool
-    annotates: bool  # marks a stretch of the forward for a profiler, does no work
+    annotates: bool  # it marks a section of the forward for a profiler, and computes nothing
 
 
 @cache
-def call_of(func: Any) -> Call:
-    """The facts of `func`, an OpOverload."""
+def overload_of(func: Any) -> Overload:
+    """What holds for every call of `func`, a torch OpOverload."""
     schema = func._schema
     kind = _kind(schema.name)
     arguments = schema.arguments
     mutated = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
-    plain = {a.name: _plain(a.default_value) for a in arguments if a.has_default_value()}
-    seeing = "where" if str(func) == "aten.where.default" else ""
-    return Call(
+    defaults = {a.name: _plain(a.default_value) for a in arguments if a.has_default_value()}
+    is_nonzero = str(func) == "aten.where.default"  # `torch.where(condition)` without operands, as nonzero
+    return Overload(
         name=str(func),
         kind=kind,
         arguments=tuple(a.name for a in arguments),
-        defaults=plain,
+        defaults=defaults,
         mutated=mutated,
         returns=len(schema.returns),
         changes_form=torch.Tag.inplace_view in func.tags,
         reads_values=kind in _READERS,
-        sized_by_values=kind in _SIZED_BY_VALUES or bool(seeing),
+        sized_by_values=kind in _SIZED_BY_VALUES or is_nonzero,
         random=kind in _RANDOM,
         annotates=kind.startswith("profiler."),
     )
 
 
 def _kind(name: str) -> str:
-    """The aten name without in-place mark; ops of another library keep its name before it."""
+    """The kind of op of a schema name: "conv2d" of "aten::conv2d", "relu" of "aten::relu_", "lib.op" of "lib::op"."""
     space, _, base = name.partition("::")
     base = base[:-1] if base.endswith("_") and not base.endswith("__") else base
     return base if space == "aten" else f"{space}.{base}"
 
 
-def bind(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[str], tuple[tuple[str, Param], ...]]:
-    """Names of the tensor arguments, one each, and the other arguments that differ from their default."""
+def bind(
+    overload: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[str], tuple[tuple[str, Param], ...]]:
+    """The arguments of a call by name.
+
+    Returns:
+        The name of the argument that each tensor belongs to, in order (a list of three tensors gives its name three
+        times), and the other arguments as (name, value), sorted by name, without those that have their default value.
+    """
     named: list[str] = []
     params: list[tuple[str, Param]] = []
-    for name, value in (*zip(call.arguments, args, strict=False), *kwargs.items()):
+    for name, value in (*zip(overload.arguments, args, strict=False), *kwargs.items()):
         if isinstance(value, torch.Tensor):
             named.append(name)
         elif isinstance(value, torch.ScriptObject):
@@ -89,30 +97,35 @@ def bind(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[li
             named += [name] * tensors
         elif name not in _PLACE:
             plain = _plain(value)
-            if name not in call.defaults or call.defaults[name] != plain:
+            if name not in overload.defaults or overload.defaults[name] != plain:
                 params.append((name, plain))
     return named, tuple(sorted(params, key=itemgetter(0)))
 
 
 def packed_tensors(packed: Any) -> list[tuple[str, torch.Tensor]]:
-    """Weight and bias of a quantised layer from its packed parameters; all of a layer of a recurrent one."""
+    """(name, tensor) of the weight and bias inside a quantised layer's packed parameters.
+
+    Those of a recurrent layer are all its weights, then all its biases, each named "params".
+    """
     if "rnn.CellParamsBase" in str(packed._type()):
         _, biases, _, _, products = packed.__getstate__()[0]
         pairs = [product.unpack() for product in products]
         biases = biases or [bias for _, bias in pairs if bias is not None]
-        return [("params", tensor) for tensor in (*(_held(weight) for weight, _ in pairs), *biases)]
+        weights = [_as_packed(weight) for weight, _ in pairs]
+        return [("params", tensor) for tensor in (*weights, *biases)]
     pair = packed.unpack() if hasattr(packed, "unpack") else (None, None)
-    weight, bias = pair if isinstance(pair, tuple) else (pair, None)  # an embedding has its weight alone
-    return [(name, t) for name, t in (("weight", _held(weight)), ("bias", bias)) if isinstance(t, torch.Tensor)]
+    weight, bias = pair if isinstance(pair, tuple) else (pair, None)  # an embedding has no bias
+    named = (("weight", _as_packed(weight)), ("bias", bias))
+    return [(name, tensor) for name, tensor in named if isinstance(tensor, torch.Tensor)]
 
 
-def _held(weight: torch.Tensor | None) -> torch.Tensor | None:
-    """A weight as it is packed: unpacking widens those of half precision."""
+def _as_packed(weight: torch.Tensor | None) -> torch.Tensor | None:
+    """A weight in the dtype in which it is packed. Unpacking turns half precision into single precision."""
     return weight.half() if weight is not None and weight.dtype is torch.float32 else weight
 
 
 def _settings(packed: Any) -> list[tuple[str, Param]]:
-    """Stride, padding, dilation and groups of a packed convolution."""
+    """Stride, padding, dilation and groups of a packed convolution; nothing for other layers."""
     return [
         (name, _plain(getattr(packed, name)()))
         for name in ("stride", "padding", "dilation", "groups")
@@ -121,12 +134,14 @@ def _settings(packed: Any) -> list[tuple[str, Param]]:
 
 
 def _count_tensors(args: Sequence[Any]) -> int:
+    """Number of tensors in nested lists."""
     if all(type(a) is int for a in args):  # sizes, most of the time
         return 0
     return sum(isinstance(a, torch.Tensor) or (isinstance(a, (list, tuple)) and _count_tensors(a)) for a in args)
 
 
 def _plain(value: Any) -> Param:
+    """An argument as a parameter of an op: dtypes and other objects of torch by their names."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):

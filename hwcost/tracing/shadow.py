@@ -1,4 +1,4 @@
-"""Tensors of a traced forward: shape, strides, dtype and device, but no data."""
+"""The tensors of a traced forward, which have shape, strides, dtype and device, but no data."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from hwcost.tracing.form import Form
 
 
 class NeedsValue(RuntimeError):
-    """A forward asked for a value that shapes alone do not determine."""
+    """A forward read a value that does not follow from constants, parameters and integer inputs."""
 
 
 class Memory:
-    """What all views of one storage hold; when the last of them dies, so does the memory."""
+    """One storage. All views of it refer to this object, so Python destroys it with the last of them.
+
+    It then appends its `Life` to `dead`, from op number `born` to the op that is the last of `ops` at that time. The
+    storage of a weight is held throughout, and has none.
+    """
 
     __slots__ = ("__weakref__", "born", "bytes", "dead", "normal", "ops", "valid", "weight")
 
     def __init__(self, size: int, born: int, dead: list[Life], ops: list[Any], *, weight: bool = False) -> None:
         self.bytes, self.born, self.dead, self.ops, self.weight = size, born, dead, ops, weight
-        self.valid = True  # whether the known values in it still hold
-        self.normal = False  # whether it was made outside inference mode
+        self.valid = True  # whether known values are still those in it: False once something unknown was written
+        self.normal = False  # whether it holds a tensor that was made outside inference mode
 
     def __del__(self) -> None:
         if not self.weight:
@@ -30,31 +34,27 @@ class Memory:
 
 
 class Shadow(torch.Tensor):
-    """A tensor without data, on the device of the module that is traced.
+    """A tensor without data, on the device of the module that is traced."""
 
-    memory: what it shares with its views. number: of the value in the graph. tag: its form and
-    role, numbered. known: the real value, where constants, parameters and integer inputs determine it.
-    """
-
-    memory: Memory
-    number: int
-    tag: int
-    known: torch.Tensor | None
+    memory: Memory  # shared with its views
+    number: int  # of the value in the graph
+    tag: int  # the number of its form and role (weight or activation), see `signatures.Tags`
+    known: torch.Tensor | None  # its value, where constants, parameters and integer inputs determine it
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    _is_param: bool  # what nn.Parameter looks for
+    _is_param: bool  # by which nn.Parameter recognises a parameter
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:  # type: ignore[override]
         raise RuntimeError(f"{func} got a tensor without data, which lives inside hwcost.trace only")
 
     def tolist(self) -> Any:
-        """The values, where they are known."""
-        with torch._C._DisableTorchDispatch():  # the real tensor must not come back as a shadow
+        """The values as a list, where they are known."""
+        with torch._C._DisableTorchDispatch():  # else the recorder would turn the result into a shadow
             return self._read("tolist").tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
-        """The values, where they are known."""
+        """The values as an array, where they are known."""
         with torch._C._DisableTorchDispatch():
             return self._read("numpy").numpy(force=force)
 
@@ -63,7 +63,7 @@ class Shadow(torch.Tensor):
             return self._read("numpy").__array__(dtype)
 
     def __format__(self, spec: str) -> str:
-        """A single value as a number, as torch does; networks make names from them."""
+        """A single value as a number, as torch formats it; some networks make names of submodules that way."""
         return format(self.item(), spec) if self.dim() == 0 else repr(self)
 
     def _read(self, who: str) -> torch.Tensor:
@@ -76,7 +76,7 @@ class Shadow(torch.Tensor):
 
 
 class Weight:
-    """A real tensor met in a trace, a parameter, buffer or constant; stands where a Shadow stands."""
+    """A parameter, buffer or constant met in a trace, with the same fields as a `Shadow`."""
 
     __slots__ = ("known", "memory", "number", "tag", "tensor")
 
@@ -90,14 +90,14 @@ _make = torch.Tensor._make_wrapper_subclass
 def make_shadow(
     form: Form, device: torch.device, memory: Memory, number: int, tag: int, known: torch.Tensor | None = None
 ) -> Shadow:
-    """A new shadow."""
+    """A new shadow of the given form and device."""
     shadow: Shadow = _make(Shadow, form.shape, strides=form.stride, dtype=form.dtype, device=device)
     shadow.memory, shadow.number, shadow.tag, shadow.known = memory, number, tag, known
     return shadow
 
 
 def form_of(tensor: torch.Tensor) -> Form:
-    """Form of a real tensor; one without strides (sparse, packed) counts as contiguous."""
+    """Form of a real tensor; a tensor without strides (sparse, packed) counts as contiguous."""
     shape = tuple(tensor.shape)
     try:
         return Form(shape, tensor.stride(), tensor.dtype)

@@ -1,8 +1,8 @@
-"""What the first call of a signature teaches: its description, its cost and the forms of its results.
+"""Signatures: an operator with the forms of its tensors and its other arguments.
 
-An answer follows from shapes, dtypes and parameters alone, so the process remembers it: a network made of
-signatures that were met before, in another module or another trace, learns nothing anew. Answers that follow
-from values are never remembered.
+A signature determines the description of the op, its cost and the forms of its results. They are found out at its
+first call, in an `Entry`, and cached for the process, so that a network made of signatures that were met before, in
+this or another trace, is traced quickly. An entry that depends on the values of tensors is not cached.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from typing import Any
 import torch
 
 from hwcost.cost import Cost
-from hwcost.graph import OpSpec, State, TensorSpec
+from hwcost.graph import OpSpec, Param, State, TensorSpec
 from hwcost.rules.registry import assess, revision
-from hwcost.tracing.form import Form, contiguous, layout
-from hwcost.tracing.schema import Call, bind, call_of
+from hwcost.tracing.form import Form, distinct, layout, layout_name
+from hwcost.tracing.schema import Overload, bind, overload_of
 from hwcost.tracing.shadow import Weight, memory_of
 from hwcost.tracing.shapes.registry import has_shape_function, result_form
 from hwcost.tracing.shapes.trial_run import MIXED, Probe, real_form
 
 DTYPES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-MEMORY_LIMIT = 20_000  # signatures that the process remembers; then it starts anew
+MEMORY_LIMIT = 20_000  # cached signatures; a cache with more is emptied
 _VIEW = "a view: no data moves"
 
 
 @dataclass(slots=True)
 class Out:
-    """One tensor of a result: what to make, and whose memory it shares (-1: its own)."""
+    """One tensor of a result."""
 
     form: Form
     tag: int
-    shares: int
-    bytes: int
+    shares: int  # position among the tensor arguments of the one whose memory it shares; -1: it has its own
+    bytes: int  # of its storage
 
 
 @dataclass(slots=True)
 class Results:
-    """The tensors of a result; `container` is its type where it has several."""
+    """All tensors of a result."""
 
     outs: tuple[Out | None, ...] = ()
-    container: type | None = None
-    note: str = ""
+    container: type | None = None  # list or tuple, where the op returns one
+    note: str = ""  # for `Graph.notes`
 
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of a signature."""
+    """What the recorder needs at a call of a signature."""
 
-    call: Call
+    overload: Overload
     spec: OpSpec
     cost: Cost
     state: State
@@ -60,13 +60,16 @@ class Entry:
     results: Results
     mutated: tuple[int, ...]  # positions among the tensor arguments
     size: int  # elements of the results
-    workspace: int  # bytes held while it runs
-    by_values: bool  # the results' forms follow from values, where these are known
-    lasting: bool  # the same at every call of the signature
+    workspace: int  # bytes that the op allocates and frees while it runs
+    by_values: bool  # the forms of the results follow from values, where these are known
+    lasting: bool  # it holds for every call of the signature, and may be cached
 
 
 class Tags:
-    """Numbers for forms and roles, the specs of tensors that have them, and the entries of signatures of them."""
+    """The cache of a process: entries by signature, and a number (tag) for each form and role of a tensor.
+
+    A role is whether a tensor is a weight. Signatures hold tags, which are hashed faster than forms.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[Any, Entry] = {}
@@ -76,7 +79,7 @@ class Tags:
         self._specs: dict[Any, TensorSpec] = {}
 
     def tag(self, form: Form, *, weight: bool) -> int:
-        """The number of a form and a role."""
+        """The number of a form and a role; a new one where it has none."""
         found = self._numbers.get((form, weight))
         if found is None:
             with self._lock:  # another thread may trace at the same time
@@ -92,9 +95,9 @@ class Tags:
         spec = self._specs.get(key)
         if spec is None:
             form = self.forms[tag]
-            overlapping = 0 if layout(form) else prod(form.shape) - _distinct(form)
+            overlapping = 0 if layout(form) else prod(form.shape) - distinct(form)
             spec = TensorSpec(
-                name, form.shape, DTYPES[form.dtype], weight, False, repeat, _layout_name(form), overlapping
+                name, form.shape, DTYPES[form.dtype], weight, False, repeat, layout_name(form), overlapping
             )
             self._specs[key] = spec
         return spec
@@ -104,7 +107,7 @@ _remembered: dict[Any, Tags] = {}
 
 
 def remembered() -> Tags:
-    """What this process knows, under the present rules and default dtype; a full memory is emptied."""
+    """The cache of this process under the present rules and default dtype; emptied where it is full."""
     key = revision(), torch.get_default_dtype()
     tags = _remembered.get(key)
     if tags is None or max(len(tags.entries), len(tags.forms)) > MEMORY_LIMIT:
@@ -114,41 +117,8 @@ def remembered() -> Tags:
 
 
 def forget() -> None:
-    """Let go of every answer; a trace that is under way keeps its own."""
+    """Empty the cache; a trace that is under way keeps the one that it began with."""
     _remembered.clear()
-
-
-def span(form: Form) -> int:
-    """Elements from the first to the last, gaps included."""
-    if 0 in form.shape:
-        return 0
-    last = 0
-    for size, step in zip(form.shape, form.stride, strict=True):
-        last += (size - 1) * step
-    return 1 + last
-
-
-def _distinct(form: Form) -> int:
-    """Elements that differ: an axis of stride 0 has one, and axes that overlap have no more than their span."""
-    sizes = (size if step or size == 0 else 1 for size, step in zip(form.shape, form.stride, strict=True))
-    return min(prod(sizes), span(form))
-
-
-def _layout_name(form: Form) -> str:
-    known = layout(form)
-    if known:
-        return "contiguous" if known == "c" else "channels_last"
-    keep = [(size, step) for size, step in zip(form.shape, form.stride, strict=True) if size != 1]
-    if 0 in form.shape or tuple(step for _, step in keep) == contiguous(tuple(size for size, _ in keep)):
-        return "contiguous"  # axes of size 1 leave the strides open
-    return "channels_last" if len(form.shape) == 4 and _is_channels_last(form) else "strided"
-
-
-def _is_channels_last(form: Form) -> bool:
-    """Whether kernels take it for channels last. They do not where the stride of a batch of one says otherwise, as
-    with tokens seen as a map, and copy it first (`is_channels_last_strides_2d` of c10/core/MemoryFormat.h)."""
-    meta = torch.empty_strided(form.shape, form.stride, device="meta")
-    return meta.is_contiguous(memory_format=torch.channels_last) and form.stride[0] >= prod(form.shape[1:])
 
 
 def any_known(tensors: list[Any]) -> bool:
@@ -157,104 +127,150 @@ def any_known(tensors: list[Any]) -> bool:
 
 
 class Learner:
-    """Finds out what a signature's first call does. `really` computes on known values."""
+    """Makes the entry of a signature at its first call.
 
-    def __init__(self, tags: Tags, really: Callable[[Any, Any, Any], Any]) -> None:
-        self._tags, self._really = tags, really
+    Args:
+        tags: the cache.
+        compute: from an op, its arguments and its keyword arguments to its result, on known values.
+    """
+
+    def __init__(self, tags: Tags, compute: Callable[[Any, Any, Any], Any]) -> None:
+        self._tags, self._compute = tags, compute
 
     def learn(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], *, known: bool) -> Entry:
-        """The entry of a call; `tensors` stand for its tensor arguments, in order."""
-        call = call_of(func)
-        names, params = bind(call, args, kwargs)
-        mutated = tuple(i for i, name in enumerate(names) if name in call.mutated)
-        if call.mutated:
-            self._check_write(call, func, args, kwargs, tensors)
+        """The entry of a call.
+
+        Args:
+            func: the OpOverload that is called.
+            args: its arguments.
+            kwargs: its keyword arguments.
+            tensors: the Shadow or Weight of each of its tensors, in order.
+            known: whether the values of all of them are known.
+        """
+        overload = overload_of(func)
+        names, params = bind(overload, args, kwargs)
+        mutated = tuple(i for i, name in enumerate(names) if name in overload.mutated)
+        if overload.mutated:
+            self._check_write(overload, func, args, kwargs, tensors)
             results = Results()
-        elif call.reads_values or call.annotates:
+        elif overload.reads_values or overload.annotates:
             results = Results()
         else:
-            results = self._results(call, func, args, kwargs, tensors, known)
-        return self._entry(call, tensors, names, params, results, mutated)
+            results = self._results(overload, func, args, kwargs, tensors, known)
+        return self._entry(overload, tensors, names, params, results, mutated)
 
     def _entry(
-        self, call: Call, tensors: list[Any], names: list[str], params: Any,
-        results: Results, mutated: tuple[int, ...],
-    ) -> Entry:  # fmt: skip
-        spec_of, met = self._tags.spec, set()
-        inputs = []
-        for name, t in zip(names, tensors, strict=True):
-            inputs.append(spec_of(name, t.tag, weight=t.memory.weight, repeat=t.number in met))
-            met.add(t.number)
-        made = [o for o in results.outs if o]
-        written = [(o.tag, o.shares >= 0 and tensors[o.shares].memory.weight) for o in made] or [
-            (tensors[i].tag, tensors[i].memory.weight) for i in mutated
-        ]
-        outputs = [spec_of(f"out{i}" if i else "out", tag, weight=weight) for i, (tag, weight) in enumerate(written)]
-        spec = OpSpec(call.kind, tuple(inputs), tuple(outputs), params)
+        self,
+        overload: Overload,
+        tensors: list[Any],
+        names: list[str],
+        params: tuple[tuple[str, Param], ...],
+        results: Results,
+        mutated: tuple[int, ...],
+    ) -> Entry:
+        """The entry of a call, once its results are known. `names` are those of the arguments that hold `tensors`."""
+        made = [out for out in results.outs if out]
+        spec = OpSpec(overload.kind, self._inputs(tensors, names), self._outputs(made, tensors, mutated), params)
         found = assess(spec)
         cost, state, reason = found.cost, found.state, found.reason
-        if made and all(o.shares >= 0 for o in made):
+        if made and all(out.shares >= 0 for out in made):
             cost, state, reason = Cost(), "free", _VIEW
-        by_values = call.sized_by_values or call.kind in MIXED
-        lasting = not (call.changes_form or call.annotates or (by_values and any_known(tensors)))
-        size = sum(prod(o.form.shape) for o in made)
-        return Entry(call, spec, cost, state, reason, results, mutated, size, found.workspace, by_values, lasting)
+        by_values = overload.sized_by_values or overload.kind in MIXED
+        return Entry(
+            overload=overload,
+            spec=spec,
+            cost=cost,
+            state=state,
+            reason=reason,
+            results=results,
+            mutated=mutated,
+            size=sum(prod(out.form.shape) for out in made),
+            workspace=found.workspace,
+            by_values=by_values,
+            lasting=not (overload.changes_form or overload.annotates or (by_values and any_known(tensors))),
+        )
 
-    def _results(self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any], known: bool) -> Results:
-        """Forms of the results: from the shapes, from the values, or from torch."""
-        forms, held, form = self._tags.forms, Held(tensors), None
-        if has_shape_function(call.name):
-            shapes = Held(tensors, lambda t: forms[t.tag])
-            form = result_form(call.name, shapes.replace(args), shapes.replace_all(kwargs))
-        if form is not None:
-            out = Out(form, self._tags.tag(form, weight=False), -1, prod(form.shape) * form.dtype.itemsize)
-            return Results((out,))
-        if known and call.sized_by_values:
-            return self._read_off(self._really(func, args, kwargs), [t.known for t in tensors], tensors)
-        probe = Probe(call, func, lambda t: forms[t.tag])
-        result, stood = probe.run(held.replace(args), held.replace_all(kwargs))
-        results = self._read_off(result, [probe.stand_in(t) for t in tensors] if stood else [], tensors)
+    def _inputs(self, tensors: list[Any], names: list[str]) -> tuple[TensorSpec, ...]:
+        inputs = []
+        met = set[int]()
+        for name, tensor in zip(names, tensors, strict=True):
+            repeat = tensor.number in met
+            inputs.append(self._tags.spec(name, tensor.tag, weight=tensor.memory.weight, repeat=repeat))
+            met.add(tensor.number)
+        return tuple(inputs)
+
+    def _outputs(self, made: list[Out], tensors: list[Any], mutated: tuple[int, ...]) -> tuple[TensorSpec, ...]:
+        """The results that an op makes, or the arguments that it writes into where it makes none."""
+        if made:
+            roles = [(out.tag, out.shares >= 0 and tensors[out.shares].memory.weight) for out in made]
+        else:
+            roles = [(tensors[i].tag, tensors[i].memory.weight) for i in mutated]
+        return tuple(
+            self._tags.spec(f"out{i}" if i else "out", tag, weight=weight) for i, (tag, weight) in enumerate(roles)
+        )
+
+    def _results(
+        self, overload: Overload, func: Any, args: Any, kwargs: Any, tensors: list[Any], known: bool
+    ) -> Results:
+        """The results: from a shape function, computed from known values, or from a trial run of torch."""
+        forms = self._tags.forms
+        if has_shape_function(overload.name):
+            shapes = Held(tensors, lambda tensor: forms[tensor.tag])
+            form = result_form(overload.name, shapes.replace(args), shapes.replace_all(kwargs))
+            if form is not None:
+                size = prod(form.shape) * form.dtype.itemsize
+                return Results((Out(form, self._tags.tag(form, weight=False), -1, size),))
+        if known and overload.sized_by_values:
+            return self._read_off(self._compute(func, args, kwargs), [t.known for t in tensors], tensors)
+        held = Held(tensors)
+        probe = Probe(overload, func, lambda tensor: forms[tensor.tag])
+        result, has_sources = probe.run(held.replace(args), held.replace_all(kwargs))
+        sources = [probe.stand_in(tensor) for tensor in tensors] if has_sources else []
+        results = self._read_off(result, sources, tensors)
         results.note = probe.note
         return results
 
     def _read_off(self, result: Any, sources: list[Any], tensors: list[Any]) -> Results:
-        """Forms of a result that torch made from `sources`, which stood for `tensors`."""
-        homes: dict[int, int] = {}
+        """The results of a trial run: what torch returned for `sources`, which took the places of `tensors`."""
+        homes: dict[int, int] = {}  # position of the first source with a storage, by identity of the storage
         for i, source in enumerate(sources):
             if source is not None:
                 homes.setdefault(memory_of(source)[0], i)
-        several = isinstance(result, (list, tuple))
+        container: type | None = None
+        if isinstance(result, (list, tuple)):
+            container = list if isinstance(result, list) else tuple
         outs: list[Out | None] = []
-        for tensor in result if several else (result,):
+        for tensor in (result,) if container is None else result:
             if not isinstance(tensor, torch.Tensor):
                 outs.append(None)
                 continue
-            form, (identity, size) = real_form(tensor), memory_of(tensor)
+            form = real_form(tensor)
+            identity, size = memory_of(tensor)
             shares = homes.get(identity, -1)
             weight = shares >= 0 and tensors[shares].memory.weight
             outs.append(Out(form, self._tags.tag(form, weight=weight), shares, size))
-        return Results(tuple(outs), (list if isinstance(result, list) else tuple) if several else None)
+        return Results(tuple(outs), container)
 
-    def _check_write(self, call: Call, func: Any, args: Any, kwargs: Any, tensors: list[Any]) -> None:
-        """Let torch refuse the arguments of an in-place op where their shapes are not plainly right."""
+    def _check_write(self, overload: Overload, func: Any, args: Any, kwargs: Any, tensors: list[Any]) -> None:
+        """Have torch check the arguments of an in-place op, unless all have the shape of the first or are scalars."""
         forms = [self._tags.forms[t.tag] for t in tensors]
-        if call.changes_form or all(f.shape in (forms[0].shape, ()) for f in forms):
+        if overload.changes_form or all(f.shape in (forms[0].shape, ()) for f in forms):
             return
         try:
             held = Held(tensors)
-            Probe(call, func, lambda t: self._tags.forms[t.tag]).run(held.replace(args), held.replace_all(kwargs))
+            Probe(overload, func, lambda t: self._tags.forms[t.tag]).run(held.replace(args), held.replace_all(kwargs))
         except NotImplementedError:
             return
 
 
 class Held:
-    """Replaces the tensors of an argument list by what stands for them, changed, in order."""
+    """Replaces the tensors in lists of arguments by the Shadow or Weight of each, or by `change` of it."""
 
     def __init__(self, things: list[Any], change: Callable[[Any], Any] = lambda thing: thing) -> None:
         self._by_id = {id(t.tensor if type(t) is Weight else t): change(t) for t in things}
 
     def replace(self, args: Any) -> list[Any]:
-        """A list of arguments."""
+        """Positional arguments, or a nested list of them."""
         out: list[Any] = []
         for arg in args:
             if id(arg) in self._by_id:

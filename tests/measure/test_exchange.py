@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from hwcost.graph import OpSpec, TensorSpec
@@ -11,6 +12,7 @@ from hwcost.kernel import Kernel
 from hwcost.measure.exchange import card, export, load, load_period
 from hwcost.measure.store.store import Store
 from hwcost.measure.store.summaries import rounded
+from hwcost.measure.tables import from_tables, to_tables
 from hwcost.measure.types import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
 
 
@@ -95,3 +97,14 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (export(measured, tmp_path) / "times.parquet").write_bytes(b"no parquet")
     with pytest.raises(MeasurementError, match=r"times\.parquet is no Parquet file"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("spec", [None, "{", "7x"])
+def test_a_specification_that_is_no_json_is_refused_in_one_line(spec: str | None) -> None:
+    tables = to_tables(measured)
+    networks = tables["networks"]
+    column = networks.schema.get_field_index("spec")
+    tables["networks"] = networks.set_column(column, "spec", pa.array([spec] * len(networks), pa.string()))
+    with pytest.raises(MeasurementError, match="measurements that cannot be read") as caught:
+        from_tables(tables)
+    assert "\n" not in str(caught.value)

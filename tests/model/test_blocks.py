@@ -51,9 +51,10 @@ def test_an_architecture_is_priced_as_its_network_would_be(simple: CostModel, na
         *((name, "torch-eager") for name in ("nas-bench-201", "vit")),
     ],
 )
-def test_blocks_are_lowered_as_they_run_between_the_others(name: str, runtime: str) -> None:
+@pytest.mark.parametrize("lanes", [8, 16])  # ONNX Runtime lays out data by the width of vector registers
+def test_blocks_are_lowered_as_they_run_between_the_others(name: str, runtime: str, lanes: int) -> None:
     """Kernel by kernel, copies into other layouts and distances included: what tables of the space add up."""
-    lower = get_runtime(runtime).lower
+    lower = partial(get_runtime(runtime).lower, lanes=lanes)
     space, rng = get_space(name), np.random.default_rng(0)
     for params in (space.sample(rng) for _ in range(4)):
         with torch.device("meta"):

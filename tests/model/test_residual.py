@@ -11,7 +11,8 @@ import pytest
 from hwcost.device.device import Device
 from hwcost.measure.types import Measurements
 from hwcost.model.features import NAMES, Columns, Target, columns
-from hwcost.model.residual import Residual, _identities, known_as
+from hwcost.model.learned import _identities
+from hwcost.model.residual import Residual, known_as
 from hwcost.model.trees import Settings
 
 NO_TREES = Settings(iterations=1, learning_rate=1e-9)

@@ -6,7 +6,7 @@ import json
 import re
 
 from hwcost.report.html import document, escape, figure_html, save_figure, table_html
-from hwcost.report.plots import figure
+from hwcost.report.style import figure
 
 
 def test_data_cannot_end_its_script():

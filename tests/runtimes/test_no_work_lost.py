@@ -11,10 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hwcost import CostModel, Device, trace
-from hwcost.runtimes.registry import get_runtime
+from hwcost.runtimes.registry import get_runtime, runtime_names
 from hwcost.tracing.onnx_file import onnx_graph
-
-RUNTIMES = ("torch-eager", "torch-compile", "onnxruntime")
 
 
 class Does(nn.Module):
@@ -44,7 +42,7 @@ UNUSUAL: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
 }
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", runtime_names())
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_kernels_hold_the_macs_of_the_trace(name: str, runtime: str) -> None:
     module, shapes = UNUSUAL[name]
@@ -53,7 +51,7 @@ def test_kernels_hold_the_macs_of_the_trace(name: str, runtime: str) -> None:
     assert sum(p.kernel.cost.macs for p in get_runtime(runtime).lower(graph).kernels) == graph.cost.macs
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", runtime_names())
 def test_what_no_rule_counts_is_said_with_the_estimate(runtime: str) -> None:
     model = CostModel.analytic(Device.load("intel-i9-10980xe"), runtime)
     known = model.estimate(nn.ReLU(), (torch.empty(4, 4),))

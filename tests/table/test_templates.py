@@ -99,3 +99,19 @@ def test_sizes_that_a_layer_refuses_have_none() -> None:
 
     with pytest.raises(NoTemplate):
         Template.of(grouped, 1)
+
+
+def fused(sizes: tuple[int, ...]) -> tuple[nn.Module, tuple[int, ...]]:
+    """torch's own layer, which is traced by its parts too; sizes: hidden, tokens."""
+    hidden, tokens = sizes
+    return nn.TransformerEncoderLayer(32, 4, hidden, batch_first=True), (1, tokens, 32)
+
+
+def test_both_forms_of_a_fused_layer_are_written_down() -> None:
+    sizes = (48, 19)
+    found, expected = Template.of(fused, 2).graph(sizes), traced(fused, sizes)
+    assert found.ops == expected.ops
+    assert found.by_parts is not None
+    assert expected.by_parts is not None
+    assert found.by_parts.ops == expected.by_parts.ops
+    assert found.by_parts.peak_memory == expected.by_parts.peak_memory

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 
 import hwcost
-from hwcost.tracing import signatures as answers
+from hwcost.tracing import signatures
 
 
 @pytest.fixture(autouse=True)
 def empty() -> Iterator[None]:
-    answers.forget()
+    signatures.forget()
     yield
-    answers.forget()
+    signatures.forget()
 
 
 def test_a_second_network_of_the_same_signatures_learns_nothing_and_counts_the_same() -> None:
     first = hwcost.trace(nn.Linear(4, 8), torch.zeros(2, 4))
-    known = len(answers.remembered().entries)
+    known = len(signatures.remembered().entries)
     second = hwcost.trace(nn.Linear(4, 8), torch.zeros(2, 4))
     assert known > 0
-    assert len(answers.remembered().entries) == known
+    assert len(signatures.remembered().entries) == known
     assert second == first
     assert second.ops[0].spec is first.ops[0].spec
 
@@ -61,7 +61,7 @@ def test_the_default_dtype_is_part_of_what_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(5, 2), (3, 3)])
-def test_answers_that_follow_from_values_are_not_remembered(lengths: tuple[int, int]) -> None:
+def test_results_that_follow_from_values_are_not_remembered(lengths: tuple[int, int]) -> None:
     def forward(x: Tensor, repeats: Tensor) -> Tensor:
         return x.repeat_interleave(repeats, 0)
 
@@ -84,7 +84,7 @@ def test_packed_layers_of_equal_weights_and_other_strides_are_told_apart() -> No
 
 
 def test_a_full_memory_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MEMORY_LIMIT", 4)
+    monkeypatch.setattr(signatures, "MEMORY_LIMIT", 4)
     for width in range(1, 9):
         assert hwcost.trace(nn.Linear(width, 2), torch.zeros(1, width)).cost.macs == 2 * width
-    assert len(answers.remembered().entries) <= 5
+    assert len(signatures.remembered().entries) <= 5

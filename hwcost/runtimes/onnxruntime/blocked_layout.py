@@ -1,9 +1,9 @@
 """Which nodes ONNX Runtime runs in its blocked layout ("nchwc"), and what it fuses there.
 
-Convolutions whose channels allow it run in blocks of as many channels as a vector register holds floats,
-and so do pools. What follows them stays in blocks where it can: sums (fused into a convolution that
-made one of their terms), products, activations, concatenations, norms, resizing. Data enter the layout
-and leave it by a copy, once per value.
+Convolutions and pools whose channels allow it run in blocks of as many channels as a vector register holds floats. What
+follows them stays in blocks where it can: sums (fused into a convolution that makes one of their terms), products,
+activations, concatenations, norms, resizing. A value is copied into the layout once, and out of it once, where another
+node needs it so.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from hwcost.runtimes.onnxruntime.mutable_graph import Sketch, Step, Value
 
 ALIGNED = 4  # channels that are copied into blocks must be a multiple of this
 ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid"})  # fused in blocks, also after a sum
-IMAGE = 4  # channels up to which a map is an image, which comes as it is
-INDIFFERENT = frozenset({"Gelu", "QuickGelu"})  # do not care for the layout
-NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)  # of a transposition: to channels last, and back
+IMAGE = 4  # channels up to which the input of a part is taken for an image, which is not in blocks
+INDIFFERENT = frozenset({"Gelu", "QuickGelu"})  # elementwise, and run in either layout
+NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)  # permutations of a transposition to channels last, and back
 
 
 @lru_cache(maxsize=8)
 def block_size(lanes: int | None = None) -> int:
-    """Channels of a block: 16 with AVX-512, whose vectors hold as many floats, else 8; None: of this CPU."""
+    """Channels of a block: 16 where a vector register holds 16 floats (AVX-512), else 8; None means this CPU."""
     if lanes is None:
         cpu = Path("/proc/cpuinfo")
         lanes = 16 if cpu.exists() and "avx512f" in cpu.read_text(encoding="utf-8", errors="replace") else 8
@@ -33,25 +33,25 @@ def block_size(lanes: int | None = None) -> int:
 
 @dataclass(slots=True)
 class _Twin:
-    """A value in blocks, the node that makes it, and how often the original is read, and still is."""
+    """The blocked copy of a value, which stands in for it."""
 
     value: Value
-    step: Step
-    uses: int
-    left: int
-    channels: int
+    step: Step  # that makes it
+    uses: int  # how often the original was read
+    left: int  # how often it still is, by nodes outside blocks
+    channels: int  # of the original, without padding
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A convolution in blocks: its padded weight, and whether its input is in blocks too."""
+    """How a convolution runs in blocks: the padded shape of its weight, and whether its input is in blocks too."""
 
     weight: tuple[int, ...]
     reorders: bool
 
 
 def blocked_form(weight: Sequence[int], groups: int, block: int) -> Form | None:
-    """How a convolution runs in blocks, None where its channels do not allow it."""
+    """How a convolution with that weight runs in blocks; None where its channels do not allow it."""
     out, into, *kernel = weight
     padded = -(-out // block) * block
     if groups > 1 and into == 1 and out == groups:
@@ -69,9 +69,10 @@ def blocked_form(weight: Sequence[int], groups: int, block: int) -> Form | None:
 
 
 class Blocks:
-    """One walk through the nodes; `run` does it.
+    """The pass that puts nodes into blocks; `run` does it.
 
-    Of a `part` of a network, maps of more channels than an image come in blocks, and go as they are made.
+    In a `part` of a network, input maps with more channels than an image are in blocks already, and outputs that are
+    made in blocks stay there.
     """
 
     def __init__(self, sketch: Sketch, block: int, *, part: bool = False) -> None:
@@ -83,7 +84,7 @@ class Blocks:
         self.order: list[Step | None] = []
 
     def run(self) -> None:
-        """Change the sketch."""
+        """Change the graph."""
         if self.part:
             self.receive()
         for step in self.sketch:
@@ -107,7 +108,7 @@ class Blocks:
     # -- layout ----------------------------------------------------------------------------------
 
     def receive(self) -> None:
-        """Take the maps that come into a part for made in blocks."""
+        """Register the input maps of a part as values in blocks."""
         given = {id(v): v for step in self.sketch for v in step.reads if v.maker is None and not v.constant}
         for value in given.values():
             if len(value.shape) == 4 and value.shape[1] > IMAGE:
@@ -121,11 +122,11 @@ class Blocks:
         return Value((n, -(-c // self.block) * self.block, *rest), value.dtype)
 
     def twin(self, value: Value) -> _Twin | None:
-        """The value in blocks, where it is made there."""
+        """The blocked copy of a value, None where it is not made in blocks."""
         return self.twins.get(id(value))
 
     def enter(self, step: Step, index: int) -> None:
-        """Let a node read its input in blocks, copied where it is not made there."""
+        """Make a node read an input in blocks, through a copy where it is not made there."""
         value = step.reads[index]
         twin = self.twin(value)
         if twin is not None:
@@ -143,12 +144,12 @@ class Blocks:
             self.sketch.drop(value.maker)
 
     def take(self, step: Step, index: int, twin: _Twin) -> None:
-        """Let a node read the twin instead of the original."""
+        """Make a node read the blocked copy instead of the original."""
         self.sketch.read(step, index, twin.value)
         twin.left -= 1
 
     def made(self, step: Step, *, blocked: bool = True) -> None:
-        """The output of a node is made in blocks."""
+        """Register that a node makes its output in blocks."""
         old = step.out
         new = self.padded(old)
         new.maker, old.maker = step, None
@@ -158,7 +159,7 @@ class Blocks:
         self.originals.append(old)
 
     def fused(self, step: Step, twin: _Twin) -> None:
-        """The output of a node is what the twin's node makes."""
+        """Remove a node that was fused into the one that makes the blocked copy."""
         old = step.out
         self.twins[id(old)] = _Twin(twin.value, twin.step, old.uses, old.uses, twin.channels)
         self.originals.append(old)
@@ -200,7 +201,7 @@ class Blocks:
             self.made(step)
 
     def global_pool(self, step: Step) -> None:
-        """A pool of the whole map, where it is in blocks already or what the network is given."""
+        """A pool over the whole map, where the map is in blocks already or an input of the network."""
         if self.twin(step.reads[0]) is not None or step.reads[0].maker is None:
             self.pool(step)
 
@@ -250,7 +251,7 @@ class Blocks:
         self.made(step, blocked=False)
 
     def activation(self, step: Step) -> None:
-        """An activation, fused where only it reads a convolution."""
+        """An activation, fused into a convolution that nothing else reads."""
         twin = self.twin(step.reads[0])
         if twin is None:
             return
@@ -277,7 +278,7 @@ class Blocks:
         self.made(step)
 
     def transpose(self, step: Step) -> None:
-        """To channels last while leaving the blocks."""
+        """A transposition to channels last, which the copy out of blocks does as well."""
         twin = self.twin(step.reads[0])
         if twin is not None and step.attributes["perm"] == NHWC:
             self.take(step, 0, twin)

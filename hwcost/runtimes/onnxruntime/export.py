@@ -1,8 +1,9 @@
-"""From a traced graph to the nodes that its ONNX export holds (opset 17, TorchScript exporter).
+"""From a traced graph to the nodes of its ONNX export (opset 17, TorchScript exporter).
 
-Each kind of op has a function that writes its nodes; an op of constants alone is a constant. Ops that are
-nodes of the same inputs stand in the table `SAME`. A node of an ONNX file is itself, a view becomes a
-Reshape. An unknown kind becomes a node that is the traced op, so that no work is lost.
+An op that reads constants alone becomes a constant, and a view a Reshape. Ops that have an ONNX operator with the same
+inputs stand in the table `SAME`, those with a second operand that may be a number in `TWO`. For other kinds, functions
+registered by `exports` write the nodes. The ops of a graph that was read from an ONNX file are the file's nodes. An op
+of a kind without any of these becomes a node that holds the traced op, so that its work is counted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TWO = {
     "le": "LessOrEqual", "ge": "GreaterOrEqual", "logical_and": "And", "logical_or": "Or", "bitwise_and": "And",
     "bitwise_or": "Or", "remainder": "Mod",
 }  # fmt: skip
-NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}  # the second operand that ONNX Runtime takes for nothing
+NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}  # second operands with which ONNX Runtime removes the op
 REDUCED = {"mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin", "linalg_vector_norm": "ReduceL2"}
 VIEWS = {"reshape", "view", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as"}
 FILLED = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
@@ -36,7 +37,7 @@ NOTHING = {"dropout", "clone", "contiguous", "detach", "alias", "lift_fresh", "f
 
 
 class Export:
-    """The state of one export."""
+    """The nodes of a traced graph, in `sketch`; `values` has what each value of the graph became."""
 
     def __init__(self, graph: Graph) -> None:
         self.sketch = Sketch()
@@ -78,7 +79,7 @@ class Export:
             self.unknown(op, reads)
 
     def unknown(self, op: Op, reads: list[Value]) -> None:
-        """A node that is the traced op: its kernel is described, and costs, as that."""
+        """A node that stands for the traced op: its kernel is described by the op, and costs as much."""
         self._put(op, reads, op.spec.kind, {"traced": op.spec})
 
     def _put(self, op: Op, reads: list[Value], kind: str, attributes: dict[str, Any]) -> None:
@@ -92,10 +93,10 @@ class Export:
             self.values[number] = Value(spec.shape, spec.dtype, constant=True, number=("weight", number))
         return self.values[number]
 
-    # -- what the functions below write with -----------------------------------------------------
+    # -- for the functions that write nodes ----------------------------------------------------------
 
     def write(self, op: Op, kind: str, reads: Sequence[Value], index: int = 0, **attributes: Any) -> Value:
-        """A node that makes an output of the op."""
+        """Add a node that makes the output of that index of the op; returns the output."""
         spec = op.spec.outputs[index]
         value = Value(spec.shape, spec.dtype)
         self.sketch.put(Step(kind, list(reads), [value], op.module, attributes))
@@ -103,14 +104,14 @@ class Export:
         return value
 
     def other(self, op: Op, reads: list[Value]) -> Value:
-        """The second operand: a tensor, or a number."""
+        """The second operand of the op; a constant where it is a number."""
         if len(reads) > 1:
             return reads[1]
         number = op.spec.param("other", op.spec.param("exponent"))
         return constant((), reads[0].dtype, number)
 
     def named(self, op: Op, reads: list[Value], name: str) -> Value | None:
-        """The input of that name."""
+        """The input of the op that has that name, None where it was left out."""
         return next((v for v, t in zip(reads, op.spec.inputs, strict=True) if t.name == name), None)
 
 
@@ -120,7 +121,7 @@ def constant(shape: Sequence[int], dtype: str = "float32", number: object = None
 
 
 def pair(value: object, count: int = 2) -> tuple[Any, ...]:
-    """A size of every axis, from one number or from all."""
+    """One number per axis, from a single number or from one per axis."""
     sides = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     return sides * count if len(sides) == 1 else sides
 
@@ -135,7 +136,7 @@ Function = Callable[[Export, Op, list[Value]], None]
 
 
 def exports(*kinds: str) -> Callable[[Function], Function]:
-    """Register the function of some kinds."""
+    """Register a function that writes the nodes of ops of these kinds."""
 
     def register(function: Function) -> Function:
         EXPORTS.update(dict.fromkeys(kinds, function))

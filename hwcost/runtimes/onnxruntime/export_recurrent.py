@@ -1,7 +1,7 @@
-"""How recurrent ops are written in an ONNX export: a node per layer, time first, with a copy on either side.
+"""How recurrent ops are written in an ONNX export: one LSTM, GRU or RNN node per layer.
 
-LSTM, GRU and RNN nodes of ONNX read [time, batch, in] and write [time, directions, batch, hidden], so
-that inputs whose batch comes first are turned, and outputs of two directions are brought together.
+These nodes read [time, batch, in] and write [time, directions, batch, hidden]. Inputs whose first axis is the batch are
+therefore transposed before the first layer and after the last, and the outputs of two directions are joined.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from hwcost.graph import Op
 from hwcost.runtimes.onnxruntime.export import Export, constant, exports, whole
 from hwcost.runtimes.onnxruntime.mutable_graph import Step, Value
 
-_NODES = {"lstm": ("LSTM", 2), "gru": ("GRU", 1), "rnn_tanh": ("RNN", 1), "rnn_relu": ("RNN", 1)}  # and how many states
+_NODES = {
+    "lstm": ("LSTM", 2),
+    "gru": ("GRU", 1),
+    "rnn_tanh": ("RNN", 1),
+    "rnn_relu": ("RNN", 1),
+}  # operator, number of states
 
 
 @exports(*_NODES)
 def _recurrent(e: Export, op: Op, reads: list[Value]) -> None:
-    if op.name.startswith("onnx."):  # of a file, which says no more of it than its weights
+    if op.name.startswith("onnx."):  # of an ONNX file, in which the parameters are not those of the torch op
         e.unknown(op, reads)
         return
     kind, count = _NODES[op.spec.kind]
@@ -39,19 +44,19 @@ def _recurrent(e: Export, op: Op, reads: list[Value]) -> None:
 
 
 def _turned(e: Export, op: Op, x: Value) -> Value:
-    """Time and batch in the other order."""
+    """Transpose time and batch."""
     return e.sketch.add("Transpose", [x], (x.shape[1], x.shape[0], *x.shape[2:]), op.module, perm=(1, 0, 2))
 
 
 def _joined(own: list[Value], directions: int) -> list[Value]:
-    """What a node reads of a layer's weights: the directions stacked, the two biases in a row."""
+    """The weights as a node reads them: both directions stacked, and the two biases of a direction concatenated."""
     into, back, *biases = own[: len(own) // directions]
     joined = [constant((directions, *into.shape)), constant((directions, *back.shape))]
     return joined + ([constant((directions, 2 * biases[0].shape[0]))] if biases else [])
 
 
 def _layer_state(e: Export, op: Op, state: Value, number: int, layers: int) -> Value:
-    """The state that a layer begins with, out of those of all layers."""
+    """The slice of the initial states of all layers that belongs to one layer."""
     shape = (state.shape[0] // layers, *state.shape[1:])
     if layers == 1:
         return state
@@ -62,7 +67,7 @@ def _layer_state(e: Export, op: Op, state: Value, number: int, layers: int) -> V
 
 
 def _layer(e: Export, op: Op, kind: str, reads: list[Value], states: int) -> tuple[Value, list[Value]]:
-    """A node, what it writes as [time, batch, directions x hidden], and the states it ends with."""
+    """Add the node of a layer; returns its output [time, batch, directions x hidden] and its last states."""
     time, batch, _ = reads[0].shape
     directions, _, hidden = reads[2].shape
     writes = [Value((time, directions, batch, hidden), reads[0].dtype)]

@@ -1,9 +1,11 @@
-"""What ONNX Runtime fuses before it looks at layouts, pass by pass (version 1.32, CPU).
+"""What ONNX Runtime fuses before it chooses layouts, pass by pass (version 1.32, CPU).
 
-First level, until nothing changes: a norm, a product or a sum with constants goes into the convolution
-before it; equal nodes become one; a product with a matrix and its bias becomes a Gemm; transpositions move.
-Second level: activations go into convolutions and Gemms, sums into layer norms, biases into functions,
-numbers and transpositions into matrix products.
+Each level is repeated until nothing changes. First level: norms, products and sums with constants are folded into the
+convolution before them; common subexpressions are computed once; a matrix product and its bias become a Gemm;
+transpositions move. Second level: activations are fused into convolutions and Gemms, additions into layer norms, biases
+into GELUs, scalings and transpositions into matrix products.
+
+A pass changes the graph that it is given, and returns whether it changed anything.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _ROUNDS = 10
 
 
 def fuse(sketch: Sketch) -> None:
-    """Both levels."""
+    """Run the passes of both levels on a graph."""
     for level in (_FIRST, _SECOND):
         for _ in range(_ROUNDS):
             if not sum(run(sketch) for run in level):  # all of them run
@@ -41,7 +43,7 @@ def fuse(sketch: Sketch) -> None:
 
 
 def fold_into_conv(sketch: Sketch) -> bool:
-    """Norms, and sums and products with a constant per channel."""
+    """Fold norms, and sums and products with a constant per channel, into the convolution before them."""
     changed = False
     for step in sketch:
         conv = sole_maker(step.reads[0], "Conv") if step.reads else None
@@ -65,8 +67,8 @@ def _per_channel(step: Step) -> bool:
     return other.constant and other.shape in ((c, *(1 for _ in rest)), (1, c, *(1 for _ in rest)))
 
 
-def join_equal(sketch: Sketch) -> bool:
-    """Nodes that do the same to the same."""
+def eliminate_common(sketch: Sketch) -> bool:
+    """Common subexpression elimination: of nodes with the same kind, inputs and attributes one remains."""
     changed, seen = False, dict[object, Step]()
     for step in sketch:
         if not step.reads or step.reads[0].uses < 2:
@@ -83,7 +85,7 @@ def join_equal(sketch: Sketch) -> bool:
 
 
 def add_into_matmul(sketch: Sketch) -> bool:
-    """A product with a matrix, and a bias: a Gemm, of the rows of all leading axes together."""
+    """A product with a matrix and the addition of a bias become a Gemm, whose rows are all leading axes together."""
     changed = False
     for step in sketch:
         if step.kind != "Add":
@@ -119,7 +121,7 @@ def _is_bias(product: Step, bias: Value) -> bool:
 
 
 def pad_in_window(sketch: Sketch) -> bool:
-    """A convolution or an average pads with zeros itself."""
+    """Zero padding before a convolution or an average pool is done by it."""
     changed = False
     for step in sketch:
         pad = sole_maker(step.reads[0], "Pad") if step.kind in ("Conv", "AveragePool") else None
@@ -138,7 +140,7 @@ def pad_in_window(sketch: Sketch) -> bool:
 
 
 def join_concats(sketch: Sketch) -> bool:
-    """A concatenation of concatenations is one."""
+    """A concatenation of concatenations along one axis becomes one concatenation."""
     changed = False
     for step in sketch:
         if step.kind != "Concat":
@@ -160,7 +162,7 @@ def join_concats(sketch: Sketch) -> bool:
 
 
 def activate_conv(sketch: Sketch) -> bool:
-    """An activation is computed with the convolution before it."""
+    """Fuse an activation into the convolution before it."""
     changed = False
     for step in sketch:
         conv = sole_maker(step.reads[0], "Conv") if step.kind in IN_CONV else None
@@ -172,7 +174,7 @@ def activate_conv(sketch: Sketch) -> bool:
 
 
 def activate_gemm(sketch: Sketch) -> bool:
-    """An activation is computed with the Gemm before it."""
+    """Fuse an activation into the Gemm before it."""
     changed = False
     for step in sketch:
         gemm = sole_maker(step.reads[0], "Gemm") if step.kind in IN_GEMM else None
@@ -184,7 +186,7 @@ def activate_gemm(sketch: Sketch) -> bool:
 
 
 def gathers_to_split(sketch: Sketch) -> bool:
-    """Gathers of every index of an axis are a split."""
+    """Gathers that together read every index of an axis become a split."""
     changed = False
     for step in sketch:
         for value in step.writes:
@@ -193,7 +195,7 @@ def gathers_to_split(sketch: Sketch) -> bool:
 
 
 def slices_to_split(sketch: Sketch) -> bool:
-    """Slices that cover an axis side by side are a split."""
+    """Slices that together cover an axis, without overlap, become a split."""
     changed = False
     for step in sketch:
         for value in step.writes:
@@ -252,7 +254,7 @@ def _split_gathers(sketch: Sketch, value: Value) -> bool:
 
 
 def turn_in_matmul(sketch: Sketch) -> bool:
-    """A product reads a matrix by columns itself."""
+    """A matrix product reads a transposed operand itself."""
     changed = False
     for step in sketch:
         if step.kind not in ("MatMul", "FusedMatMul"):
@@ -271,7 +273,7 @@ def turn_in_matmul(sketch: Sketch) -> bool:
 
 _Pass = Callable[[Sketch], bool]
 _FIRST: tuple[_Pass, ...] = (
-    fold_into_conv, pad_in_window, join_concats, join_equal, add_into_matmul, push_transposes,
+    fold_into_conv, pad_in_window, join_concats, eliminate_common, add_into_matmul, push_transposes,
 )  # fmt: skip
 _SECOND: tuple[_Pass, ...] = (
     push_transposes, activate_gemm, activate_conv, gathers_to_split, slices_to_split, turn_in_matmul,

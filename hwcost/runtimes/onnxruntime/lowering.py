@@ -1,14 +1,15 @@
-"""What ONNX Runtime makes of a traced graph on an x86 CPU: rules, without ONNX Runtime.
+"""How ONNX Runtime lowers a traced graph on an x86 CPU: rules, without ONNX Runtime.
 
-In the order in which it happens:
+In this order:
 
-1. `onnx_export` writes the nodes of the ONNX export.
-2. `onnx_fusions` fuses them, and moves transpositions (`onnx_transposes`).
-3. `onnx_blocks` puts convolutions and what surrounds them into the blocked layout.
-4. Here: sums go into the convolutions outside blocks, functions without a kernel of their own are taken
-   apart, and nodes become kernels; those that move no data have none.
+1. `export` writes the nodes of the ONNX export.
+2. `fusions` fuses them, and moves transpositions (`transposes`).
+3. `blocked_layout` puts convolutions and what surrounds them into the blocked layout.
+4. Here, additions are fused into convolutions that are not in blocks, functions without a kernel of their own are
+   decomposed, the nodes are sorted into the order they run (`run_order`), and each becomes a kernel (`nodes`) unless it
+   moves no data.
 
-The rules hold for the version named in `VERSION`; tests compare them with its optimised graphs.
+The rules are those of the version named in `VERSION`; tests compare them with its optimised graphs.
 """
 
 from __future__ import annotations
@@ -31,19 +32,9 @@ from hwcost.runtimes.registry import register_runtime
 from hwcost.runtimes.reuse import Reuse
 
 VERSION = "1.32"
-# What a key of a node holds besides its tensors: attributes that its kernel is described with.
-_DESCRIBING = (
-    "strides",
-    "pads",
-    "dilations",
-    "group",
-    "kernel_shape",
-    "perm",
-    "axis",
-    "mode",
-    "activation",
-    "equation",
-)
+_DESCRIBING = (  # the attributes that the description of a kernel depends on
+    "strides", "pads", "dilations", "group", "kernel_shape", "perm", "axis", "mode", "activation", "equation",
+)  # fmt: skip
 
 
 class OnnxRuntime(Runtime):
@@ -69,17 +60,17 @@ def optimised(graph: Graph, *, part: bool = False, lanes: int | None = None) -> 
     sketch = Export(graph).sketch
     fuse(sketch)
     if not part:
-        take_apart(sketch, only_outputs=True)
+        decompose(sketch, only_outputs=True)
     Blocks(sketch, block_size(lanes), part=part).run()
     add_into_plain_conv(sketch)
-    take_apart(sketch)
+    decompose(sketch)
     sketch.clean()
     as_they_run(sketch)
     return sketch
 
 
 def as_they_run(sketch: Sketch) -> None:
-    """Bring the nodes into the order in which ONNX Runtime runs them; what none of them makes comes from outside."""
+    """Sort the nodes into the order in which ONNX Runtime runs them."""
     number = {id(step): place for place, step in enumerate(sketch.steps)}
     makers = [[number[id(v.maker)] for v in step.reads if id(v.maker) in number] for step in sketch.steps]
     outputs = [number[id(v.maker)] for v in sketch.outputs if id(v.maker) in number]
@@ -87,7 +78,7 @@ def as_they_run(sketch: Sketch) -> None:
 
 
 def add_into_plain_conv(sketch: Sketch) -> None:
-    """Outside blocks a convolution with a bias takes in the addition that follows, and an activation after it."""
+    """Fuse an addition, and an activation after it, into a convolution that has a bias and is not in blocks."""
     for add in sketch:
         if add.kind != "Add" or len({v.shape for v in add.reads}) > 1 or len(add.out.shape) != 4:
             continue
@@ -107,8 +98,11 @@ def add_into_plain_conv(sketch: Sketch) -> None:
     sketch.sort()
 
 
-def take_apart(sketch: Sketch, *, only_outputs: bool = False) -> None:
-    """A function without a kernel: another, and the product with its argument; an output's before blocks are."""
+def decompose(sketch: Sketch, *, only_outputs: bool = False) -> None:
+    """Decompose hardswish, which has no kernel outside blocks, into x * hardsigmoid(x).
+
+    With `only_outputs`, as before the blocked layout is chosen, only where its result is an output of the network.
+    """
     for step in sketch:
         if step.kind == "HardSwish" and (step.out.kept or not only_outputs):
             step.kind = "HardSigmoid"
@@ -119,10 +113,12 @@ def take_apart(sketch: Sketch, *, only_outputs: bool = False) -> None:
 
 
 def _placed(sketch: Sketch, runtime: str, since: int) -> Network:
-    """The nodes of an optimised graph as kernels; its inputs were written `since` bytes before the first."""
-    number = _numbers(sketch)
-    given = [number[id(v)] for step in sketch.steps for v in step.reads if v.maker is None and not v.constant]
-    reuse, placed = Reuse(given, since), list[Placed]()
+    """The nodes of an optimised graph as kernels; its inputs were written `since` bytes before the first one runs."""
+    made = dict.fromkeys(id(v) for step in sketch.steps for v in step.writes)
+    read = dict.fromkeys(id(v) for step in sketch.steps for v in step.reads if not v.constant)
+    given = [value for value in read if value not in made]
+    number = {value: place for place, value in enumerate((*given, *made))}
+    reuse, placed = Reuse([number[value] for value in given], since), list[Placed]()
     for step in sketch.steps:
         kernel, moves = _kernel_of(step)
         reads = [(number[id(v)], v.bytes) for v in step.reads if not v.constant]
@@ -134,13 +130,6 @@ def _placed(sketch: Sketch, runtime: str, since: int) -> Network:
         else:
             reuse.step((), 0, writes)
     return Network(tuple(placed), len(sketch.steps), runtime)
-
-
-def _numbers(sketch: Sketch) -> dict[int, int]:
-    """A number for each activation, by the id of its value, in the order in which they are made."""
-    given = [v for step in sketch.steps for v in step.reads if v.maker is None and not v.constant]
-    made = [v for step in sketch.steps for v in step.writes]
-    return {identity: number for number, identity in enumerate(dict.fromkeys(id(v) for v in (*given, *made)))}
 
 
 def _kernel_of(step: Step) -> tuple[Kernel | None, int]:
@@ -157,7 +146,7 @@ def _kernel_of(step: Step) -> tuple[Kernel | None, int]:
 
 
 def _traced(spec: OpSpec) -> tuple[Kernel, int]:
-    """The kernel of an op without a node that is known, and its traffic (byte)."""
+    """The kernel of an op that has no ONNX operator, and its traffic (byte)."""
     kernel = Kernel((spec,))
     return kernel, kernel.cost.bytes
 
@@ -170,7 +159,7 @@ def _kernel(
     writes: tuple[tuple[tuple[int, ...], str], ...],
     attributes: tuple[tuple[str, Any], ...],
 ) -> tuple[Kernel | None, int]:
-    """The kernel of a node, and its traffic (byte); remembered, since networks repeat their blocks."""
+    """The kernel of a node, None where it moves no data, and its traffic (byte); cached, since blocks repeat."""
     inputs = tuple(TensorSpec("x", shape, dtype, weight=constant) for shape, dtype, constant in reads)
     outputs = tuple(TensorSpec("x", shape, dtype) for shape, dtype in writes)
     kernel = kernel_of(Node("", kind, blocked, inputs, outputs, dict(attributes)))

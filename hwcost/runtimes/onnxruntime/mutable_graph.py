@@ -1,7 +1,7 @@
-"""A graph in the making: nodes of ONNX kinds that read and write values, without any data.
+"""A mutable graph of ONNX nodes and the values that they read and write; values have shapes and no data.
 
-Passes (`onnx_fusions`, `onnx_transposes`, `onnx_blocks`) change it as ONNX Runtime changes the graph of
-that shape. A value knows which node makes it and which read it, so a pass needs no search.
+Passes (`fusions`, `transposes`, `blocked_layout`) change it as ONNX Runtime changes its own graph. A value knows which
+node makes it and which nodes read it, so that a pass need not search.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hwcost.graph import ITEMSIZE
 
 @dataclass(slots=True, eq=False)
 class Value:
-    """A tensor: an activation, or a constant (a weight, or what follows from constants alone)."""
+    """A tensor: an activation, or a constant, which is a weight or computed from constants alone."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
@@ -28,12 +28,12 @@ class Value:
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Its size (byte)."""
         return math.prod(self.shape) * ITEMSIZE[self.dtype]
 
     @property
     def uses(self) -> int:
-        """How often it is read, the outside included."""
+        """How often it is read; being an output of the network counts once."""
         return len(self.readers) + self.kept
 
 
@@ -63,7 +63,7 @@ class Sketch:
         self.outputs: list[Value] = []
 
     def __iter__(self) -> Iterator[Step]:
-        """The nodes as they are now; those that go while one looks at them are left out."""
+        """The nodes that are there now; those that are dropped during the iteration are skipped."""
         return (step for step in list(self.steps) if not step.dead)
 
     def add(self, kind: str, reads: Sequence[Value], shape: Sequence[int], module: str, **attributes: Any) -> Value:
@@ -72,7 +72,7 @@ class Sketch:
         return self.put(Step(kind, list(reads), [Value(tuple(shape), dtype)], module, attributes)).out
 
     def put(self, step: Step) -> Step:
-        """Take a node in."""
+        """Add a node at the end."""
         for value in step.reads:
             value.readers.append(step)
         for value in step.writes:
@@ -81,7 +81,7 @@ class Sketch:
         return step
 
     def drop(self, step: Step) -> None:
-        """Take a node out, and what only it needed."""
+        """Remove a node, and the nodes that made what nobody else reads."""
         if step.dead:
             return
         step.dead = True
@@ -92,14 +92,14 @@ class Sketch:
                 self.drop(maker)
 
     def read(self, step: Step, index: int, value: Value) -> None:
-        """Let a node read another value."""
+        """Make a node read another value as its input of that index."""
         old = step.reads[index]
         old.readers.remove(step)
         step.reads[index] = value
         value.readers.append(step)
 
     def replace(self, old: Value, new: Value) -> None:
-        """Let everybody read `new` instead of `old`."""
+        """Make all readers of `old` read `new`, also where it is an output of the network."""
         for reader in old.readers:
             reader.reads = [new if v is old else v for v in reader.reads]
             new.readers.append(reader)
@@ -109,19 +109,19 @@ class Sketch:
             self.outputs = [new if v is old else v for v in self.outputs]
 
     def bypass(self, step: Step) -> None:
-        """Take out a node that hands on its first input."""
+        """Remove a node; its readers read its first input instead."""
         self.replace(step.out, step.reads[0])
         self.drop(step)
 
     def clean(self) -> None:
-        """Leave out what nobody reads."""
+        """Remove the nodes whose outputs nobody reads."""
         for step in reversed(self.steps):
             if not any(v.uses for v in step.writes):
                 self.drop(step)
         self.steps = list(self)
 
     def sort(self) -> None:
-        """Bring the nodes into an order in which they can run; new ones as late as their readers allow."""
+        """Sort the nodes so that each comes after what it reads, and a new one right before its first reader."""
         done, ordered = set[int](), list[Step]()
         for first in self.steps:
             stack = [first]
@@ -141,6 +141,6 @@ class Sketch:
 
 
 def sole_maker(value: Value, kind: str) -> Step | None:
-    """The node of that kind that makes a value which is read once."""
+    """The node that makes a value, where it is of that kind and the value is read once; else None."""
     maker = value.maker
     return maker if maker is not None and maker.kind == kind and value.uses == 1 else None

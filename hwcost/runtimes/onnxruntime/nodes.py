@@ -1,9 +1,9 @@
 """From the nodes of an optimised ONNX graph to kernels.
 
-Kernels speak the vocabulary of traced ops: a `Conv` is a "conv2d", one with an activation
-"conv2d+relu". Tensors in the blocked layout of the CPU provider have layout "nchwc" and the channels
-that are really computed, padding included. Copies between layouts and transpositions, which are free
-in torch, are kernels of kind "clone". An operator that is not listed keeps its ONNX name as its kind.
+Kernels are described by the kinds of traced ops: a `Conv` is a "conv2d", one with an activation "conv2d+relu". Tensors
+in the blocked layout of the CPU provider have layout "nchwc" and the channels that are computed, padding included.
+Copies between layouts and transpositions, which are free in torch, are kernels of kind "clone". An operator without a
+counterpart has the kind "onnx." and its ONNX name.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the optimised graph with the shapes its tensors have."""
+    """A node of the optimised graph, with the shapes of its tensors."""
 
     name: str
     kind: str  # ONNX operator
     blocked: bool  # in the blocked layout
-    inputs: tuple[TensorSpec, ...]  # those left out are absent
+    inputs: tuple[TensorSpec, ...]  # without optional inputs that are left out
     outputs: tuple[TensorSpec, ...]
     attributes: Mapping[str, Any]
 
@@ -62,7 +62,7 @@ def dtype_of(onnx_name: str) -> str:
 
 
 def kernel_of(node: Node) -> Kernel | None:
-    """The kernel that a node is, None where it moves no data."""
+    """The kernel that runs a node; None where it moves no data."""
     if node.kind in FREE:
         return None
     kind = _kind(node)
@@ -117,7 +117,7 @@ def _fused(node: Node, inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, 
 
 
 def _skip(inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, ...]) -> Kernel:
-    """An addition and the layer norm of its result; the sum is written where another node reads it."""
+    """An addition and the layer norm of its result; the sum goes to memory only where another node reads it too."""
     x, other = (replace(t, name=name) for t, name in zip(inputs, ("self", "other"), strict=False))
     total = outputs[-1] if len(outputs) > 1 else replace(outputs[0], internal=True)
     inner = replace(total, name="input", internal=True)
@@ -127,7 +127,7 @@ def _skip(inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, ...]) -> Kern
 
 
 def _params(node: Node, kind: str) -> tuple[tuple[str, Param], ...]:
-    """Parameters as a traced op has them: those that differ from their default, by name."""
+    """The parameters that a traced op would have, sorted by name; those at their default are left out."""
     attributes, found = node.attributes, dict[str, Param]()
     if kind in ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"):
         pads = tuple(attributes.get("pads", (0, 0, 0, 0)))

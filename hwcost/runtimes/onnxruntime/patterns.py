@@ -1,4 +1,4 @@
-"""Patterns of nodes that ONNX Runtime computes together on its second level."""
+"""Patterns of several nodes that ONNX Runtime replaces by one on its second level (see `fusions`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hwcost.runtimes.onnxruntime.mutable_graph import Sketch, Step, Value, sole_
 
 
 def scale_in_matmul(sketch: Sketch) -> bool:
-    """A product is computed with the number that an operand, or its result, is scaled by."""
+    """Scaling an operand or the result of a matrix product by a number is fused into the product."""
     changed = False
     for step in sketch:
         if step.kind not in ("MatMul", "FusedMatMul") or step.out.dtype != "float32":
@@ -40,7 +40,7 @@ def _scaled(step: Step) -> int:
 
 
 def product_before_gelu(sketch: Sketch) -> bool:
-    """A Gelu of a product stays in the parts that it was exported as, as ONNX Runtime 1.32 was seen to leave it."""
+    """A GELU of an elementwise product stays in its parts (x / 2 (1 + erf(x / sqrt 2))), as in ONNX Runtime 1.32."""
     changed = False
     for step in sketch:
         maker = step.reads[0].maker if step.kind == "Gelu" else None
@@ -59,7 +59,7 @@ def product_before_gelu(sketch: Sketch) -> bool:
 
 
 def bias_into_gelu(sketch: Sketch) -> bool:
-    """The bias before a Gelu is added by it."""
+    """The addition of a bias before a GELU is fused into it."""
     changed = False
     for step in sketch:
         total = sole_maker(step.reads[0], "Add") if step.kind == "Gelu" and len(step.reads) == 1 else None
@@ -77,7 +77,7 @@ def bias_into_gelu(sketch: Sketch) -> bool:
 
 
 def add_into_norm(sketch: Sketch) -> bool:
-    """A layer norm of a sum is one kernel with the addition."""
+    """An addition is fused into the layer norm of its result."""
     changed = False
     for step in sketch:
         total = sole_maker(step.reads[0], "Add") if step.kind == "LayerNormalization" else None
@@ -93,7 +93,7 @@ def add_into_norm(sketch: Sketch) -> bool:
 
 
 def gate_to_silu(sketch: Sketch) -> bool:
-    """x * sigmoid(x), of a number times x as well."""
+    """x * sigmoid(x) and x * sigmoid(c x), c a number, become one node."""
     changed = False
     for step in sketch:
         if step.kind != "Mul":
@@ -111,13 +111,13 @@ def gate_to_silu(sketch: Sketch) -> bool:
 
 
 def unscaled(value: Value) -> Value | None:
-    """What a value is a number times of."""
+    """x, where a value is a number times x; else None."""
     maker = sole_maker(value, "Mul")
     return maker.reads[_scaled(maker)] if maker is not None and _scales(maker) else None
 
 
 def parts_to_gelu(sketch: Sketch) -> bool:
-    """x / 2 (1 + tanh(c (x + d x^3))), written out."""
+    """The GELU approximated by tanh, x / 2 (1 + tanh(c (x + d x^3))), becomes one node."""
     changed = False
     for step in sketch:
         cubic = unscaled(step.reads[0]) if step.kind == "Tanh" else None
@@ -145,14 +145,14 @@ def parts_to_gelu(sketch: Sketch) -> bool:
 
 
 def _power(value: Value) -> Value | None:
-    """What a number times a power is a power of."""
+    """x, where a value is a number times a power of x; else None."""
     raised = unscaled(value)
     power = sole_maker(raised, "Pow") if raised is not None else None
     return power.reads[0] if power is not None else None
 
 
 def parts_to_norm(sketch: Sketch) -> bool:
-    """w x / sqrt(mean(x^2) + e), written out."""
+    """The root-mean-square norm, w x / sqrt(mean(x^2) + e), becomes one node."""
     changed = False
     for step in sketch:
         if step.kind != "Mul" or not any(v.constant for v in step.reads):
@@ -172,7 +172,7 @@ def parts_to_norm(sketch: Sketch) -> bool:
 
 
 def _chain(value: Value, *kinds: str) -> Value | None:
-    """What comes into a chain of nodes that each are read once."""
+    """The input of a chain of nodes of these kinds, the last first, each read once, that makes a value; else None."""
     for kind in kinds:
         maker = sole_maker(value, kind)
         if maker is None:

@@ -1,8 +1,8 @@
 """Running networks with ONNX Runtime on the CPU.
 
-A module is exported, optimised for this CPU by ONNX Runtime itself, and run from the optimised graph,
-which can be read: its nodes are the kernels. Times per node come from ONNX Runtime's own profile, in
-whole microseconds; each profile is a session of its own, since a session can be profiled only once.
+A module is exported, optimised for this CPU by ONNX Runtime itself, and run from the optimised graph, whose nodes are
+the kernels. Times per node come from ONNX Runtime's own profile, in whole microseconds. Each profile is taken in a
+session of its own, since ONNX Runtime profiles a session only once.
 """
 
 from __future__ import annotations
@@ -150,8 +150,10 @@ class OnnxSession:
 
 
 def without_arguments(profile: str) -> list[dict[str, Any]]:
-    """The events of a profile, one a line, without what they say of their tensors and threads, most of the text,
-    which would be read in for nothing at every visit."""
+    """The events of a profile without their arguments (tensors and threads).
+
+    Arguments are most of the text, and only the first profile of a session needs them. The profile has an event a line.
+    """
     events = (line.rstrip(",").partition(',"args" :')[0] for line in profile.split("\n") if line.startswith("{"))
     found: list[dict[str, Any]] = json.loads("[" + ",".join(e if e.endswith("}") else e + "}" for e in events) + "]")
     return found
@@ -161,7 +163,7 @@ def without_arguments(profile: str) -> list[dict[str, Any]]:
 
 
 def in_order(graph: Any) -> list[Any]:
-    """Copies of the nodes of an ONNX graph in the order of a file (`onnx_order`)."""
+    """Copies of the nodes of an ONNX graph in a fixed order (`run_order.file_order`)."""
     made = {name: number for number, node in enumerate(graph.node) for name in node.output}
     reads = [[made[name] for name in _reads(node) if name in made] for node in graph.node]
     order = file_order(reads, [made[output.name] for output in graph.output if output.name in made])
@@ -169,7 +171,7 @@ def in_order(graph: Any) -> list[Any]:
 
 
 def _reads(node: Any) -> Iterator[str]:
-    """Names of what a node reads, itself or in a graph that it holds."""
+    """Names of the values that a node reads, itself or in a subgraph that it holds."""
     yield from node.input
     for attribute in node.attribute:
         for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
@@ -191,7 +193,7 @@ def _node(node: Any, args: Mapping[str, Any], weights: Mapping[str, tuple[int, .
         if not name:
             continue
         tensor = next(seen, None)
-        if name in weights:  # a weight that was packed beforehand has lost its shape in the profile
+        if name in weights:  # the profile has no shape for a weight that was packed
             shape = weights[name]
             if tensor is not None and tensor.shape != shape:
                 seen = iter([tensor, *seen])
@@ -228,7 +230,7 @@ def network_of(nodes: Sequence[Node], model: Any) -> Network:
 
 
 def module_path(name: str) -> str:
-    """ "/stages/stages.0/body/body.1/Conv" is a call of the module "stages.0.body.1"."""
+    """The path of the module that a node comes from: "stages.0.body.1" for "/stages/stages.0/body/body.1/Conv"."""
     parts: list[str] = []
     for part in name.split("/")[1:-1]:
         if parts and part.startswith(parts[-1] + "."):

@@ -1,8 +1,8 @@
-"""How ONNX Runtime moves transpositions: past a node, where that is likely to remove one.
+"""How ONNX Runtime moves transpositions behind the nodes that read them, so that some cancel.
 
-A transposition before a node can be taken behind it: the node works on the other order of axes. It is,
-where the inputs need fewer transpositions then, counted in axes longer than 1, and where the new one
-behind leads to a transposition that it may meet and cancel, or costs less than what was saved.
+A node can work on the other order of axes, and its output be transposed instead of its inputs. ONNX Runtime does so
+where two things hold. The inputs then need fewer transpositions, each of which costs as much as it has axes longer than
+1. And the new transposition meets another one further on, with which it may cancel, or costs less than what was saved.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Perm = tuple[int, ...]
 
 
 def push_transposes(sketch: Sketch) -> bool:
-    """One round over all nodes; whether anything changed."""
+    """Visit all nodes once; returns whether anything changed."""
     if not any(step.kind == "Transpose" for step in sketch.steps):
         return False
     changed, leading = False, _leading(sketch)
@@ -48,7 +48,7 @@ def push_transposes(sketch: Sketch) -> bool:
 
 
 def _leading(sketch: Sketch) -> set[int]:
-    """Values from which nodes that can be passed lead to a transposition."""
+    """Ids of the values that a transposition reads, itself or behind nodes which a transposition can move past."""
     found = set[int]()
     for step in reversed(sketch.steps):
         if step.kind == "Transpose":
@@ -59,7 +59,7 @@ def _leading(sketch: Sketch) -> set[int]:
 
 
 def _inputs(step: Step) -> list[int]:
-    """Inputs whose axes are the output's."""
+    """Indices of the inputs that have the axes of the output."""
     if step.kind in BROADCAST:
         return [i for i, v in enumerate(step.reads) if v.shape]
     return list(range(len(step.reads))) if step.kind == "Concat" or step.kind in ALIKE else [0]
@@ -70,7 +70,7 @@ def _rank(value: Value) -> int:
 
 
 def _removable(value: Value) -> bool:
-    """Whether all readers of a transposed value could be passed."""
+    """Whether a transposition could move past all readers of its output."""
     return not value.kept and all(r.kind in HANDLED for r in value.readers)
 
 
@@ -105,7 +105,7 @@ def _process(sketch: Sketch, turn: Step, step: Step, index: int, leading: set[in
 
 
 def _split_before(sketch: Sketch, turn: Step, step: Step) -> bool:
-    """A reshape that only splits axes can come before the transposition."""
+    """A reshape that only splits axes moves before the transposition, where a transposition or convolution follows."""
     perm: Perm = turn.attributes["perm"]
     rest, groups = list(step.out.shape), list[list[int]]()
     for size in turn.out.shape:
@@ -133,7 +133,7 @@ def _split_before(sketch: Sketch, turn: Step, step: Step) -> bool:
 
 
 def _merge(sketch: Sketch, turn: Step, step: Step) -> bool:
-    """Two transpositions in a row are one, or none."""
+    """Two transpositions in a row become one, or none where they cancel."""
     perm = tuple(turn.attributes["perm"][p] for p in step.attributes["perm"])
     source = turn.reads[0]
     if perm == tuple(range(len(perm))):
@@ -191,7 +191,7 @@ def _turn_input(sketch: Sketch, step: Step, index: int, perm: Perm) -> None:
 
 
 def _turned_attributes(step: Step, perm: Perm) -> Perm:
-    """Let the attributes speak of the other order of axes; the transposition that the outputs need."""
+    """Change the attributes to the other order of axes; returns the transposition that the outputs then need."""
     attributes = step.attributes
     if "axis" in attributes:
         attributes["axis"] = perm[attributes["axis"] % len(perm)]

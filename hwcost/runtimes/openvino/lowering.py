@@ -16,7 +16,7 @@ from hwcost.runtimes.base import Network, Runtime
 from hwcost.runtimes.groups import Copy, Flow, Group, network_of
 from hwcost.runtimes.registry import register_runtime
 
-_HEADS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul"})  # what others are fused into
+_HEADS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul"})  # into which others are fused
 _FUSED = frozenset({
     "relu", "relu6", "hardtanh", "sigmoid", "tanh", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "leaky_relu",
     "softplus", "mish", "clamp", "exp", "abs", "sqrt",
@@ -69,11 +69,15 @@ def _with_bias(op: Op, writes: tuple[int, ...]) -> Op:
 
 
 def groups_of(graph: Graph) -> list[Group]:
-    """Groups by rule: one a head with what follows it and is read nowhere else, chains of pointwise ops
-    together, all else alone; copies into the channels-last layout and out of it, and for attention."""
+    """The ops of a graph, grouped by rule, in the order the groups run.
+
+    A convolution or matrix product is a group with the pointwise ops that follow it, where nothing else reads what
+    is between them; so is a chain of pointwise ops; every other op is a group of its own. Copies into the channels-last
+    layout, out of it, and of the operands of attention are groups too.
+    """
     flow = Flow(graph)
     home: dict[int, Group] = {}  # value -> the group that writes it
-    groups, turned = list[Group](), set[int]()  # values that are in channels-last
+    groups, turned = list[Group](), set[int]()  # values in the channels-last layout
     for number, op in enumerate(graph.ops):
         groups += [Group(copies=[c]) for c in _copies(op, number, graph, turned)]
         if _turns(op, turned):
@@ -99,12 +103,12 @@ def _turns(op: Op, turned: set[int]) -> bool:
 
 
 def _is_wide(tensor: TensorSpec) -> bool:
-    """Whether a layout makes a difference."""
+    """Whether a tensor's layout makes a difference."""
     return len(tensor.shape) == 4 and tensor.shape[1] > 1 and tensor.shape[2] * tensor.shape[3] > 1
 
 
 def _copies(op: Op, number: int, graph: Graph, turned: set[int]) -> list[Copy]:
-    """What is copied before an op runs."""
+    """The copies that are made before an op runs."""
     inputs = op.spec.inputs
     if op.spec.kind == "conv2d" and op.reads[0] not in turned and _is_wide(inputs[0]):
         return [Copy(number, inputs[0].shape, inputs[0].dtype)]
@@ -120,7 +124,7 @@ def _copies(op: Op, number: int, graph: Graph, turned: set[int]) -> list[Copy]:
 
 
 def _joined(op: Op, number: int, graph: Graph, flow: Flow, home: Mapping[int, Group]) -> Group | None:
-    """The group that an op joins, if what it reads is read by it alone."""
+    """The group that a pointwise op joins: that of an input which nothing else reads; None where there is none."""
     if op.spec.kind not in _POINTWISE:
         return None
     for value in reversed(op.reads):

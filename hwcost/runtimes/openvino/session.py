@@ -1,10 +1,10 @@
 """Running networks with OpenVINO on the CPU.
 
-A module is converted by OpenVINO's own PyTorch front end, in float32. The graph that runs can be read
-after compiling: every node that is executed is a kernel, and names the traced ops that it holds by module
-and kind; a convolution that a batch norm was folded into has lost its name and is known by its shapes.
-Executed nodes that name no op are copies: changes of layout, transpositions, scalings of weights. Times
-come from OpenVINO's counters, which are means over inferences in whole microseconds.
+A module is converted by OpenVINO's own PyTorch front end, in float32. After compiling, the graph that runs can be
+read. Every node that is executed is a kernel, and names the traced ops that it holds by module and kind; a convolution
+into which a batch norm was folded has lost its name, and is recognised by its shapes. Executed nodes that name no op
+are copies: changes of layout, transpositions, scalings of weights. Times come from OpenVINO's counters, which are
+means over inferences in whole microseconds.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ except ImportError as error:
     raise RuntimeUnavailable("runtime openvino needs the package openvino; install hwcost[openvino]") from error
 
 _LEAST = 3  # inferences that a profile counts
-_CUT = 0.5e-6  # s, that a count of whole microseconds lacks on average
+_CUT = 0.5e-6  # s; what rounding down to whole microseconds takes off on average
 _NAMED = re.compile(r"(?:__module(?:\.(?P<path>[^/]*))?/)?aten::(?P<kind>\w+)/")
 _ALIASES = {"_convolution": "conv", "convolution": "conv"}
-_RUNS = frozenset({"Pooling", "Reduce", "Softmax", "MVN", "Eltwise"})  # below a microsecond not "executed", and run
+# Kinds that run, although the counters, where they read 0 microseconds, call them not executed.
+_RUNS = frozenset({"Pooling", "Reduce", "Softmax", "MVN", "Eltwise"})
 
 
 def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> OpenVinoSession:
@@ -80,8 +81,8 @@ class OpenVinoSession:
         executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
         self._places = [i for i, node in enumerate(every) if node.name in executed or node.kind in _RUNS]
         nodes = [every[i] for i in self._places]
-        with by_parts():
-            graph = folded(trace(module, tuple(inputs)))
+        whole = trace(module, tuple(inputs))
+        graph = folded(whole.by_parts or whole)
         self.network = network_of(matched(nodes, graph), graph, OpenVino.name)
 
     def run(self) -> Any:
@@ -90,12 +91,12 @@ class OpenVinoSession:
         return self._outputs[0] if len(self._outputs) == 1 else self._outputs
 
     def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
-        """Seconds of each kernel, [runs, kernels]; every row is the mean over at least `runs` inferences, less what
-        the quickest of them took less than the mean.
+        """Seconds of each kernel, [runs, kernels]. All rows are the same: the mean over at least `runs` inferences,
+        times the ratio of the quickest of these inferences to their mean.
 
-        Counters are averages since compiling, in whole microseconds: a profile compiles anew and takes
-        the first inferences out, which leaves an error of a microsecond a kernel. All of it lies
-        between the first two calls of `between`. What OpenVINO cuts off is put back in the mean (`_whole`).
+        Counters are averages since compiling, in whole microseconds. A profile therefore compiles anew and subtracts
+        the first inferences, which leaves an error of a microsecond a kernel; what rounding takes off is added again
+        (`_whole`). All inferences lie between the first two calls of `between`.
         """
         compiled, counted = self._counted(), max(runs, _LEAST)
         request = self._bound(compiled)
@@ -112,8 +113,8 @@ class OpenVinoSession:
         return np.tile(_whole(np.array(seconds, dtype=np.float64)) * quickest, (runs, 1))
 
     def _means(self, request: Any, runs: int) -> tuple[dict[str, float], float]:
-        """Mean seconds of each node in all inferences of a request so far, after `runs` more, and what the quickest of
-        these took over what they took in the mean."""
+        """Mean seconds of each node over all inferences of a request so far, after `runs` more; and the time of the
+        quickest of these over their mean."""
         walls = []
         for _ in range(runs):
             start = time.perf_counter()
@@ -134,9 +135,11 @@ class OpenVinoSession:
 
 
 def _whole(counted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Times (s) of which OpenVINO cut off the fraction of a microsecond, of each inference and of their mean
-    (`PerfCount` in its CPU plugin): half a microsecond each on average; what reads 0 or less was below
-    one every time."""
+    """Times (s) from counters, with what rounding down took off on average.
+
+    OpenVINO rounds each inference down to a whole microsecond, and then their mean (`PerfCount` in its CPU plugin), so
+    that half a microsecond is missing twice. A counter of 0 or less was below a microsecond in every inference.
+    """
     return np.where(counted > 0.0, counted + 2 * _CUT, _CUT)
 
 
@@ -171,9 +174,9 @@ def _text(value: Any) -> str:
 
 
 def matched(nodes: Sequence[Node], graph: Graph) -> list[Group]:
-    """The ops of a graph by the nodes that hold them, in the order the nodes run.
+    """The ops of a graph, grouped by the nodes that hold them, in the order the nodes run.
 
-    An op that no node names is in the node of what reads it, or else of what it reads.
+    An op that no node names is put into the node of an op that it reads, or else of one that reads it.
     """
     finder, homes = _Finder(graph), dict[int, int]()
     for home, node in enumerate(nodes):
@@ -230,13 +233,13 @@ class _Finder:
 
 
 def _common(kind: str) -> str:
-    """One word for what the two sides call differently."""
+    """The kind under which both OpenVINO and the trace know an op."""
     kind = _ALIASES.get(kind, kind).rstrip("_")
     return "conv" if kind.startswith("conv") and kind[-1] == "d" else kind
 
 
 def _adopt(graph: Graph, homes: dict[int, int]) -> None:
-    """Give ops without a node to that of a neighbour, from the outputs to the inputs and back."""
+    """Put ops without a node into the node of an op that they read, or else of one that reads them."""
     flow = Flow(graph)
     maker = {v: i for i, op in enumerate(graph.ops) if op.state != "free" for v in op.writes}
     numbers = [i for i, op in enumerate(graph.ops) if op.state != "free"]

@@ -13,9 +13,9 @@ import torch
 
 @dataclass(slots=True)
 class Captured:
-    """A compiled module, and what the compiler told of it."""
+    """A compiled module, and what the compiler recorded of it."""
 
-    run: Callable[..., Any] = print
+    run: Callable[..., Any] = print  # the compiled function, set by `compile_module`
     nodes: Any = None  # the graph that dynamo took from the module
     arguments: Sequence[Any] = ()  # of that graph
     compiled: Any = None  # torch._inductor.output_code.CompiledFxGraph
@@ -25,7 +25,8 @@ class Captured:
 
     @property
     def origins(self) -> Mapping[str, Any]:
-        """Inductor's record: kernels to decomposed nodes ("cppCodeToPost"), those to dynamo's ("postToPre")."""
+        """Inductor's record of origins: decomposed nodes of each kernel ("cppCodeToPost"), and dynamo's nodes of each
+        decomposed node ("postToPre")."""
         return cast(Mapping[str, Any], json.loads(self.compiled.inductor_provenance_mapping_str))
 
     @property
@@ -57,7 +58,7 @@ def compile_module(module: Any, inputs: Sequence[Any]) -> Captured:
     try:
         with (
             config.patch(compile_threads=1),  # no pool of processes that stays
-            functorch_config.patch(enable_autograd_cache=False),  # what comes from a cache has not been seen
+            functorch_config.patch(enable_autograd_cache=False),  # nothing is recorded of what comes from a cache
             torch.inference_mode(),
         ):
             captured.run(*inputs)
@@ -69,7 +70,7 @@ def compile_module(module: Any, inputs: Sequence[Any]) -> Captured:
 
 
 def _backend(captured: Captured) -> Callable[..., Any]:
-    """Inductor, listened to."""
+    """A backend for torch.compile: inductor, which leaves what it records in `captured`."""
 
     def backend(nodes: Any, arguments: Sequence[Any]) -> Any:
         from torch._inductor.compile_fx import compile_fx, compile_fx_inner
@@ -99,7 +100,7 @@ def _is_view(node: Any) -> bool:
 
 
 def _note_buffers(scheduled: Any, captured: Captured) -> Any:
-    """Remember what generated kernels write: nodes it comes from, shape, dtype, and the library calls before it."""
+    """Record the buffers that generated kernels write: nodes, shape, dtype, and how many library calls come before."""
     calls = 0
     for fused in scheduled:
         calls += fused.is_extern()

@@ -1,7 +1,7 @@
 """How inductor groups the ops of a traced graph on a CPU: rules, without a compiler.
 
-1. Convolutions, matrix products and attention are calls of a library, one kernel each. All other work
-   between two such calls is one generated kernel.
+1. Convolutions, matrix products and attention, also a whole attention layer of torch that is one op, are calls of a
+   library, one kernel each. All other work between two such calls is one generated kernel.
 2. Pointwise work waits until it is read by a library call, by a reduction or by the output; then it
    joins the kernel that is being filled. Reductions join at once.
 3. Two-dimensional convolutions run in the channels-last layout. What generated kernels write is written
@@ -20,7 +20,7 @@ import math
 from collections import defaultdict
 from dataclasses import replace
 
-from hwcost.graph import Graph, Op, OpSpec, TensorSpec
+from hwcost.graph import FUSED_ATTENTION, Graph, Op, OpSpec, TensorSpec
 from hwcost.rules.registry import cost_of
 from hwcost.runtimes.base import Network, Runtime
 from hwcost.runtimes.groups import Copy, Flow, Group, network_of
@@ -31,7 +31,7 @@ _CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for n in (1, 2, 3) for kind in ("", 
 _PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm", "addmm", "baddbmm"})
 _LIBRARY = _CONVOLUTIONS | _PRODUCTS | {
     "scaled_dot_product_attention", "sort", "topk", "cumsum", "cumprod", "lstm", "gru", "rnn_tanh", "rnn_relu",
-}  # fmt: skip
+} | FUSED_ATTENTION  # fmt: skip
 _REDUCTIONS = frozenset({
     "softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "rms_norm", "mean", "sum", "amax", "amin",
     "max", "min", "var", "std", "argmax", "argmin", "prod", "norm", "linalg_vector_norm", "adaptive_avg_pool2d",
@@ -68,7 +68,7 @@ def groups_of(graph: Graph) -> list[Group]:
 
 
 class _Grouping:
-    """The state of one lowering: groups so far, the one being filled, ops that wait."""
+    """The state of one lowering: the groups so far, the generated kernel being filled, and the ops that wait."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph, self.flow = graph, Flow(graph)
@@ -93,12 +93,12 @@ class _Grouping:
                 self.emit(number)
 
     def maker(self, value: int, reader: int) -> int | None:
-        """What wrote a value as an op reads it: the last that did so before."""
+        """The op that wrote a value last before the op `reader` reads it; None for inputs and weights."""
         written = self.makers[self.flow.origin.get(value, value)]
         return max((n for n in written if n < reader), default=None)
 
     def need(self, value: int, reader: int) -> None:
-        """Let a value be made for an op: what writes it joins the open group, if it still waits."""
+        """Make a value ready for an op: the op that writes it joins the open group, where it still waits."""
         maker = self.maker(value, reader)
         if maker in self.waiting:
             self.emit(maker)
@@ -127,7 +127,7 @@ class _Grouping:
             self.open = Group()
 
     def copied(self, spec: OpSpec, maker: int | None, tensor: TensorSpec) -> bool:
-        """Whether a library call needs its argument, which that op wrote, in another layout than it has."""
+        """Whether a library call needs a copy of its argument, written by the op `maker`, in another layout."""
         generated = maker is not None and maker not in self.called
         if spec.kind in _CONVOLUTIONS:
             if len(tensor.shape) != 4 or tensor.shape[1] == 1 or math.prod(tensor.shape[2:]) == 1:
@@ -139,16 +139,16 @@ class _Grouping:
         return self.reshaped(maker, tensor.shape)
 
     def channels_last(self, maker: int | None) -> bool:
-        """Whether a convolution has written it."""
+        """Whether an op is a convolution, which writes channels last."""
         return maker in self.called and self.graph.ops[maker].spec.kind in _CONVOLUTIONS
 
     def reshaped(self, maker: int, shape: tuple[int, ...]) -> bool:
-        """Whether this is a convolution's result in another shape."""
+        """Whether an argument of that shape is a convolution's result in another shape."""
         made = self.graph.ops[maker].spec.outputs[0].shape
         return self.channels_last(maker) and len(made) == 4 and made != shape and math.prod(made[2:]) > 1 < made[1]
 
     def end(self) -> list[Group]:
-        """Make the outputs, and close."""
+        """Make the outputs of the network ready, close the open group, and return all groups."""
         last = len(self.graph.ops)
         for value in self.graph.output_values:
             self.need(value, last)
@@ -186,7 +186,7 @@ def _pair(value: object) -> tuple[int, ...]:
 
 
 def expanded(graph: Graph) -> tuple[Graph, list[list[int]]]:
-    """The graph with such attention as products and a softmax, and the new numbers of each op."""
+    """The graph with the attention that `is_taken_apart` as products and a softmax; and the new numbers of each op."""
     fresh = 1 + max([v for op in graph.ops for v in (*op.reads, *op.writes)], default=0)
     ops, numbers = list[Op](), list[list[int]]()
     for op in graph.ops:
@@ -198,7 +198,7 @@ def expanded(graph: Graph) -> tuple[Graph, list[list[int]]]:
 
 
 def is_taken_apart(spec: OpSpec) -> bool:
-    """Whether attention has a form that the fused kernel does not take."""
+    """Whether an op is attention of a form that the fused kernel does not support, so that its parts run."""
     if spec.kind != "scaled_dot_product_attention":
         return False
     mask = spec.input("attn_mask")
@@ -207,7 +207,7 @@ def is_taken_apart(spec: OpSpec) -> bool:
 
 
 def _parts(op: Op, fresh: int) -> list[Op]:
-    """Scaling of both arguments, product, mask, softmax, product."""
+    """The parts of attention: scaling of q and k, product, mask, softmax, product; new values count from `fresh`."""
     (q, k, v, *mask), (out,) = op.spec.inputs, op.spec.outputs
     scores = replace(out, name="out", shape=(*out.shape[:-1], k.shape[-2]), overlapping=0, layout="contiguous")
     turned = replace(k, name="other", shape=(*k.shape[:-2], k.shape[-1], k.shape[-2]), layout="strided")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import accumulate
 from typing import Any
@@ -17,8 +17,10 @@ from hwcost.runtimes.torch_compile.lowering import expanded, is_library_call
 
 
 def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
-    """The ops of a graph, grouped by the kernels they run in, in the order of the calls; and the graph
-    that their numbers refer to, in which attention may have been taken apart.
+    """The ops of a graph, grouped by the kernels they run in, in the order of the calls.
+
+    The numbers of the ops refer to the graph that is returned as well, in which some attention is taken apart
+    (`lowering.expanded`).
 
     Raises:
         RuntimeError: a kernel holds no op of the graph.
@@ -33,17 +35,8 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
             _place_parts(numbers[number], number, kernels, groups)
         elif graph.ops[number].state != "free":
             groups[home].ops.append(numbers[number][0])
-    apart = {n for n, parts in enumerate(numbers) if len(parts) > 1}
-    before = list(accumulate(not k.generated for k in kernels))
-    for nodes, shape, dtype, calls in captured.buffers:
-        able = [(before[i] != calls, i) for i, k in enumerate(kernels) if k.generated and nodes <= k.nodes]
-        home = min(able, default=(False, -1))[1]
-        work = {o for node in nodes - captured.views for o in ops(node)}
-        called = {o for o in work if not kernels[homes[o]].generated} if home >= 0 else set()
-        read_by = called or {o for node in nodes for o in ops(node)}
-        if home >= 0 and read_by - apart and (called or not work & kernels[home].work):
-            number = max(read_by - apart)
-            groups[home].copies.append(_copy(numbers[number][0], shape, dtype, whole))
+    for number, copy in _copies(captured, kernels, homes, numbers, ops):
+        groups[number].copies.append(_copy_of(whole, *copy))
     for name, group in zip(captured.kernels, groups, strict=True):
         if not (group.ops or group.copies):
             raise RuntimeError(f"every kernel must hold an op, but {name} holds none")
@@ -51,7 +44,7 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
 
 
 class _Kernel:
-    """A kernel of the generated code: decomposed nodes, and traced ops whose work is in it."""
+    """A kernel of the compiled function: its decomposed nodes, and the traced ops that it works for."""
 
     def __init__(self, name: str, nodes: Sequence[str], views: set[str], ops: Callable[[str], set[int]]) -> None:
         self.generated, self.nodes = name.startswith("cpp_"), set(nodes)
@@ -59,10 +52,10 @@ class _Kernel:
 
 
 def _homes(kernels: Sequence[_Kernel], calls: set[int]) -> dict[int, int]:
-    """The kernel of each op: the library call that it is, or the first generated kernel that works for it.
+    """The kernel of each op: its library call, or the first generated kernel that works for it.
 
-    A node may name two ops; the kernels that name one are served first, and a library's kernel is one of `calls`, ops
-    that a library runs, where it names any: the pointwise op before a convolution may be named beside it.
+    A kernel of a library may name several ops, as the pointwise op before a convolution beside the convolution. It is
+    then one of `calls`, the ops that a library runs. Kernels that name fewer ops are assigned first.
     """
     homes: dict[int, int] = {}
     for i in sorted(range(len(kernels)), key=lambda i: (kernels[i].generated, len(kernels[i].work))):
@@ -73,7 +66,7 @@ def _homes(kernels: Sequence[_Kernel], calls: set[int]) -> dict[int, int]:
 
 
 def _place_parts(parts: Sequence[int], number: int, kernels: Sequence[_Kernel], groups: Sequence[Group]) -> None:
-    """Attention that was taken apart: what comes before its first product, between them, and they."""
+    """Put the parts of attention into its two products and the generated kernels before and between them."""
     mine = [i for i, k in enumerate(kernels) if number in k.work]
     products = [i for i in mine if not kernels[i].generated]
     generated = [i for i in mine if kernels[i].generated]
@@ -87,22 +80,49 @@ def _place_parts(parts: Sequence[int], number: int, kernels: Sequence[_Kernel], 
         groups[home].ops.append(part)
 
 
-def _copy(number: int, shape: tuple[int, ...], dtype: str, graph: Graph) -> Copy:
-    """A copy that an op needs; of its weight where the shape says so."""
+def _copies(
+    captured: Captured,
+    kernels: Sequence[_Kernel],
+    homes: Mapping[int, int],
+    numbers: Sequence[Sequence[int]],
+    ops: Callable[[str], set[int]],
+) -> Iterator[tuple[int, tuple[int, tuple[int, ...], str]]]:
+    """The copies into another layout: for each the number of its kernel, and what `_copy_of` needs.
+
+    A buffer is written by the generated kernel that holds all its nodes; where several do, by the first that has as
+    many library calls before it. It is a copy where its nodes belong to an op that a library runs, which reads the
+    copy, or where its kernel works for none of the ops of its nodes.
+    """
+    apart = {n for n, parts in enumerate(numbers) if len(parts) > 1}
+    calls_before = list(accumulate(not k.generated for k in kernels))
+    for nodes, shape, dtype, calls in captured.buffers:
+        able = [i for i, k in enumerate(kernels) if k.generated and nodes <= k.nodes]
+        if not able:
+            continue
+        home = min(able, key=lambda i: (calls_before[i] != calls, i))
+        work = {o for node in nodes - captured.views for o in ops(node)}
+        called = {o for o in work if not kernels[homes[o]].generated}
+        readers = (called or {o for node in nodes for o in ops(node)}) - apart
+        if readers and (called or not work & kernels[home].work):
+            yield home, (numbers[max(readers)][0], shape, dtype)
+
+
+def _copy_of(graph: Graph, number: int, shape: tuple[int, ...], dtype: str) -> Copy:
+    """A copy of that shape for an op: of its weight where that, and no activation, has the shape."""
     inputs = graph.ops[number].spec.inputs
     activation = any(not t.weight and t.shape == shape for t in inputs)
     return Copy(number, shape, dtype, not activation and any(t.weight and t.shape == shape for t in inputs))
 
 
 def _ops_of_decomposed(captured: Captured, graph: Graph) -> Callable[[str], set[int]]:
-    """From a decomposed node to the numbers of the traced ops that it comes from."""
+    """A function from a decomposed node to the numbers of the traced ops that it comes from."""
     before: Mapping[str, list[str]] = captured.origins["postToPre"]
     ops = ops_of_nodes(captured, graph)
     return lambda node: {o for name in before.get(node, ()) for o in ops.get(name, ())}
 
 
 def ops_of_nodes(captured: Captured, graph: Graph) -> dict[str, list[int]]:
-    """Numbers of the traced ops that each node of dynamo's graph makes."""
+    """Numbers of the traced ops that each node of dynamo's graph calls, found by running that graph on fake tensors."""
     log = _Log()
     interpreter = _Interpreter(captured.nodes, log)
     fakes = [a for a in captured.arguments if isinstance(a, torch._subclasses.FakeTensor)]
@@ -122,7 +142,7 @@ def ops_of_nodes(captured: Captured, graph: Graph) -> dict[str, list[int]]:
 
 
 class _Log(TorchDispatchMode):
-    """Calls with the node that made them."""
+    """Records calls, each with the node that made it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

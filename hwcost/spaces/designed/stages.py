@@ -54,10 +54,10 @@ class Style:
     """What the blocks of one network share."""
 
     rng: Rng
-    act: Callable[[], Layer]
+    act: Callable[[], Layer]  # makes an activation function
     kernel: int
-    expansion: int
-    excite: bool
+    expansion: int  # of inverted bottlenecks
+    excite: bool  # whether blocks have squeeze-excite
     into: bool  # whether activations and sums overwrite an input that no other op reads
 
 
@@ -70,7 +70,8 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
     layers = _stem(style, c)
     for _ in range(4):
         kind = _BLOCKS[int(rng.choice(len(_BLOCKS), p=_WEIGHTS))]
-        out, stride = 8 * max(1, round(c * float(pick(rng, 1, 1.25, 1.5, 2, 2)) / 8)), int(pick(rng, 1, 2, 2, 2))
+        out = 8 * max(1, round(c * float(pick(rng, 1, 1.25, 1.5, 2, 2)) / 8))
+        stride = int(pick(rng, 1, 2, 2, 2))
         layers += _stage(style, kind, c, out, stride)
         c = out
     return [*layers, *_head(style, c)], (batch, 3, size, size)
@@ -79,7 +80,8 @@ def stages(rng: Rng) -> tuple[list[Layer], Shape]:
 def last_stages(rng: Rng) -> tuple[list[Layer], Shape]:
     """The last layers of a network, and the shape of their input: many channels on a small map, so that most of the
     traffic is weights."""
-    style, size = _style(rng), int(pick(rng, 4, 6, 7, 7, 8, 10, 12, 14, 14, 16, 20, 28))
+    style = _style(rng)
+    size = int(pick(rng, 4, 6, 7, 7, 8, 10, 12, 14, 14, 16, 20, 28))
     first = c = 32 * round(log_uniform(rng, 8, 32))
     layers: list[Layer] = []
     for _ in range(2):
@@ -87,18 +89,21 @@ def last_stages(rng: Rng) -> tuple[list[Layer], Shape]:
         out = c if rng.random() < 0.6 else 32 * round(log_uniform(rng, 8, 32))
         layers += _stage(style, kind, c, out, int(pick(rng, 1, 1, 2)))
         c = out
-    return [*layers, *_head(style, c)], (1 if rng.random() < 0.8 else int(pick(rng, 2, 4)), first, size, size)
+    layers += _head(style, c)
+    batch = 1 if rng.random() < 0.8 else int(pick(rng, 2, 4))
+    return layers, (batch, first, size, size)
 
 
 def _style(rng: Rng) -> Style:
-    into, act = bool(rng.random() < 0.5), pick(rng, *_ACTIVATIONS)
+    into = bool(rng.random() < 0.5)
+    act = pick(rng, *_ACTIVATIONS)
     return Style(
-        rng,
-        act if not into or act is nn.GELU else partial(act, inplace=True),
-        int(pick(rng, 3, 3, 5, 7)),
-        int(pick(rng, 2, 3, 4, 6)),
-        bool(rng.random() < 0.4),
-        into,
+        rng=rng,
+        act=act if not into or act is nn.GELU else partial(act, inplace=True),  # GELU has no form in place
+        kernel=int(pick(rng, 3, 3, 5, 7)),
+        expansion=int(pick(rng, 2, 3, 4, 6)),
+        excite=bool(rng.random() < 0.4),
+        into=into,
     )
 
 
@@ -111,11 +116,13 @@ def _stage(style: Style, kind: Callable[..., Layer], c: int, out: int, stride: i
 def signals(rng: Rng) -> tuple[list[Layer], Shape]:
     """One-dimensional convolutions along a signal, as those that make tokens of sound (arXiv:2006.11477), and the
     signal's shape."""
-    c, size = int(pick(rng, 1, 1, 2, 8, 40, 64, 128, 256)), round(log_uniform(rng, 64, 16000))
+    c = int(pick(rng, 1, 1, 2, 8, 40, 64, 128, 256))
+    size = round(log_uniform(rng, 64, 16000))
     shape = (1 if rng.random() < 0.7 else int(pick(rng, 2, 4)), c, size)
     layers: list[Layer] = []
     for _ in range(int(pick(rng, 3, 4, 5, 6))):
-        kernel, stride = int(pick(rng, 1, 2, 3, 3, 5, 8, 10)), int(pick(rng, 1, 1, 2, 2, 4, 5))
+        kernel = int(pick(rng, 1, 2, 3, 3, 5, 8, 10))
+        stride = int(pick(rng, 1, 1, 2, 2, 4, 5))
         out = c if rng.random() < 0.3 else 8 * round(log_uniform(rng, 2, 64))
         groups = c if out == c and rng.random() < 0.4 else 1
         padding = kernel // 2 if rng.random() < 0.5 else 0
@@ -133,19 +140,23 @@ def signals(rng: Rng) -> tuple[list[Layer], Shape]:
 def transformer(rng: Rng) -> tuple[list[Layer], Shape]:
     """Layers of a transformer, on an image's patches or on tokens, and the shape of its input."""
     d = int(pick(rng, 128, 192, 192, 256, 320, 384, 384, 512, 768))
+    shape: Shape
+    layers: list[Layer] = []
     if rng.random() < 0.5:
         size, patch = int(pick(rng, 128, 192, 224, 224, 256)), int(pick(rng, 8, 14, 16, 16, 32))
-        tokens, shape = (size // patch) ** 2, (1, 3, size, size)
-        layers: list[Layer] = [nn.Conv2d(3, d, patch, patch), nn.Flatten(2), Transposed()]
+        shape = (1, 3, size, size)
+        tokens = (size // patch) ** 2
+        layers = [nn.Conv2d(3, d, patch, patch), nn.Flatten(2), Transposed()]
         if rng.random() < 0.6:
             layers.append(ClassToken(d, add=True))
             tokens += 1
     else:
         tokens = round(log_uniform(rng, 8, 512))
-        layers, shape = [], (1, tokens, d)  # type: ignore[assignment]
+        shape = (1, tokens, d)
         if rng.random() < 0.7:
             words = round(log_uniform(rng, 1000, 60000))
-            layers, shape = [Embedded(words, tokens, d)], (1, tokens)  # type: ignore[assignment]
+            shape = (1, tokens)
+            layers = [Embedded(words, tokens, d)]
     make = _layer_style(rng, d, tokens)
     for _ in range(int(pick(rng, 1, 2, 3))):
         layers += make()

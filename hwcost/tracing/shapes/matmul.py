@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from hwcost.tracing.form import Form, broadcast, layout, make_form, same_dtype
+from hwcost.tracing.form import Form, broadcast, make_form, same_dtype
 from hwcost.tracing.shapes.registry import shape_function
 
 
 # [*, n] = linear([*, k], [n, k], [n]?)
 @shape_function("linear.default")
 def linear(x: Form, w: Form, b: Form | None = None) -> Form | None:
-    """A contiguous input meets the rows of the weight."""
+    """A contiguous result, however the operands lie in memory."""
     if not same_dtype(x, w, b) or len(w.shape) != 2 or not x.shape or x.shape[-1] != w.shape[1]:
         return None
-    if layout(x) != "c" or (b and b.shape not in (w.shape[:1], ())):
+    if b and b.shape not in (w.shape[:1], ()):
         return None
     return make_form((*x.shape[:-1], w.shape[0]), "c", x.dtype)
 

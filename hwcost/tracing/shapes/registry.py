@@ -25,10 +25,18 @@ _FUNCTIONS: dict[str, ShapeFunction] = {}
 
 
 def shape_function(*names: str) -> Callable[[ShapeFunction], ShapeFunction]:
-    """Register a function for overloads of aten ("conv2d.default") or of another library ("quantized.add.default")."""
+    """Register a function for overloads of aten ("conv2d.default") or of another library ("quantized.add.default").
+
+    Raises:
+        ValueError: an overload has a shape function already.
+    """
 
     def register(function: ShapeFunction) -> ShapeFunction:
-        _FUNCTIONS.update(dict.fromkeys(names, function))
+        for name in names:
+            if name in _FUNCTIONS:
+                other = f"{_FUNCTIONS[name].__module__}.{_FUNCTIONS[name].__qualname__}"
+                raise ValueError(f"an overload has one shape function, but {name!r} has {other} already")
+            _FUNCTIONS[name] = function
         return function
 
     return register

@@ -1,10 +1,11 @@
-"""Form of the result of an op that no shape function covers: ask torch.
+"""The form of the result of an op that no shape function covers, from a trial run of the op by torch.
 
 1. The op runs on meta tensors, which have shapes and no data.
-2. An op whose result's size depends on values is taken as if every element were nonzero, every box
-   survived, and all values were equal (one class for all boxes). The graph's notes say so.
-3. An op without a meta kernel runs on zeros, once.
-4. A recurrent layer runs two of its steps: its meta kernel would take each of them in turn, for seconds.
+2. Where the size of the result depends on values, it is the size for values that are all nonzero, all kept (as boxes
+   by non-maximum suppression) and all equal (as the classes of boxes). A note of the graph says so.
+3. An op without a meta kernel runs on zeros. A note of the graph says so.
+4. A recurrent layer runs on two of its time steps, since its meta kernel goes through all of them, which may take
+   seconds.
 """
 
 from __future__ import annotations
@@ -16,33 +17,45 @@ from typing import Any
 import torch
 
 from hwcost.tracing.form import Form, broadcast, contiguous
-from hwcost.tracing.schema import Call
+from hwcost.tracing.schema import Overload
 from hwcost.tracing.shadow import Shadow, Weight, form_of
 
-_ZEROS_LIMIT = 1 << 24  # elements of all arguments that an op may be run on
-# Their results' sizes follow from lengths or repeats, where these are known.
+_ZEROS_LIMIT = 1 << 24  # elements of all arguments; an op with larger ones is not run on zeros
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+# Kinds whose results have sizes that follow from an argument of lengths or repeats, where its values are known. They
+# run on the known values of integer arguments, and on meta tensors for the others.
 MIXED = ("_pack_padded_sequence", "_pad_packed_sequence", "repeat_interleave", *_RECURRENT)
-_STEPS = 2
+_STEPS = 2  # time steps of a recurrent layer that are run
 
 
 class Probe:
-    """One call, tried in the ways of the module docstring. `forms` looks a tag up."""
+    """The trial run of one call.
 
-    def __init__(self, call: Call, func: Any, forms: Callable[[Any], Form]) -> None:
-        self._call, self._func, self._form = call, func, forms
+    Args:
+        overload: the op.
+        func: what is called.
+        forms: the form of a Shadow or Weight.
+    """
+
+    def __init__(self, overload: Overload, func: Any, forms: Callable[[Any], Form]) -> None:
+        self._overload, self._func, self._form = overload, func, forms
         self._made: dict[int, torch.Tensor] = {}
         self.note = ""
 
     def run(self, args: Any, kwargs: Any) -> tuple[Any, bool]:
-        """The result, as tensors that have forms, and whether the arguments have stand-ins."""
-        if self._call.sized_by_values and (everything := _ALL.get(self._call.kind)):
+        """Run the op.
+
+        Returns:
+            The result, as tensors whose values mean nothing; and whether it was made from stand-ins for the arguments
+            (`stand_in`), whose memory it may share.
+        """
+        if self._overload.sized_by_values and (everything := _ALL.get(self._overload.kind)):
             self.note = "its size depends on values; taken as if all were nonzero, kept and equal"
             return everything(self._forms(args)), False
-        if self._call.kind in _RECURRENT and len(self._form(args[0]).shape) == 3:  # packed sequences have two axes
+        if self._overload.kind in _RECURRENT and len(self._form(args[0]).shape) == 3:  # packed sequences have two axes
             return self._few_steps(self._replace(args, self._meta)), True
         try:
-            mixed = self._call.kind in MIXED
+            mixed = self._overload.kind in MIXED
             out = self._func(*self._replace(args, self._mixed if mixed else self._meta), **self._place(kwargs, "meta"))
         except NotImplementedError:
             out = self._on_zeros(args, kwargs)
@@ -54,18 +67,18 @@ class Probe:
         return out, True
 
     def _few_steps(self, args: list[Any]) -> Any:
-        """Results of a recurrent layer on an input [steps, n, c], or [n, steps, c] where its last argument says so."""
+        """Results of a recurrent layer on an input [steps, n, c], or [n, steps, c] where its last argument is true."""
         axis = 1 if args[-1] else 0
         steps = args[0].shape[axis]
         few = min(steps, _STEPS)
         first, *states = self._func(args[0].narrow(axis, 0, few), *args[1:])
         size, step = list(first.shape), first.stride()
         size[axis] = steps
-        stride = [s * steps // few if s > step[axis] else s for s in step]  # of an axis outside the steps
+        stride = [s * steps // few if s > step[axis] else s for s in step]  # axes outside the steps are wider
         return (torch.empty_strided(size, stride, dtype=first.dtype, device="meta"), *states)
 
     def stand_in(self, tensor: Any) -> torch.Tensor | None:
-        """The tensor that stood for an argument; None for one inside a packed object."""
+        """The tensor that took the place of an argument in the run; None for one inside a packed object."""
         return self._made.get(id(tensor))
 
     def _on_zeros(self, args: Any, kwargs: Any) -> Any:
@@ -73,7 +86,9 @@ class Probe:
         zeros = self._replace(args, self._zeros)
         placed = self._place(kwargs, "cpu", self._zeros)
         if sum(t.numel() for t in self._made.values()) > _ZEROS_LIMIT:
-            raise NotImplementedError(f"{self._call.name} has no meta kernel and its arguments are too large to run it")
+            raise NotImplementedError(
+                f"{self._overload.name} has no meta kernel and its arguments are too large to run it"
+            )
         self.note = "it has no meta kernel; its result's shape was found by running it on zeros"
         return self._func(*zeros, **placed)
 
@@ -81,7 +96,7 @@ class Probe:
         return [self._form(a) for a in args if isinstance(a, (Shadow, Weight))]
 
     def _replace(self, args: Any, make: Callable[[Any], torch.Tensor]) -> Any:
-        mask = self._call.kind in ("index", "_unsafe_index", "index_put", "_index_put_impl")
+        mask = self._overload.kind in ("index", "_unsafe_index", "index_put", "_index_put_impl")
         out: list[Any] = []
         for arg in args:
             if isinstance(arg, (Shadow, Weight)):
@@ -105,7 +120,7 @@ class Probe:
             for k, v in kwargs.items()
             if k not in ("pin_memory", "generator")
         }
-        if "device" in out or (not self._made and "device" in self._call.arguments):
+        if "device" in out or (not self._made and "device" in self._overload.arguments):
             out["device"] = torch.device(device)
         return out
 
@@ -114,8 +129,8 @@ class Probe:
         return self._keep(arg, lambda: torch.empty_strided(form.shape, form.stride, dtype=form.dtype, device="meta"))
 
     def _mixed(self, arg: Any) -> torch.Tensor:
-        whole = self._form(arg).dtype in (torch.int64, torch.int32)  # lengths, repeats
-        known = arg.known if whole and arg.memory.valid else None
+        is_integer = self._form(arg).dtype in (torch.int64, torch.int32)
+        known = arg.known if is_integer and arg.memory.valid else None
         return self._keep(arg, lambda: known) if known is not None else self._meta(arg)
 
     def _zeros(self, arg: Any) -> torch.Tensor:
@@ -130,7 +145,7 @@ class Probe:
 
 
 def _unmask(indices: Sequence[Any]) -> list[Any]:
-    """Boolean masks as the integer indices they stand for, if everything is selected."""
+    """Indices with each boolean mask replaced by the integer indices that it stands for if it selects everything."""
     out: list[Any] = []
     for i in indices:
         if isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8):
@@ -159,7 +174,7 @@ def _size(form: Form) -> int:
     return math.prod(form.shape)
 
 
-# Result by kind where all is nonzero, kept and equal, from the forms of the tensor arguments.
+# By kind: from the forms of the tensor arguments to the result if all values are nonzero, kept and equal.
 _ALL: dict[str, Callable[[list[Form]], Any]] = {
     "nonzero": lambda f: _index(_size(f[0]), len(f[0].shape)),
     "argwhere": lambda f: _index(_size(f[0]), len(f[0].shape)),
@@ -171,12 +186,12 @@ _ALL: dict[str, Callable[[list[Form]], Any]] = {
     "_unique": lambda f: (_like(f[0], 1), _index(_size(f[0]))),
     "_unique2": lambda f: (_like(f[0], 1), _index(*f[0].shape), _index(1)),
     "unique_consecutive": lambda f: (_like(f[0], 1), _index(*f[0].shape), _index(1)),
-    "_nested_tensor_from_mask_left_aligned": lambda f: None,  # no: padding is counted as tokens are
+    "_nested_tensor_from_mask_left_aligned": lambda f: None,  # as if false: padding counts as tokens do
     "unique_dim": lambda f: (_like(f[0], *f[0].shape), _index(*f[0].shape), _index(1)),
 }
 
 
 def real_form(tensor: torch.Tensor) -> Form:
-    """Form of a probed result."""
+    """Form of a tensor of a trial run; one without strides (sparse, packed) counts as contiguous."""
     form = form_of(tensor)
     return form if tensor.layout is torch.strided else Form(form.shape, contiguous(form.shape), form.dtype)

@@ -42,6 +42,10 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "depthwise": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Hardswish(), nn.Conv2d(16, 24, 1)), MAP),
     "pool and classifier": (
         lambda: nn.Sequential(nn.Conv2d(16, 24, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)), MAP),
+    "whole attention layers": (
+        lambda: nn.Sequential(
+            nn.Linear(32, 32), nn.GELU(), *(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True) for _ in range(2)),
+            nn.ReLU(), nn.Linear(32, 8)), TOKENS),
     "attention fused": (lambda: nn.Sequential(nn.LayerNorm(32), Attention(32, 4, fused=True)), TOKENS),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Tests of the figures: what stands where, and that every number on them comes from the result."""
+"""Tests of hwcost.report.rooflines: kernels and ceilings are drawn where they belong."""
 
 from __future__ import annotations
 
@@ -13,92 +13,7 @@ from hwcost import CostModel
 from hwcost.cost import Cost
 from hwcost.device.ceilings import ComputeCeiling, KindCeiling, MemoryCeiling
 from hwcost.device.device import Device
-from hwcost.report.plots import error_figure, front_figure, kinds_figure, predicted_figure
 from hwcost.report.rooflines import placed, roofline_figure, without_arithmetic
-
-
-def traces(figure):
-    return {t.name: t for t in figure.data}
-
-
-# -- the front ------------------------------------------------------------------------------------------
-
-
-def test_trained_and_rejected_are_apart(result):
-    front = traces(front_figure(result))
-    trained = [c for c in result.candidates if c.state == "trained"]
-    rejected = [c for c in result.candidates if c.state == "rejected"]
-    assert list(front[f"trained ({len(trained)})"].x) == [c.latency for c in trained]
-    strip = front[f"rejected before training ({len(rejected)})"]
-    assert list(strip.x) == [c.latency for c in rejected]
-    assert strip.yaxis == "y2"  # they have no accuracy, so no place beside those that have
-
-
-def test_intervals_are_horizontal_bars(result):
-    trained = next(t for t in front_figure(result).data if t.name.startswith("trained"))
-    first = next(c for c in result.candidates if c.state == "trained")
-    assert trained.x[0] + trained.error_x.array[0] == pytest.approx(first.high)
-    assert trained.x[0] - trained.error_x.arrayminus[0] == pytest.approx(first.low)
-
-
-def test_the_front_rises_and_the_measured_stand_beside(result):
-    front = traces(front_figure(result))
-    assert list(front["front found"].x) == sorted(front["front found"].x)
-    assert list(front["measured"].x) == [w.measured for w in result.winners]
-
-
-@pytest.mark.parametrize("budget", [26e-3, 9.0])
-def test_the_budget_is_marked_where_it_is(make, budget):
-    """A line is placed by value, its name on a logarithmic axis by the logarithm."""
-    figure = front_figure(make(budget=budget))
-    assert figure.layout.xaxis.type == "log"
-    assert figure.layout.shapes[0].x0 == budget
-    assert figure.layout.annotations[0].x == pytest.approx(math.log10(budget))
-
-
-def test_a_short_range_of_latencies_is_linear_from_zero(make, result):
-    near = tuple(c for c in result.candidates if 10e-3 < c.latency < 40e-3)
-    figure = front_figure(make(candidates=near))
-    assert figure.layout.xaxis.type == "linear"
-    assert figure.layout.xaxis.range[0] == 0
-    assert figure.layout.annotations[0].x == result.budget
-
-
-def test_no_rejected_candidates_no_trace_of_them(make, result):
-    kept = tuple(c for c in result.candidates if c.state != "rejected")
-    assert not [t for t in front_figure(make(candidates=kept)).data if "rejected" in t.name]
-
-
-# -- predicted against measured ---------------------------------------------------------------------------
-
-
-def test_predicted_against_measured(result):
-    rows = result.held_out.networks
-    points = traces(predicted_figure(rows, ()))["60 networks held out of the fit"]
-    assert (points.x[7], points.y[7]) == (rows[7].measured, rows[7].predicted)
-    assert points.y[7] + points.error_y.array[7] == pytest.approx(rows[7].high)
-
-
-def test_errors_in_percent_with_the_ends_of_the_interval(result):
-    rows = result.held_out.networks
-    points = traces(error_figure(rows, ()))["60 networks held out of the fit"]
-    assert points.y[3] == pytest.approx(100 * (rows[3].predicted / rows[3].measured - 1))
-    assert points.y[3] + points.error_y.array[3] == pytest.approx(100 * (rows[3].high / rows[3].measured - 1))
-    low, high = error_figure(rows, ()).layout.yaxis.range
-    assert all(low < y < high for y in points.y)  # no network is cut off
-
-
-# -- where the time goes ------------------------------------------------------------------------------------
-
-
-def test_bars_add_up_to_the_predicted_latency(result):
-    figure = kinds_figure(result.winners)
-    for i, name in enumerate(figure.data[0].y):
-        winner = next(w for w in result.winners if w.name == name)
-        assert sum(t.x[i] for t in figure.data) == pytest.approx(winner.estimate.latency)
-
-
-# -- the roofline ---------------------------------------------------------------------------------------------
 
 
 def test_no_point_stands_above_the_roof_it_was_made_under(result):
