@@ -92,7 +92,7 @@ class Kernel:
         It is the first 20 hex digits of the SHA-256 of the canonical JSON. Stores and tables keep it, so what
         `to_json` returns for a kernel must never change.
         """
-        return self.text_digest or _digest(self.to_json())
+        return self.text_digest or digest_of(self.to_json())
 
     def to_json(self) -> str:
         """Canonical JSON: the same kernel always gives the same text."""
@@ -111,7 +111,7 @@ class Kernel:
         """
         try:
             ops = tuple([_op_in(op) for op in json.loads(text)])
-            kernel = cls(ops, text_digest=_digest(text) if canonical else "")
+            kernel = cls(ops, text_digest=digest_of(text) if canonical else "")
             hash(kernel)  # fails on parameters that are JSON objects
             return kernel
         except KernelError:
@@ -138,7 +138,8 @@ def label(kernel: Kernel) -> str:
     return op.kind + ("/depthwise" if alone else "/grouped")
 
 
-def _digest(canonical: str) -> str:
+def digest_of(canonical: str) -> str:
+    """`Kernel.digest` of the kernel with this canonical JSON."""
     return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hwcost.kernel import Kernel, KernelError
+from hwcost.kernel import Kernel, KernelError, digest_of
 from hwcost.measure.arrays import Flat
 from hwcost.measure.types import Environment, Measurement, MeasurementError, Measurements, NetworkMeasurement, Timing
 
@@ -134,6 +134,14 @@ def flat_from_tables(tables: Mapping[str, pa.Table]) -> Flat:
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < most:
             raise MeasurementError(f"measurements that cannot be read: no row {numbers.max()} of {most}")
     return flat
+
+
+def kernels_met(tables: Mapping[str, pa.Table]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """What was measured how often, without reading any kernel: (digest of each distinct kernel; for each kernel in each
+    network the number of its digest, and its reuse distance (byte))."""
+    digests = [digest_of(text) for text in tables["kernels"]["description"].to_pylist()]
+    times = tables["times"]
+    return digests, _numbers(times["kernel"], np.int64), _numbers(times["distance"], np.int64)
 
 
 def _numbers(column: pa.ChunkedArray, dtype: type[np.generic]) -> NDArray[Any]:

@@ -30,7 +30,7 @@ from hwcost.model.blocks import Assembler, composes
 from hwcost.model.catalogue import Catalogue, Part, Whole, compose, distance
 from hwcost.model.data import DefaultModel, ModelData, ModelError
 from hwcost.model.estimate import Estimate
-from hwcost.model.features import Columns, Target, buckets, columns, reach_of
+from hwcost.model.features import Columns, Target, columns, reach_of
 from hwcost.model.fit import Fitted, fit
 from hwcost.model.lowering import Lowering
 from hwcost.model.overhead import Overhead
@@ -71,7 +71,7 @@ class CostModel:
             device: a `Device`, its name in the catalogue, or a device file.
             runtime, threads, dtype: of the target.
         """
-        return cls(files.analytic(Target(_device(device), threads, dtype, runtime)))
+        return cls(files.analytic(Target(_device(device), threads, dtype, get_runtime(runtime).name)))
 
     @classmethod
     def fit(
@@ -238,14 +238,10 @@ class CostModel:
         """In one line, what it was fitted on: machine, runtime with its versions, threads, day, networks."""
         return self.data.provenance
 
-    @cached_property
+    @property
     def counts(self) -> Mapping[tuple[str, int], int]:
         """How often each kernel was measured, by its digest and the bucket of its reuse distance."""
-        if self.measurements is None:
-            return {}
-        flat = Flat.of(self.measurements)
-        pairs, times = np.unique(np.column_stack([flat.kernel, buckets(flat.distance)]), axis=0, return_counts=True)
-        return {(flat.kernels[k].digest, b): n for (k, b), n in zip(pairs.tolist(), times.tolist(), strict=True)}
+        return self.data.counts
 
     def estimate(
         self, network: nn.Module | Graph | Network, inputs: Any = None, kwargs: dict[str, Any] | None = None

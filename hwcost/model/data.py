@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from hwcost.measure.arrays import Flat
 from hwcost.measure.types import Measurements
-from hwcost.model.features import Target
+from hwcost.model.features import Target, buckets
 from hwcost.model.fit import Fitted
 from hwcost.model.trees import Settings
 
@@ -63,6 +66,22 @@ class ModelData:
             return from_tables(read_tables(self.tables))
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise ModelError(f"the measurements of the model cannot be read: {_first_line(error)}") from error
+
+    @cached_property
+    def counts(self) -> Mapping[tuple[str, int], int]:
+        """How often each kernel was measured, by its digest and the bucket of its reuse distance."""
+        if not self.is_fitted:
+            return {}
+        if self.tables is not None:  # then the kernels need not be read
+            from hwcost.measure.tables import kernels_met
+
+            digests, kernel, distance = kernels_met(read_tables(self.tables))
+        else:
+            assert self.taken is not None
+            flat = Flat.of(self.taken)
+            digests, kernel, distance = [k.digest for k in flat.kernels], flat.kernel, flat.distance
+        pairs, times = np.unique(np.column_stack([kernel, buckets(distance)]), axis=0, return_counts=True)
+        return {(digests[k], b): n for (k, b), n in zip(pairs.tolist(), times.tolist(), strict=True)}
 
 
 def read_tables(stored: Mapping[str, bytes]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 
 _MINIMUM_OF_KIND = 5  # measured kernels of a kind, from which on a kernel of it can be supported
 _BINS = 255  # as many as the trees take
-_ALL_PAIRS = 1 << 24  # differences of two numbers, up to which no search tree is built
+_ALL_PAIRS = 1 << 22  # differences of two numbers, up to which no search tree is built
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,6 +105,9 @@ def test_blocks_repeats_and_frame() -> None:
 def test_the_first_trace_of_a_process_loads_no_compiler() -> None:
     code = (
         "import sys, torch, hwcost; hwcost.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)); "
+        "layer = torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True); "
+        "graphs = [hwcost.trace(layer, torch.zeros(1, 10, 32)) for _ in range(2)]; "
+        "assert graphs[0].by_parts == graphs[1].by_parts; "  # lives too: nothing holds on to an activation
         "assert not {'torch._dynamo', 'torch._inductor', 'sklearn', 'pandas'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""

@@ -125,6 +125,18 @@ def test_normalisation_softmax_concatenation(shape: tuple[int, ...], layout: str
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([1, 1, 2, 3]), min_size=1, max_size=5), st.lists(st.integers(0, 9), min_size=10))
+def test_axes_of_size_one_may_have_any_stride(shape: list[int], strides: list[int]) -> None:
+    operands = []
+    for loose in (strides[:5], strides[5:]):
+        plain = torch.rand(shape)
+        stride = [s if size > 1 else other for size, s, other in zip(shape, plain.stride(), loose, strict=False)]
+        operands.append(torch.as_strided(plain, shape, stride))
+    assert check(aten.add.Tensor, *operands)
+    assert check(aten.linear.default, operands[0], torch.rand(2, shape[-1]), torch.rand(2))
+
+
+@settings(max_examples=60, deadline=None)
 @given(sizes, sizes, sizes, sizes, sizes, layouts, layouts)
 def test_products(b: int, h: int, m: int, k: int, n: int, first: str, second: str) -> None:
     check(aten.matmul.default, tensor((b, h, m, k), first), tensor((b, h, k, n), second))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hwcost.tracing.form import Form, FormError, broadcast, is_dense, layout, make_form
+from hwcost.tracing.form import Form, FormError, broadcast, is_dense, layout, layout_name, make_form
 from hwcost.tracing.shapes.registry import shape_function
 
 
@@ -39,7 +39,10 @@ def binary(a: Form, b: Form | float, *_: Any, **__: Any) -> Form | None:
     if a.dtype is not b.dtype or not a.dtype.is_floating_point:
         return None
     if a.shape == b.shape:
-        return a if a.stride == b.stride and is_dense(a) else None
+        if a.stride == b.stride and is_dense(a):
+            return a
+        # Axes of size 1 may have any stride in a contiguous operand; those of the result are in order.
+        return make_form(a.shape, "c", a.dtype) if layout_name(a) == layout_name(b) == "contiguous" else None
     shape = broadcast(a.shape, b.shape)
     if shape is None or 1 in shape[1:]:
         return None
