@@ -66,6 +66,7 @@ def load(package: str) -> None:
 
 
 def _import_all(package: str) -> None:
+    """Import the modules of the registry's folder, then the entry points of its group, then the user's files."""
     for found in iter_modules(import_module(package).__path__):
         import_module(f"{package}.{found.name}")
     for point in _entry_points().get(package, ()):
@@ -79,7 +80,7 @@ def _import_all(package: str) -> None:
 
 @cache
 def _entry_points() -> dict[str, list[EntryPoint]]:
-    """Those of all installed packages by group, read once for all registries since that takes 30 ms."""
+    """The entry points of all installed packages, by group; read once for all registries, since that takes 30 ms."""
     groups: dict[str, list[EntryPoint]] = {}
     for distribution in distributions():
         for point in distribution.entry_points:
@@ -113,12 +114,13 @@ def from_file(name: str | Path) -> ModuleType:
             except Exception as error:
                 del sys.modules[spec.name], _files[version]
                 raise ExtensionError(f"{name} {_failed(error)}") from error
-        sys.modules[spec.name] = module
+        sys.modules[spec.name] = module  # again for a kept module: another version of the file may have taken its name
     return module
 
 
 def _module_name(path: Path) -> str:
-    """The file's stem, with a digest of the path where another module has that name, as the standard library's code."""
+    """The name under which the module of a file is imported: the file's stem, followed by a digest of its path if
+    another module has that name already, as the standard library's `code` has that of a file code.py."""
     try:
         found = find_spec(path.stem)
         free = found is None or found.origin == str(path)
@@ -130,5 +132,6 @@ def _module_name(path: Path) -> str:
 
 
 def _failed(error: Exception) -> str:
+    """The end of an ExtensionError's message: what went wrong during the import."""
     said = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
     return f"cannot be imported: {said}"

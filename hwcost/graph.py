@@ -72,7 +72,8 @@ class OpSpec:
     """The description of an op: equal descriptions cost the same.
 
     `kind` is the aten name without overload or in-place mark ("conv2d", "add"); ops of another
-    library keep its name before it ("torchvision.nms").
+    library keep its name before it ("torchvision.nms"). `params` are (name, value), sorted by name; a traced op
+    leaves out those that have their default value.
     """
 
     kind: str
@@ -140,8 +141,8 @@ class Graph:
 
     `by_parts` is the graph of the same forward with the fast path of torch's attention layers turned off, so that
     they call their projections, products and softmax one by one, as runtimes other than torch execute them. It is
-    None where the forward calls no op of `FUSED_ATTENTION`, since both forms are the same then, and in a graph that
-    is itself the form by parts. All counts of this class are those of its own ops; two graphs are compared without
+    None where the forward calls no op of `FUSED_ATTENTION`, since both graphs would be the same, and in a graph that
+    is itself the `by_parts` of another. All counts of this class are those of its own ops; two graphs are compared without
     `by_parts`, which follows from the network.
     """
 
@@ -153,7 +154,8 @@ class Graph:
     weight_bytes: int  # bytes of parameters, buffers and constants
     lives: tuple[Life, ...]
     notes: tuple[str, ...] = ()  # what a reader of the counts should know, as where a size depends on values
-    # For a part of a network: the bytes that other parts move between the op that writes its inputs and its first op.
+    # Of a part of a network: bytes that other parts move after its inputs are written and before its first op runs.
+    # They count in the reuse distances of its inputs.
     since: int = 0
     by_parts: Graph | None = field(default=None, compare=False, repr=False)
 
@@ -202,7 +204,7 @@ class Graph:
         return self.ops[self._peak[1]] if self.ops else None
 
     def changed(self, change: Callable[[Graph], Graph]) -> Graph:
-        """`change` of this graph, with `change` of its form by parts."""
+        """What `change` makes of this graph, holding as `by_parts` what it makes of `by_parts`."""
         if self.by_parts is None:
             return change(self)
         return replace(change(self), by_parts=change(self.by_parts))
@@ -227,7 +229,10 @@ class Graph:
         return costs
 
     def repeated(self, depth: int = 2) -> tuple[Repeat, ...]:
-        """Groups of blocks that make the same ops on the same shapes; groups in the order of first call."""
+        """All blocks in groups of equal ones, which make the same ops on the same shapes, in the order of first call.
+
+        A block that no other equals is a group by itself. Module paths are cut to `depth` parts, as in `blocks`.
+        """
         content: dict[str, list[OpSpec]] = {}
         for op in self.ops:
             content.setdefault(block_name(op.module, depth), []).append(op.spec)
@@ -238,7 +243,7 @@ class Graph:
         return tuple(Repeat(tuple(names), costs[names[0]]) for names in groups.values())
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per op: name, kind, module, state, its cost by part, intensity and output shape."""
+        """One row per op: name, kind, module, state, reason, counts (mac, flop, byte), intensity and output shape."""
         import pandas as pd
 
         columns = ("macs", "other_flops", "flops", "bytes_weights", "bytes_activations", "bytes_written", "bytes")
@@ -254,13 +259,14 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The names of blocks that are equal, and the cost of one of them."""
+    """A group of equal blocks: their module paths, and the cost of one of them."""
 
     blocks: tuple[str, ...]
     cost: Cost
 
 
 def _unstacked(graph: Graph) -> Graph:
+    """`Graph.unstacked` of the ops of this graph alone."""
     first = graph.ops[0] if graph.ops else None
     if first is None or first.spec.kind != "unbind" or first.reads != graph.input_values:
         return graph

@@ -11,8 +11,8 @@ from pathlib import Path
 def shipped(*parts: str) -> Traversable:
     """A file or folder of `datasets`, as in ``shipped("devices", "nvidia-t4.toml")``; it may not exist.
 
-    A checkout whose links were lost (a system without symbolic links makes them text files) has no
-    `hwcost/datasets` folder; the one beside the package is the same data.
+    In a checkout `hwcost/datasets` is a symbolic link to the folder `datasets` beside the package. A system without
+    symbolic links makes a text file of it; then the folder beside the package is read.
     """
     installed = files("hwcost") / "datasets"
     root = installed if installed.is_dir() else Path(__file__).parents[1] / "datasets"

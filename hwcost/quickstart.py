@@ -40,7 +40,7 @@ class Plan:
     """How much of everything. The defaults take about five minutes on two cores."""
 
     folder: Path
-    threads: int = 1  # of the target; trainings use every core
+    threads: int = 1  # of the target; a training runs on one thread
     seed: int = 0
     networks: int = 120  # measured for the fit
     measuring: float = 110.0  # s at most

@@ -70,11 +70,11 @@ def level_time(weights: Array, read: Array, written: Array, distance: Array, dev
         weights, read, written: bytes of weights, activations read and activations written, [n].
         distance: bytes moved since the activation was written, [n]; -1 where no activation is read.
         device: gives the sizes and bandwidths of its caches; one without caches has DRAM alone.
-        threads: how many share the bandwidths.
+        threads: number of threads whose common bandwidth counts.
 
     An activation is read from the smallest level that holds it together with all bytes moved since it was written.
-    Weights are read from the last-level cache if they take less than half of it, since the rest of the network needs
-    space there too. What is written goes to the smallest level that holds it.
+    Weights are read from L3 if they take at most half of it, since the rest of the network needs space there too, and
+    else from DRAM. What is written goes to the smallest level that holds it.
     """
     shared = 2.0 * weights
     return (
@@ -85,7 +85,7 @@ def level_time(weights: Array, read: Array, written: Array, distance: Array, dev
 
 
 def _level_bandwidth(size: Array, device: Device, threads: int, smallest: str = "L2") -> Array:
-    """Bandwidth (byte/s) of the smallest cache level, from `smallest` on, that holds `size` bytes."""
+    """Bandwidth (byte/s) of the smallest level that holds `size` bytes: L2 (unless `smallest` is L3), L3 or DRAM."""
     bandwidth = np.full(np.shape(size), device.bandwidth("DRAM", threads))
     for level in ("L3", "L2")[: 1 if smallest == "L3" else 2]:
         capacity = device.cache_size(level)

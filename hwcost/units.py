@@ -42,6 +42,7 @@ _EXAMPLES: dict[Dimension, str] = {
 _DECIMAL = {prefix: Decimal(1000) ** i for i, prefix in enumerate(["", "k", "M", "G", "T", "P", "E"])}
 _BINARY = {prefix: Decimal(1024) ** (i + 1) for i, prefix in enumerate(["Ki", "Mi", "Gi", "Ti"])}
 _SMALL = {prefix: Decimal(1000) ** -i for i, prefix in enumerate(["", "m", "µ", "n", "p"])}
+# "u" stands for micro too, and so does the Greek letter mu, another character than the micro sign of `_SMALL`.
 _OTHER_TIMES = {"us": Decimal("1e-6"), "μs": Decimal("1e-6"), "min": Decimal(60), "h": Decimal(3600)}
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*\Z")
 _ARITHMETIC = Context(prec=40, traps=[])  # too large a number becomes infinite, which is refused
@@ -132,7 +133,10 @@ def _text(value: float, dimension: Dimension, digits: int | None) -> str:
 
 
 def _prefix(number: Decimal, dimension: Dimension) -> tuple[str, Decimal]:
-    """The largest prefix that leaves a digit before the point, or else the smallest one."""
+    """The largest prefix with which the number is at least 1, else the smallest prefix; and its size.
+
+    An intensity (flop/byte) has none: it is a plain ratio.
+    """
     if dimension == "flop/byte":
         return "", Decimal(1)
     steps = _SMALL if dimension in ("second", "joule") else _DECIMAL

@@ -35,7 +35,7 @@ def require() -> None:
 
 
 def publish(study: optuna.Study, *, artifacts: str | Path | None = None) -> tuple[str, ...]:
-    """Save the plots and the note in the study, where optuna-dashboard finds them; earlier ones are replaced.
+    """Save the plots and the note in the study, where optuna-dashboard finds them, in place of earlier ones.
 
     Args:
         study: with at least one training.

@@ -118,7 +118,10 @@ def accuracy(module: nn.Module, data: Split, shape: tuple[int, ...], batch: int 
 
 
 def _initialise(module: nn.Module, seed: int) -> None:
-    """Fresh weights, whatever training the module has had before; torch's random state is restored."""
+    """Give fresh weights to every layer that has `reset_parameters`; parameters that belong to no such layer stay.
+
+    Torch's random state is restored.
+    """
     with _RANDOM_STATE, torch.random.fork_rng(devices=[]):  # all threads share the state
         torch.manual_seed(seed)
         for m in module.modules():

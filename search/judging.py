@@ -33,7 +33,7 @@ class Judgement:
     key: str  # equal architectures have equal keys
     costs: Mapping[str, float]  # device -> the quantity that is traded against the metric, in SI units
     excess: Mapping[str, float]  # key of a limit -> value / limit - 1
-    facts: Mapping[str, Any]  # what the trial keeps of the estimates
+    facts: Mapping[str, Any]  # what the trial keeps of the first estimate; of several, each in "devices" by name
 
     @property
     def feasible(self) -> bool:
@@ -95,6 +95,7 @@ class Judge:
         return judgement
 
     def _make(self, architecture: Any, key: str, build: Build) -> Judgement:
+        """A judgement that is not in memory yet; arguments and errors as of `judge`."""
         inputs = self._inputs_of(architecture)
         estimates = self._estimate_all(architecture, inputs)
         graph = _tracer(architecture, inputs)
@@ -102,7 +103,7 @@ class Judge:
         def value(quantity: str, device: str, confidence: float) -> float:
             return value_of(quantity, estimates[device], confidence, graph, self._energy[device])
 
-        costs = {name: value(self._traded, name, 0.5) for name in estimates}
+        costs = {name: value(self._traded, name, 0.5) for name in estimates}  # 0.5: no margin, the point estimate
         self._check_blocks(estimates, build)
         excess = {
             limit.key: limit.excess(value(limit.quantity, limit.device, self._confidence)) for limit in self._limits
@@ -131,6 +132,7 @@ class Judge:
         return estimate
 
     def _inputs_of(self, architecture: Any) -> Any:
+        """Example inputs for an architecture; None where neither the user nor the architecture tells them."""
         if callable(self._inputs):
             return self._inputs(architecture)
         if self._inputs is not None:
@@ -153,6 +155,7 @@ class Judge:
                 self._existing.add(limit.quantity)
 
     def _search_for_block(self, limit: Limit, build: Build) -> None:
+        """Raise a BudgetError where no random architecture has the block of a limit."""
         rng = np.random.default_rng(0)
         names: dict[str, None] = {}  # of all blocks, in the order they are found
         for _ in range(_SAMPLES):

@@ -50,9 +50,10 @@ class LatencyObjective:
         direction: of the metric.
         confidence: probability with which an accepted architecture is within a latency budget, by the estimate's own
             interval (`budgets`, eq. (1)); 0.5 takes the point estimate.
-        against: the quantity that a pareto or penalty form trades against the metric.
-        across: how the costs on several devices become one: "worst" takes the largest relative to its budget, and
-            weights by model a weighted mean. None is "worst" for the penalty forms, and for pareto one objective each.
+        against: the quantity that a pareto or penalty form trades against the metric, one of `budgets.QUANTITIES`.
+        across: how the costs on several devices become one: "worst" takes the largest, and weights by model a weighted
+            mean. Each cost counts relative to its budget, or in SI units for a pareto form without one. None is "worst"
+            for the penalty forms, and for pareto one objective each.
         weight: of the penalty; None is the usual one of its form.
         metric: the metric's name in the study.
         artifacts: folder for the breakdown of each trained architecture, an Optuna artifact; None keeps none.

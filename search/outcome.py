@@ -46,7 +46,7 @@ def _front(device: str, trained: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
 
 
 def _row(facts: Any, params: dict[str, Any]) -> dict[str, Any]:
-    """One architecture from the attribute of its trial: accuracy as a fraction, latency and interval in seconds."""
+    """One architecture from the attribute of its trial: its metric, under the name "accuracy", and seconds."""
     latency = {f"{key}_s": facts[key] for key in ("latency", "low", "high")}
     use = {key: facts[key] for key in _USE_OF_DEVICE if key in facts}
     return {"params": params, "accuracy": facts["metric"], **latency, **use}

@@ -2,6 +2,8 @@
 
 They show what `LatencyObjective` keeps with each trial. Latencies are in ms, and error bars are the intervals of the
 estimates. Trials that were rejected before training have no metric and are drawn as ticks on the axis of latency.
+
+The figures of the quickstart's page are others (`hwcost.report.search_plots`).
 """
 
 from __future__ import annotations

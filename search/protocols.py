@@ -41,4 +41,4 @@ class LatencyModel(Protocol):
     """A `CostModel`, a `LatencyTable`, or a model of the user's own."""
 
     def estimate(self, architecture: Any, inputs: Any, /) -> Estimate:
-        """The latency of an architecture for example inputs."""
+        """The latency of an architecture for example inputs, which are None where none are known."""

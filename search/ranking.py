@@ -36,6 +36,7 @@ class CachedViews:
         self._restart()
 
     def _restart(self) -> None:
+        """Forget all views, for an encoder of the parameters that are known now."""
         self._encode = Encoder(dict(self._distributions), self._features)
         self._row: dict[str, int] = {}  # key of an architecture -> its row in the views
         self._views: Views | None = None

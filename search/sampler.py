@@ -40,7 +40,7 @@ from hwcost.search.ranking import CachedViews, Ranking
 Array = NDArray[np.float64]
 _LOOKS = 3000  # architectures that are examined for the first pool
 _LOOKS_AT_MODULES = 300  # the same where `build` gives modules, which take longer to build and estimate
-_PARENTS = 6  # architectures whose neighbours are examined
+_PARENTS = 6  # of the front, of the best by metric and of those that rank first: those whose neighbours are examined
 _CLIMBS = 3  # rounds of examining the neighbours of the candidates that rank first
 _REJECTIONS = 100  # trials without a training, after which the first phase draws from the pool
 _TRIES = 50  # proposals of another sampler, before the nearest feasible candidate is taken
@@ -74,7 +74,7 @@ class _PoolSampler(optuna.samplers.BaseSampler):
 
     @property
     def pool(self) -> Pool:
-        """The feasible candidates; the first access fills it."""
+        """The feasible candidates; random ones are examined first where there is none yet."""
         with self._lock:
             if not self._pool.feasible:
                 self._pool.fill(np.random.default_rng([self._seed, 1]), self.looks // 3, self.looks)
@@ -82,7 +82,7 @@ class _PoolSampler(optuna.samplers.BaseSampler):
 
     @property
     def looks(self) -> int:
-        """How many architectures are examined for the first pool, at most; for a proposal it is a fixed share of it."""
+        """Architectures that are examined for a first pool, at most; for each proposal it is a fixed share of that."""
         if self._looks is None:
             choose = random_chooser(np.random.default_rng(self._seed))
             architectures = (try_build(self._objective.build, choose)[1] for _ in range(_LOOKS))
@@ -91,6 +91,7 @@ class _PoolSampler(optuna.samplers.BaseSampler):
         return self._looks
 
     def _examine_neighbours(self, parents: list[Candidate], rng: np.random.Generator) -> None:
+        """Examine neighbours of each parent, 40 for 3000 `looks` and 4 for 300; feasible ones join the pool."""
         each = -(-self.looks // 75)  # rounded up
         self._pool.examine_neighbours(parents, rng, each)
 
@@ -162,7 +163,7 @@ class ArchitectureSampler(_PoolSampler):
         return self._climb(ranking, free, taken, rng)
 
     def _best(self, trained: Sequence[FrozenTrial]) -> list[Candidate]:
-        """The trained architectures whose neighbours are examined: of the front, and of the best by metric."""
+        """The trained architectures whose neighbours are examined: some of the front, and the best by metric."""
         if not trained:
             return []
         values = np.array([self._to_maximise(t) for t in trained])  # [trial, objective]
@@ -200,7 +201,14 @@ class ArchitectureSampler(_PoolSampler):
         )
 
     def _climb(self, ranking: Ranking, free: list[Candidate], taken: set[Any], rng: np.random.Generator) -> Candidate:
-        """The candidate that ranks first, after examining neighbours of those that do, several times."""
+        """The candidate that ranks first, among `free` and neighbours of those at the top, examined `_CLIMBS` times.
+
+        Args:
+            ranking: scores candidates.
+            free: feasible candidates that are not trained.
+            taken: keys of the architectures that are trained or being trained.
+            rng: draws the neighbours.
+        """
         scores = ranking(free)
         for _ in range(_CLIMBS):
             first = [free[int(i)] for i in np.argsort(-scores, kind="stable")[:_PARENTS]]

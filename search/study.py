@@ -32,12 +32,12 @@ from hwcost.search.protocols import LatencyModel
 from hwcost.search.sampler import ArchitectureSampler, FeasibleSampler
 from hwcost.search.storage import StudyError, open_storage, without_experimental_warnings
 
-Progress = Callable[..., None]
+Progress = Callable[..., None]  # called with (trainings done, trainings wanted, "trainings")
 _SAMPLES = 64  # random architectures that show which parameters a space has
-# A search ends after so many trials in a row without a training:
-_NOTHING_FITS_AFTER = 500  # where no trial of the study was within the budget
-_FRUITLESS = 20  # where the sampler has found each time that everything feasible is trained
-_IDLE_AFTER = 2000  # in any case
+# A search ends early after so many in a row of:
+_NOTHING_FITS_AFTER = 500  # trials without a training, where no trial of the study was within the budget
+_FRUITLESS = 20  # proposals for which an `ArchitectureSampler` has found that everything feasible is trained
+_IDLE_AFTER = 2000  # trials without a training, in any case
 
 
 def run_study(
@@ -83,6 +83,7 @@ def run_study(
         study = open_study(objective, seed=seed, storage=storage, sampler=sampler, name=name)
         if n_jobs > 1 and _has_other_processes():
             _run_in_processes(objective, trainings, seed, storage, sampler, study.study_name, n_jobs)
+        # After workers in other processes this one reports the trainings, and makes those that are still missing.
         worker = _Worker(study, objective, trainings, progress or (lambda *_: None))
         if n_jobs == 1:
             worker.run()
@@ -142,6 +143,7 @@ def _create(
 
 
 def _sampler(objective: LatencyObjective, sampler: BaseSampler | None, seed: int) -> BaseSampler:
+    """The sampler of a study; one that does not learn of the budget by itself is wrapped, if a budget rejects."""
     if sampler is None:
         return ArchitectureSampler(objective, seed=seed)
     learns_of_the_budget = isinstance(sampler, (TPESampler, ArchitectureSampler, FeasibleSampler))
@@ -296,11 +298,13 @@ class _Worker:
         return done, sum(attribute_of(t).get("state") in ("claimed", "training") for t in running)
 
     def _report(self, done: int) -> None:
+        """Tell `progress` the number of trainings, where it has changed."""
         if done != self._reported:
             self._reported = done
             self._progress(min(done, self._wanted), self._wanted, "trainings")
 
     def _wait(self) -> None:
+        """Give other workers time, and mark as failed the trials whose worker has died."""
         time.sleep(0.2)
         with without_experimental_warnings():
             optuna.storages.fail_stale_trials(self._study)

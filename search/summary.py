@@ -22,7 +22,7 @@ class Effect:
     """What one decision does to the latency."""
 
     decision: str
-    slowest: Any  # the choice with the largest mean latency
+    slowest: Any  # the choice with the largest geometric mean latency
     fastest: Any  # the choice with the smallest
     factor: float  # geometric mean latency with the slowest choice over that with the fastest
 
@@ -43,7 +43,7 @@ class DeviceSummary:
 class SpaceSummary:
     """What `summarise` returns."""
 
-    samples: int
+    samples: int  # architectures that were priced
     devices: tuple[DeviceSummary, ...]
     feasible_share: float | None  # within all budgets; None where the study rejects nothing
 

@@ -84,7 +84,7 @@ class Surrogate:
     Args:
         seen: views of the n architectures that were trained.
         z: their metrics [n] after eq. (2), which have mean 0.
-        candidates: settings, of which the likeliest are averaged over.
+        candidates: settings of the kernel, of which the likeliest are averaged over.
     """
 
     def __init__(self, seen: Views, z: Array, candidates: Sequence[Settings]) -> None:

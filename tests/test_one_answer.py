@@ -5,10 +5,10 @@ The model is the one that ships for torch eager, which has not measured torch's 
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 import hwcost
 from hwcost import CostModel
 from hwcost.advise.advise import advise
+from hwcost.cli.app import main
 from hwcost.graph import FUSED_ATTENTION
 from hwcost.model.files import shipped_path
 from hwcost.runtimes.registry import get_runtime
@@ -68,8 +69,6 @@ blocks = [Block(name, name, make, SHAPES[name]) for name, make in MAKERS.items()
 '''
 NAMES = ("encoder", "attention", "recurrent", "convolutional")
 
-Answer = Callable[[str], float]
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -102,9 +101,11 @@ def measured(place: Path) -> str:
 
 def command(*words: str) -> Any:
     """The JSON document that a command prints."""
-    done = subprocess.run([sys.executable, "-m", "hwcost", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(words)
+    assert code == 0, err.getvalue()
+    return json.loads(out.getvalue())
 
 
 def target(place: Path, name: str) -> tuple[str, str, str]:

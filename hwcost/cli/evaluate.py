@@ -85,7 +85,7 @@ def evaluate(
         if baselines and not loaded.is_fitted:  # before anything is measured
             raise UsageError(f"{model} is the roofline alone, and baselines are fitted on a model's measurements")
         networks, accuracy = _of_targets(loaded, targets or [], input or [], kwargs)
-    others = _beside(loaded, networks, accuracy) if baselines else {}
+    others = _baselines(loaded, networks, accuracy) if baselines else {}
     if plot is not None:
         _draw(plot, loaded, accuracy, others)
     if as_json:
@@ -174,7 +174,7 @@ def _measured_now(model: CostModel, items: list[Item]) -> Measurements:
             store.close()
 
 
-def _beside(model: CostModel, networks: list[Network], accuracy: Accuracy) -> dict[str, Accuracy]:
+def _baselines(model: CostModel, networks: list[Network], accuracy: Accuracy) -> dict[str, Accuracy]:
     """The accuracy of each baseline on the same networks; a baseline has no interval, so low and high are its time."""
     from hwcost.model.accuracy import Accuracy
     from hwcost.model.baselines import fit_baselines

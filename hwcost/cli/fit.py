@@ -47,7 +47,7 @@ def fit(
 ) -> None:
     """Fit a cost model on measurements, and print its accuracy on networks held out of the fit.
 
-    Networks that the clock knows to worse than 25 % are left out where at least a hundred others are there.
+    Networks whose measured time has a spread above 25 % are left out where at least a hundred others remain.
     """
     from hwcost.device.device import Device
     from hwcost.measure.store.store import Store

@@ -76,7 +76,13 @@ def measure_all_but_the_last(options: Mapping[str, Any], samples: int | None, ti
 
 
 def progress_of_all(bar: Progress, rounds: int, budget: float) -> Progress:
-    """The progress of this process, shown as that of all: out of the rounds, or of the time (s), that all have."""
+    """A progress function for one of several processes, which moves the bar of all of them together.
+
+    Args:
+        bar: what it moves.
+        rounds: of each network.
+        budget: the time (s) that is left to this process and those after it; inf for no limit.
+    """
     wanted = int(os.environ[_VARIABLE]) * rounds or math.inf
     begun = clock.monotonic()
     first: float | None = None  # rounds that were done before this process began

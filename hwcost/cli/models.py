@@ -17,8 +17,8 @@ def load_model(
 ) -> CostModel:
     """The model that --model names, whose estimates are of the latency that --quantile names.
 
-    `default` is the shipped model of the runtime and thread count, torch-eager on one thread where none is given; that
-    it is of another machine is printed as a line.
+    `default` is the shipped model of the runtime and thread count, torch-eager on one thread where none is given. A
+    message on standard error then says that it was measured on another machine.
 
     Raises:
         ModelError: there is no such model, or it is of another runtime or thread count than was asked for.
@@ -48,7 +48,11 @@ def model_or_roofline(
 
 
 def accuracy_document(accuracy: Accuracy) -> dict[str, Any]:
-    """The figures of an accuracy as JSON values; all are fractions."""
+    """The figures of an accuracy as JSON values: shares and relative errors, as fractions, and a rank correlation.
+
+    "clock" stands for how well measurements repeat: "within_5_or_clock" is the share of networks whose error is at most
+    5 % or the spread of their measurement, "clock_above_5" that of networks with a spread above 5 %.
+    """
     return errors_document(accuracy) | {
         "within_5_or_clock": accuracy.within_clock(0.05),
         "within_10_or_clock": accuracy.within_clock(0.10),
@@ -61,7 +65,7 @@ def accuracy_document(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def errors_document(accuracy: Accuracy) -> dict[str, Any]:
-    """The figures that need no interval and no clock: those of a baseline too."""
+    """The figures that a baseline has too: they need neither an interval nor the spread of measurements."""
     return {
         "within_5": accuracy.within(0.05),
         "within_10": accuracy.within(0.10),

@@ -1,7 +1,7 @@
-"""What the verbs print: text and tables, one JSON document, lines and progress for the person; and files they write.
+"""What the verbs print: text and tables, one JSON document, messages and progress; and the files they write.
 
 Under `--json` standard output holds the one JSON document and nothing else. Whatever is printed meanwhile, also by a
-user's own module or by a compiled library, goes to standard error, as lines and progress always do.
+user's own module or by a compiled library, goes to standard error, as messages and progress always do.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _WIDTH_OF_PIPES = 140  # columns of text that goes to a file or a pipe, so that 
 
 
 def say(line: str) -> None:
-    """Print one line for the person, on standard error."""
+    """Print a message to the user, as one line on standard error."""
     print(f"hwcost: {' '.join(line.split())}", file=sys.stderr)
 
 
 def console() -> Console:
-    """Prints tables and text on standard output."""
+    """A console that prints tables and text on standard output."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES)
@@ -95,7 +95,7 @@ def _descriptor_reserved() -> Iterator[TextIO]:
 
 
 def _flush_libraries() -> None:
-    """Have the C library write what it buffers; where it cannot be called, that is written when the process ends."""
+    """Write out what the C library buffers; where it cannot be called, it does so itself when the process ends."""
     with suppress(OSError, TypeError):
         ctypes.CDLL(None).fflush(None)
 

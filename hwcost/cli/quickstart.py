@@ -67,7 +67,7 @@ def _folder(path: Path) -> Path:
 
 
 def summary(result: QuickstartResult, page: Path, seconds: float) -> dict[str, Any]:
-    """The run as JSON values; times in seconds, all else as fractions."""
+    """The run as JSON values: times in seconds, accuracies and errors as fractions."""
     held_out, verified = result.held_out, result.verification
     return {
         "report": str(page),

@@ -154,7 +154,10 @@ def _across(across: str | None, model: list[str]) -> Any:
 
 
 def _check(budgets: Any, model: list[str], form: Any, confidence: float, across: Any, dashboard: bool) -> None:
-    """Raise the error of an objective with these settings now, before anything is priced or trained."""
+    """Raise the error of an objective with these settings now, before anything is priced or trained.
+
+    The functions and models of that objective are stand-ins, which are never called.
+    """
     from hwcost.search import LatencyObjective
     from hwcost.search.dashboard import require
 

@@ -107,7 +107,7 @@ class Device(Frozen):
         """Peak arithmetic (flop/s) of a dtype on `threads` threads (None: the whole device).
 
         Raises:
-            DeviceError: no such dtype or number of threads, or neither it nor float32 has a ceiling.
+            DeviceError: no such dtype or number of threads, or no ceiling for that dtype and none for float32.
         """
         return self._peak(dtype, threads)[0]
 
@@ -168,7 +168,7 @@ class Device(Frozen):
         return ceiling.value * scale, notes + _unmeasured(f"The compute ceiling of {ceiling.dtype}", ceiling)
 
     def _nearest(self, ceilings: list[ComputeCeiling], wanted: int) -> ComputeCeiling:
-        """By rule 2; of two numbers of cores that differ from the wanted one by the same ratio, the higher."""
+        """Rule 2 of the module's docstring; of two numbers of cores as near as each other by ratio, the higher."""
 
         def distance(ceiling: ComputeCeiling) -> tuple[bool, float, int]:
             busy = self._busy(ceiling.threads)
@@ -191,11 +191,12 @@ class Device(Frozen):
         return ceiling.value, notes + _unmeasured(f"The {level} bandwidth", ceiling)
 
     def _sharing(self, ceilings: list[MemoryCeiling], wanted: int) -> MemoryCeiling:
-        """By rule 3."""
+        """Rule 3 of the module's docstring."""
         ordered = sorted(ceilings, key=lambda m: m.threads or self.cores)
         return next((m for m in ordered if (m.threads or self.cores) >= wanted), ordered[-1])
 
     def _threads(self, threads: int | None) -> int:
+        """The number of threads; `cores` where none is given."""
         if threads is not None and threads < 1:
             raise DeviceError(f"threads must be at least 1, but got {threads}")
         return threads or self.cores
@@ -272,6 +273,7 @@ def _count(threads: int) -> str:
 
 
 def _unmeasured(what: str, ceiling: Ceiling) -> list[str]:
+    """The assumption that a ceiling makes if it is not measured."""
     return [] if ceiling.is_measured else [f"{what} is a paper value; programs reach less."]
 
 
@@ -300,6 +302,7 @@ def _first(errors: list[ErrorDetails]) -> str:
 
 
 def _rule(error: ErrorDetails) -> str:
+    """The rule that a value breaks, and the value."""
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
     if error["type"] == "missing":
         return "the key is missing"

@@ -15,7 +15,10 @@ from hwcost.units import format as quantity
 
 
 def predicted_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) -> go.Figure:
-    """Predicted latency with its interval against measured, both logarithmic, with bands of 5 and 10 % error."""
+    """Predicted latency with its interval against measured, both logarithmic, with bands of 5 and 10 % error.
+
+    `held_out` are networks held out of the model's fit, and `found` those that a search found; either may be empty.
+    """
     fig = figure()
     rows = [*held_out, *found]
     times = [t for r in rows for t in (r.predicted, r.measured)]
@@ -52,7 +55,9 @@ def evaluation_figure(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> go.
 
 
 def error_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) -> go.Figure:
-    """Relative error of the prediction against the measured time, with the stated interval."""
+    """Relative error (%) of the prediction against the measured time, with the stated interval; see
+    `predicted_figure`.
+    """
     fig = figure()
     rows = [*held_out, *found]
     for width, opacity in ((0.10, 0.10), (0.05, 0.16)):
@@ -89,7 +94,8 @@ def error_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) ->
 
 
 def _reach(rows: Sequence[Comparison]) -> float:
-    """Half the height of the error figure: it shows every point and nine tenths of the ends of intervals."""
+    """The largest error, as a fraction, that the error figure shows: every point and nine tenths of the intervals' ends
+    lie within it."""
     ends = sorted(abs(end / r.measured - 1) for r in rows for end in (r.low, r.high))
     return max([0.15, ends[int(0.9 * (len(ends) - 1))], *(1.1 * abs(r.error) for r in rows)])
 

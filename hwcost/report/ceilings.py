@@ -17,7 +17,7 @@ from hwcost.report.html import save_figure
 from hwcost.report.style import BLUE, GREY, figure
 
 Ceiling = ComputeCeiling | MemoryCeiling
-_ROW = 46  # pixels of a bar
+_ROW = 46  # height of a bar in pixels; axes and legend take 150 more
 
 
 def save_ceilings(device: Device, path: Path) -> None:
@@ -26,16 +26,16 @@ def save_ceilings(device: Device, path: Path) -> None:
 
 
 def ceilings_figure(device: Device) -> go.Figure:
-    """Horizontal bars, compute above memory: the data sheet's value wide and pale, the measured one narrow on it."""
+    """Horizontal bars, compute above memory: the data sheet's value wide and pale, the measured one narrow over it."""
     compute, memory = list(device.compute), list(device.memory)
     rows = len(compute) + len(memory)
-    cut = len(memory) / rows
+    cut = len(memory) / rows  # height at which memory ends and compute begins, as a share of the figure
     fig = figure(height=150 + _ROW * rows)
     groups: Sequence[tuple[Sequence[Ceiling], tuple[str, str]]] = ((compute, ("x", "y")), (memory, ("x2", "y2")))
     for ceilings, axes in groups:
         for trace in _bars(ceilings):
             fig.add_trace(trace | {"xaxis": axes[0], "yaxis": axes[1], "showlegend": axes[0] == "x"})
-    gap = 60 / (150 + _ROW * rows)
+    gap = 60 / (150 + _ROW * rows)  # left free on each side of the cut, for the axis of the upper half
     return fig.update_layout(
         barmode="overlay",
         xaxis=_axis(compute, "flop/s", "compute", "y"),

@@ -44,6 +44,7 @@ def _best(result: QuickstartResult) -> Finding:
 
 
 def _range(result: QuickstartResult) -> Finding:
+    """What the fastest architecture of the front gives up against the most accurate one."""
     fast = min(result.winners, key=lambda w: w.measured)
     slow = max(result.winners, key=lambda w: w.accuracy)
     if fast is slow:
@@ -58,6 +59,7 @@ def _range(result: QuickstartResult) -> Finding:
 
 
 def _gate(result: QuickstartResult) -> Finding:
+    """What the check against the budget, before each training, has saved."""
     rejected, trained, repeats = (result.count(state) for state in ("rejected", "trained", "duplicate"))
     each, saved = quantity(result.training_seconds, "second"), _duration(rejected * result.training_seconds)
     cost = f" Training them would have taken about {each} each, {saved} in all." if rejected else ""
@@ -80,10 +82,12 @@ def _accuracy(result: QuickstartResult) -> Finding:
 
 
 def _limit(a: Accuracy) -> str:
+    """A clause where measurements repeat too badly to show how good the prediction is, else ""."""
     return ", so part of that error is the clock's own" if a.clock > a.mape / 3 else ""
 
 
 def _binding(result: QuickstartResult) -> Finding:
+    """Whether memory or compute bounds most of the best architecture's time, and so what would make it faster."""
     estimate = result.best.estimate
     memory = estimate.memory_share
     reached = sum(k.roofline for k in estimate.kernels) / estimate.latency

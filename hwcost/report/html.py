@@ -25,6 +25,7 @@ def save_figure(figure: go.Figure, path: Path, title: str, notes: Sequence[str] 
 
 Column = tuple[str, Sequence[str]]  # head and cells
 
+# The space between a number and its unit.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|min|[nµm]?s|[kMGTPE]?(?:B|FLOP|MAC)(?:/[sB])?)(?![\w/]))")
 
 
@@ -53,7 +54,7 @@ def figure_html(figure: go.Figure) -> str:
 def table_html(columns: Sequence[Column], *, best: int | None = None) -> str:
     """A table of columns, each its head and its cells, which are HTML; a head that ends in ">" aligns them right.
 
-    `best` is the number of the row that is highlighted.
+    `best` is the index, from 0, of the row that is highlighted.
     """
     classes = ["n" if head.endswith(">") else "name" if i == 0 else "" for i, (head, _) in enumerate(columns)]
     heads = "".join(

@@ -172,6 +172,7 @@ def _roofline(r: QuickstartResult) -> str:
 
 
 def _left_out(w: Winner) -> str:
+    """A sentence on the kernels that the roofline figure cannot show; "" where there are none."""
     bare, share = without_arithmetic(w.estimate)
     if not bare:
         return ""
@@ -223,12 +224,13 @@ def _blocks(r: QuickstartResult) -> str:
 
 
 def _largest(blocks: Sequence[BlockEstimate]) -> list[BlockEstimate]:
-    """The blocks that take most time, in the order they run."""
+    """The `_BLOCKS` blocks that take most time, in the order they run."""
     shares = sorted((b.share for b in blocks), reverse=True)[:_BLOCKS]
     return [b for b in blocks if b.share >= shares[-1]]
 
 
 def _rest(every: Sequence[BlockEstimate], shown: Sequence[BlockEstimate]) -> str:
+    """A note with the share of the blocks that are not shown; "" where all are."""
     if len(shown) == len(every):
         return ""
     share = percent(sum(b.share for b in every) - sum(b.share for b in shown))
@@ -236,6 +238,7 @@ def _rest(every: Sequence[BlockEstimate], shown: Sequence[BlockEstimate]) -> str
 
 
 def _bars(blocks: Sequence[BlockEstimate]) -> list[str]:
+    """A bar for the share of each block, as long as its cell for the largest."""
     longest = max((b.share for b in blocks), default=1.0) or 1.0
     widths = [100 * b.share / longest for b in blocks]
     return [

@@ -50,7 +50,15 @@ def roofline_figure(
     dtype: str = "float32",
     runtime: str = "torch-eager",
 ) -> go.Figure:
-    """Kernels under the device's ceilings, coloured by kind where there is one network, else by network."""
+    """Kernels under the device's ceilings, coloured by kind where there is one network, else by network.
+
+    Args:
+        device: whose ceilings are drawn.
+        networks: estimates by the names that the legend gives them.
+        threads: number of threads whose ceilings are drawn.
+        dtype: whose compute ceiling is drawn.
+        runtime: whose ceilings of kinds of kernel are drawn, where they bind one of the kernels.
+    """
     points = [p for name, e in networks.items() for p in placed(name, e, by_kind=len(networks) == 1)]
     shown = [p for p in points if math.isfinite(p.kernel.cost.intensity) and p.kernel.cost.intensity > 0 and p.time > 0]
     ridge = device.ridge(dtype, threads)
@@ -71,8 +79,10 @@ def roofline_figure(
 
 
 def without_arithmetic(estimate: Estimate) -> tuple[int, float]:
-    """How many kernels do no arithmetic (copies, concatenations), and so have no place on a roofline plot, and their
-    share of the kernels' time."""
+    """Number of kernels without arithmetic, and their share (0 to 1) of the time of all kernels.
+
+    Such kernels (copies, concatenations) have an intensity of 0, and so no place on a logarithmic axis.
+    """
     total = sum(k.latency for k in estimate.kernels)
     bare = [k for k in estimate.kernels if not k.cost.flops]
     return len(bare), sum(k.latency for k in bare) / total if total else 0.0
@@ -174,7 +184,7 @@ def _ceilings(device: Device, dtype: str, threads: int) -> list[Line]:
 
 
 def _of_kinds(device: Device, points: Sequence[Point], where: tuple[str, int, str]) -> list[Line]:
-    """Ceilings of kinds of kernel that bind one of the points."""
+    """The ceilings of kinds of kernel that bind one of the points; `where` is (runtime, threads, dtype)."""
     bound = {p.kernel.label for p in points if p.kernel.bound == "compute"}
     return [
         Line(f"{k.kind} {quantity(k.value, 'flop/s')}", k.value, compute=True, measured=k.is_measured)
@@ -186,6 +196,7 @@ def _of_kinds(device: Device, points: Sequence[Point], where: tuple[str, int, st
 def _paper(
     known: Sequence[ComputeCeiling] | Sequence[MemoryCeiling], used: float, threads: int, device: Device, name: str
 ) -> list[Line]:
+    """The data-sheet values among `known`, ceilings of one kind, for this thread count; `used` is drawn already."""
     compute = isinstance(known[0], ComputeCeiling) if known else False
     same = [c for c in known if c.paper is not None and (c.threads or device.cores) == threads and c.paper != used]
     unit: Any = "flop/s" if compute else "byte/s"
@@ -193,7 +204,9 @@ def _paper(
 
 
 def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Scatter:
-    """A ceiling as a line. Memory's ends where it meets the peak; compute's starts where the fastest memory ends."""
+    """A ceiling as a line. Memory's ends where it meets the peak, which is `lines[0]`; compute's starts where the line
+    of the fastest memory reaches it.
+    """
     if line.compute:
         fastest = max((other.value for other in lines if not other.compute), default=line.value)
         ends = max(left, line.value / fastest), right
@@ -212,7 +225,7 @@ def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Sc
 
 
 def _key(lines: Sequence[Line]) -> dict[str, Any]:
-    """The names of the ceilings, the highest first, in the top left corner, above every ceiling."""
+    """An annotation with the names of the ceilings, the highest first, in the top left corner, above all of them."""
     ordered = sorted(lines, key=lambda line: (not line.compute, -line.value))
     names = [line.name if line.measured else f"{line.name} (dotted)" for line in ordered]
     return {

@@ -1,4 +1,7 @@
-"""Figures of what a search found: accuracy against latency, and where the time of the architectures goes."""
+"""Figures of the quickstart's page on its search: accuracy against latency, and where the architectures' time goes.
+
+Plots of any Optuna study are in `hwcost.search.plots`.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hwcost.report.columns import column, percent
 if TYPE_CHECKING:
     from hwcost.advise.advise import Advice
 
-_SEVERAL = 10  # networks, at least, before their median error is taken for one that all share
+_SEVERAL = 10  # networks, at least, for their median error to be taken as an error that all of them share
 
 
 def device_table(devices: Iterable[Device]) -> Table:
@@ -103,9 +103,10 @@ def baseline_table(found: Mapping[str, Accuracy]) -> Table:
 
 
 def accuracy_lines(accuracy: Accuracy, what: str) -> str:
-    """Two sentences with the accuracy on some networks, `what` they are, and how well measurements repeat.
+    """The accuracy on some networks in a first line, and in a second how well their measurements repeat.
 
-    A third is added where measured times differ from the predicted ones by a common factor.
+    A third line warns where measured times differ from the predicted ones by a common factor. `what` names the networks
+    in the first line, as in "networks held out of the fit".
     """
     repeats = f"repeats to ±{percent(accuracy.clock)} (median network)"
     clock = repeats if math.isfinite(accuracy.clock) else "does not say how well it repeats"
@@ -137,8 +138,8 @@ def _shifted(accuracy: Accuracy) -> str:
 def advice_table(found: Sequence[Advice]) -> Table:
     """One line a change, in the order given.
 
-    "=" marks a change that leaves what the network computes as it is, "?" one that brings kernels outside the
-    measured range.
+    In the column without a title "=" marks a change that leaves what the network computes as it is, and "?" one that
+    brings kernels outside the measured range.
     """
     times = [t for a in found for t in (a.after, a.low, a.high)]
     head, texts = column("then", times, "second")

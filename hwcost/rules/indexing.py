@@ -78,7 +78,7 @@ def write(op: OpSpec) -> Work:
     "fill_diagonal", "put",
 )  # fmt: skip
 def scatter(op: OpSpec) -> Work:
-    """One flop for each element that is added. Where the op is not in place, all of `self` is copied."""
+    """One flop for each element that is added. All of `self` is counted as read and written, also in place."""
     adds = "add" in op.kind or op.param("accumulate") is True
     return Work(other_flops=op.inputs[-1].numel if adds else 0)
 

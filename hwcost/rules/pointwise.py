@@ -1,7 +1,8 @@
 """Elementwise ops: flop per output element, from the definition of the function.
 
 Additions, multiplications, divisions, comparisons, square roots, exponentials, logarithms and error functions count
-one each. This counts operations and does not tell time: an exponential takes longer than an addition.
+one each, and so do functions that a mathematical library computes as one (sin, lgamma). This counts operations and
+does not tell time: an exponential takes longer than an addition.
 """
 
 from __future__ import annotations

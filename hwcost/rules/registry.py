@@ -28,8 +28,8 @@ from hwcost.graph import ITEMSIZE, OpSpec, State, TensorSpec
 class Work:
     """What a rule returns.
 
-    Traffic needs no rule: an op reads every element of its inputs and writes every element of its outputs. `touched`
-    holds the number of elements read of those inputs, by argument name, that are read in part, as an embedding's table.
+    Traffic needs no rule: an op reads every element of its inputs and writes every element of its outputs. For an input
+    that is read in part, as the table of an embedding, `touched` gives the number of elements read, by argument name.
     """
 
     macs: int = 0  # multiply-adds
@@ -48,11 +48,11 @@ _FREE: dict[str, str] = {}
 
 
 class RuleError(ValueError):
-    """A rule that cannot be registered, or a kind without one."""
+    """A kind of op that cannot be registered, since it has a rule already or is listed as free."""
 
 
 def rule(*kinds: str) -> Callable[[R], R]:
-    """Register a function as the rule of the given op kinds.
+    """Decorator that registers a function as the rule of the given op kinds.
 
     Raises:
         RuleError: a kind has a rule already, or is listed as free.
@@ -69,7 +69,11 @@ def rule(*kinds: str) -> Callable[[R], R]:
 
 
 def free(reason: str, *kinds: str) -> None:
-    """List op kinds as free, with the reason that `Op.reason` will give."""
+    """List op kinds as free, with the reason that `Op.reason` will give.
+
+    Raises:
+        RuleError: a kind has a rule already, or is listed as free.
+    """
     for kind in kinds:
         _claim(kind)
         _FREE[kind] = reason
@@ -154,4 +158,5 @@ def cost_of(op: OpSpec) -> tuple[Cost, State, str]:
 
 
 def _elements_read(tensor: TensorSpec, touched: Mapping[str, int]) -> int:
+    """Elements read of an input: all distinct ones, or the number that the rule gives where that is less."""
     return min(tensor.elements, touched.get(tensor.name, tensor.elements))

@@ -11,7 +11,7 @@ _IOU_FLOPS = 12  # of the overlap of two boxes: 4 comparisons, 5 subtractions an
 # [k] = nms([n, 4], [n], threshold)
 @rule("torchvision.nms")
 def nms(op: OpSpec) -> Work:
-    """Every pair of boxes is compared once, which is the most that it can take: suppressed boxes are left out."""
+    """An upper bound: every pair of boxes is compared once. Kernels skip the pairs of boxes suppressed before."""
     n = op.inputs[0].shape[0]
     return Work(other_flops=_IOU_FLOPS * n * (n - 1) // 2)
 
@@ -19,9 +19,9 @@ def nms(op: OpSpec) -> Work:
 # [n, c, H, W] = roi_align([b, c, h, w], [n, 5], scale, H, W, sampling_ratio)
 @rule("torchvision.roi_align", "torchvision.ps_roi_align")
 def roi_align(op: OpSpec) -> Work:
-    """The mean of bilinear samples, each of four taps with two flop and an addition: 9 flop.
+    """The mean of bilinear samples; each takes 9 flop: two for each of four neighbours, and one addition.
 
-    An output element has sampling_ratio squared of them. An adaptive ratio (0 or less) is taken as 2.
+    An output element is the mean of sampling_ratio squared samples. An adaptive ratio (0 or less) is taken as 2.
     """
     ratio = _number(op.param("sampling_ratio", 2))
     return Work(other_flops=9 * (ratio if ratio > 0 else 2) ** 2 * op.outputs[0].numel)
@@ -30,7 +30,7 @@ def roi_align(op: OpSpec) -> Work:
 # [n, c, H, W] = roi_pool([b, c, h, w], [n, 5], scale, H, W)
 @rule("torchvision.roi_pool", "torchvision.ps_roi_pool")
 def roi_pool(op: OpSpec) -> Work:
-    """Maxima over parts of the map, which together are at most the whole map for each box."""
+    """An upper bound: the maxima of a box compare at most every element of its image's map once."""
     boxes, (h, w) = op.inputs[1].shape[0], op.inputs[0].shape[2:]
     return Work(other_flops=boxes * op.inputs[0].shape[1] * h * w)
 

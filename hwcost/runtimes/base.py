@@ -1,8 +1,8 @@
 """What a runtime is: software that executes networks. It has two halves.
 
 Lowering    Graph -> Network, the kernels in the order they run. Needs nothing installed but hwcost.
-Running     a module with its inputs -> Session, which runs the network and times its kernels. Needs the runtime's
-            package; this half is a module of its own (`Runtime.session`), imported when it is first asked for.
+Running     a torch module with its inputs -> Session, which runs the network and times its kernels. Needs the runtime's
+            package; this half is a Python module of its own (`Runtime.session`), imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from hwcost.cost import Cost
 from hwcost.graph import Graph
 from hwcost.kernel import Kernel
 
-Between = Callable[[], None]
+Between = Callable[[], None]  # called between the inferences of a profile, see `Session.profile`
 
 
 def nothing() -> None:
-    """Does nothing: what happens between two inferences that nobody watches."""
+    """Do nothing; the default of `between` in `Session.profile`."""
 
 
 class RuntimeUnavailable(RuntimeError):
-    """A runtime cannot run networks here: its package is not installed, or it is only lowered."""
+    """A runtime cannot run networks here: what it needs is not installed, or hwcost only has its lowering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A kernel where it stands in a network.
+    """A kernel at its place in a network.
 
-    `distance` is its reuse distance (`hwcost.runtimes.reuse`): bytes moved since the activation it reads was written,
-    which decides what cache level still holds it. 0 means just written; -1 means that the kernel reads no activation.
+    `module` is the path of the torch module that the kernel comes from. `distance` is its reuse distance (byte,
+    `hwcost.runtimes.reuse`): what was moved since the largest activation that it reads was written, which decides what
+    cache level still holds that. 0 means just written; -1 means that the kernel reads no activation.
     """
 
     kernel: Kernel
@@ -50,7 +51,9 @@ class Network:
     """A lowered network."""
 
     kernels: tuple[Placed, ...]  # in the order they run
-    calls: int  # that the runtime makes: operators, free ones included, and what its overhead counts besides
+    # What the runtime's overhead grows with: kernels, or, where a runtime also calls ops that are free, all ops that it
+    # calls. torch eager counts calls of modules too.
+    calls: int
     runtime: str
 
     @cached_property
@@ -67,8 +70,8 @@ class Network:
 class Runtime(ABC):
     """A runtime: how it lowers a graph, what else must be known of it, and where its running half is.
 
-    The defaults of the attributes are those of a runtime that is only lowered here and measured elsewhere; such a
-    runtime defines `name` and `lower`.
+    The defaults of the attributes are those of a runtime that hwcost lowers but cannot run, since it is measured
+    elsewhere, as on phones. Such a runtime defines `name` and `lower`.
     """
 
     name: ClassVar[str]
@@ -77,7 +80,7 @@ class Runtime(ABC):
     on_torch_threads: ClassVar[bool] = False  # the threads that run its kernels are torch's own
     may_run_on_cuda: ClassVar[bool] = False  # as well as on the CPU
     runs_fused_attention: ClassVar[bool] = False  # torch's fused attention layers (`FUSED_ATTENTION`) run as one kernel
-    session: ClassVar[str] = ""  # the module that runs networks (see `Running`); "" for a runtime only lowered here
+    session: ClassVar[str] = ""  # name of the module that runs networks (see `Running`); "" where there is none
 
     @abstractmethod
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
@@ -86,8 +89,8 @@ class Runtime(ABC):
         Args:
             graph: what was traced. A runtime without `runs_fused_attention` lowers `graph.by_parts or graph`.
             part: the graph is a part of a network, and is lowered as it runs between the other parts.
-            lanes: float32 numbers that a vector register of the target holds (`Device.lanes`), by which some
-                runtimes lay out data; None for as many as this machine's.
+            lanes: how many float32 numbers a vector register of the target holds (`Device.lanes`); the layout of data
+                depends on it in some runtimes. None means as many as on this machine.
         """
 
     def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> Session:
@@ -118,9 +121,9 @@ class Runtime(ABC):
 class Session(Protocol):
     """A network ready to run."""
 
-    network: Network  # what `profile` gives the times of
+    network: Network  # its kernels are those that `profile` times
     sleeps: bool  # whether the thread that calls `run` may sleep while a device works
-    warm_ups: int  # inferences of a profile before those that it gives
+    warm_ups: int  # inferences that `profile` runs first, and whose times it does not return
 
     def run(self) -> Any:
         """One inference; returns its output."""
@@ -147,15 +150,18 @@ class Running(Protocol):
 
 # -- for sessions ----------------------------------------------------------------------------------------------
 
-SWITCH = 50e-6  # s; a thread that waited less than this has not been switched away
+SWITCH = 50e-6  # s; where wall and CPU time differ by less, the thread is taken to have kept its CPU
 
 
 def unloaded(wall: float, cpu: float) -> float:
-    """Time (s) of one thread without its waiting for a CPU, from wall time and the thread's CPU time."""
+    """Time (s) that a thread took without waiting for a CPU, from its wall time and its CPU time (both s).
+
+    That is the wall time, whose clock is finer, unless the thread lost its CPU in between.
+    """
     return cpu if wall - cpu > SWITCH else wall
 
 
 def vanishing() -> bool:
-    """Whether denormal float32 numbers are flushed to zero on this thread (`measure.process.flush_denormals`)."""
+    """Whether this thread flushes denormal float32 numbers to zero (as under `measure.process.flush_denormals`)."""
     small = np.full(1, 1e-20, np.float32)
     return not (small * small).any()

@@ -1,7 +1,7 @@
 """Groups of traced ops that run as one kernel, and the network that they make.
 
-A compiler decides which ops go together. The rest is the same for every compiler: a tensor that is written and read
-inside one group alone causes no traffic. Copies that the compiler adds, of an input or a weight into another layout,
+A compiler decides which ops go together. The rest is the same for every compiler: a tensor that is only read inside the
+group that writes it causes no traffic. Copies that the compiler adds, of an activation or a weight into another layout,
 are ops of kind "clone".
 """
 
@@ -19,9 +19,9 @@ from hwcost.runtimes.reuse import Reuse
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A tensor that is copied into another layout before an op runs."""
+    """A tensor that is copied into another layout: what an op reads, or, at the end of a network, what an op wrote."""
 
-    op: int  # its number in the graph
+    op: int  # number of that op in the graph
     shape: tuple[int, ...]
     dtype: str = "float32"
     weight: bool = False
@@ -35,14 +35,20 @@ class Copy:
 
 @dataclass(slots=True)
 class Group:
-    """What becomes one kernel: ops of a graph, by their numbers, and copies."""
+    """What becomes one kernel: ops of a graph, by their numbers in it, and copies."""
 
     ops: list[int] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
 
 
 def network_of(groups: Sequence[Group], graph: Graph, runtime: str) -> Network:
-    """The network of groups in the order they run; empty groups are left out."""
+    """The network of groups in the order they run; empty groups are left out.
+
+    Args:
+        groups: of ops of the graph.
+        graph: what the numbers of ops in the groups refer to.
+        runtime: its name.
+    """
     flow, reuse = Flow(graph), Reuse(graph.input_values, graph.since)
     placed: list[Placed] = []
     for group in groups:
@@ -55,7 +61,11 @@ def network_of(groups: Sequence[Group], graph: Graph, runtime: str) -> Network:
 
 
 class Flow:
-    """Which op writes and which ops read each value of a graph; a view stands for the value that it is a view of."""
+    """Which ops read each value of a graph. A view is no value of its own here: reading it reads what it is a view of.
+
+    `origin` maps each value to the one whose memory it is a view of, or to itself; `readers` maps such an origin to the
+    numbers of the ops that read it; `outputs` are the origins of the outputs of the graph.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -92,11 +102,16 @@ class Flow:
         return replace(op.spec, inputs=inputs, outputs=outputs)
 
     def _stays(self, value: int, inside: set[int]) -> bool:
+        """Whether only ops of the group `inside` read a value, and no output of the graph needs it."""
         readers = self.readers[value]
         return bool(readers) and value not in self.outputs and readers <= inside
 
     def reads(self, group: Group) -> list[tuple[int, int]]:
-        """The activations that a group reads from memory, each with its size (byte)."""
+        """The activations that a group reads from memory, each with its size (byte).
+
+        Of a copy these are the activations that its op reads, all of them, even where it copies a weight or what that
+        op wrote.
+        """
         inside = {*group.ops, *(c.op for c in group.copies)}
         made = {v for i in group.ops for v in self.graph.ops[i].writes}
         return [
@@ -107,6 +122,6 @@ class Flow:
         ]
 
     def module(self, group: Group) -> str:
-        """The module of the op with most macs in a group, of the first where several have as many."""
+        """Path of the module that calls the op with most macs in a group, the first where several have as many."""
         ops = [self.graph.ops[i] for i in sorted(group.ops or [c.op for c in group.copies])]
         return max(ops, key=lambda op: op.cost.macs).module

@@ -11,7 +11,10 @@ from hwcost.runtimes.reuse import Bytes, Reuse
 
 
 class OpByOp(Runtime):
-    """A runtime that fuses nothing. Latency tables make the kernels of many blocks at once for such a runtime."""
+    """A runtime that fuses nothing.
+
+    Latency tables need not lower block by block for it: `step` gives the reuse distances of many blocks at once.
+    """
 
     one_kernel_an_op = True
 
@@ -34,16 +37,16 @@ class OpByOp(Runtime):
 
 
 def step(reuse: Reuse[Bytes], op: Op, sizes: Sequence[Bytes], moves: Bytes) -> Bytes:
-    """Run an op as a kernel, or follow it where it makes views.
+    """Move `reuse` on by an op, which runs as a kernel, or makes views of its first input where it is free.
 
     Args:
-        reuse: of the ops before it.
-        op: the op; of many networks of one form, that of any of them.
+        reuse: after the ops before this one.
+        op: the op. Of many networks that differ in their sizes alone, that of any of them.
         sizes: of its inputs (byte), in their order.
         moves: its compulsory traffic (byte).
 
     Returns:
-        Its reuse distance (byte), as of `Reuse.step`.
+        Its reuse distance (byte), see `Reuse.step`; -1 for an op that makes views.
     """
     if op.state == "free" and op.reads:
         reuse.view(op.reads[0], op.writes)

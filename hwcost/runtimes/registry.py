@@ -1,8 +1,8 @@
 """Runtimes by name. Importing the module of a runtime registers it; importing this one imports none of them.
 
-A runtime is found by itself where its module or package lies in this folder; from outside through an entry point of the
-group "hwcost.runtimes", a file that the environment variable HWCOST_EXTENSIONS names, a path in place of its name, or
-a call of `hwcost.register_runtime`.
+Each module or package in this folder that registers a runtime is found without being listed anywhere. Others are found
+through an entry point of the group "hwcost.runtimes", through a file that the environment variable HWCOST_EXTENSIONS
+names, through the path of a file given in place of a name, or by a call of `hwcost.register_runtime`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def register_runtime(runtime: R) -> R:
     """
     if not isinstance(runtime, Runtime):
         raise TypeError(f"a runtime must be a hwcost.runtimes.base.Runtime, but got {runtime!r:.80}")
-    load("hwcost.runtimes")  # so that the names of our own are taken
+    load("hwcost.runtimes")  # first those that come with hwcost, so that nobody else takes their names
     if _runtimes.get(runtime.name, runtime) is not runtime:
         raise ValueError(f"a runtime needs a name of its own, but {runtime.name!r} is registered already")
     _runtimes[runtime.name] = runtime
@@ -35,17 +35,17 @@ def register_runtime(runtime: R) -> R:
 
 
 def runtime_names() -> tuple[str, ...]:
-    """Names of all registered runtimes, whether they can run networks here or not."""
+    """Names of all registered runtimes in alphabetical order, whether they can run networks here or not."""
     load("hwcost.runtimes")
     return tuple(sorted(_runtimes))
 
 
 def get_runtime(name: str) -> Runtime:
-    """The runtime of that name, or the one that the Python file of that path registers.
+    """The runtime of that name, or the one that a Python file registers where `name` is its path ("....py").
 
     Raises:
-        ValueError: no such runtime.
-        ExtensionError: a file that registers runtimes cannot be imported.
+        ValueError: no runtime has that name, or the file does not register exactly one.
+        ExtensionError: a file that registers runtimes is missing or cannot be imported.
     """
     load("hwcost.runtimes")
     if name in _runtimes:

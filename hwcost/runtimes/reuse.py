@@ -1,16 +1,17 @@
 """The reuse distance of kernels: the bytes that a network moves between writing an activation and reading it.
 
-It decides in which cache level, if any, a kernel finds its input (`hwcost.roofline`). One definition for all runtimes,
-for measured and for lowered networks, and for latency tables:
+It decides in which cache level, if any, a kernel finds its input (`hwcost.roofline`). The same definition holds for all
+runtimes, for measured and for lowered networks, and for latency tables:
 
 1. Kernels run one after the other; each moves its compulsory traffic.
-2. Of the activations that a kernel reads, the largest counts, in bytes as the kernel reads it; of equal ones, that
-   with the highest number, which is the one that was made last. Weights do not count.
-3. A view was written when what it is a view of was written. The inputs of a network are written before its first
-   kernel runs.
-4. A kernel that reads no activation, or whose largest was never written, has distance -1.
+2. Of the activations that a kernel reads, only the largest counts, by the bytes that the kernel reads of it; of equally
+   large ones, that with the highest value number, which was made last. Weights do not count.
+3. A view counts as written when the tensor that it is a view of was. The inputs of a network are written before its
+   first kernel runs.
+4. A kernel that reads no activation, or whose largest activation nobody wrote, has distance -1.
 
-Sizes are integers, or integer arrays for many networks of one form at once, which differ in their sizes alone.
+Sizes are integers. They are integer arrays where many networks that differ in their sizes alone are stepped through at
+once.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from typing import Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = TypeVar("Bytes", int, NDArray[np.int64])  # of one network, or [networks]
+Bytes = TypeVar("Bytes", int, NDArray[np.int64])  # one number, or an array [networks]
 
 
 class Reuse(Generic[Bytes]):
-    """Steps through the kernels of a network in the order they run. Values are numbered as they are made."""
+    """Steps through the kernels of a network in the order they run. Value numbers grow in the order values are made."""
 
     def __init__(self, inputs: Iterable[int], moved: Bytes) -> None:
         """Begin before the first kernel.
 
         Args:
-            inputs: the values that the network is given.
-            moved: bytes that were moved since the inputs were written: 0, or `Graph.since`.
+            inputs: numbers of the values that are inputs of the network.
+            moved: bytes that were moved since the inputs were written: 0, or `Graph.since` for a part of a network.
         """
         self._moved: Bytes = moved
         self._written: dict[int, Bytes] = dict.fromkeys(inputs, 0 * moved)
@@ -41,9 +42,9 @@ class Reuse(Generic[Bytes]):
         """Run a kernel.
 
         Args:
-            reads: the activations that it reads, each with its size (byte).
+            reads: numbers of the activations that it reads, each with its size (byte).
             moves: its compulsory traffic (byte).
-            writes: the values that it makes, or changes in place.
+            writes: numbers of the values that it makes, or changes in place.
 
         Returns:
             Its reuse distance (byte), -1 where it reads no activation.
@@ -54,10 +55,11 @@ class Reuse(Generic[Bytes]):
         return distance
 
     def view(self, source: int, views: Iterable[int]) -> None:
-        """Let values be views of `source`; where nobody wrote that, they count as written now."""
+        """Make `views` views of `source`: they count as written when that was, or now where nobody wrote it."""
         self._written.update(dict.fromkeys(views, self._written.get(source, self._moved)))
 
     def _distance(self, reads: Iterable[tuple[int, Bytes]]) -> Bytes:
+        """Bytes moved since the largest of `reads` was written, -1 where none was."""
         none = 0 * self._moved - 1
         largest, distance = none, none
         for value, size in sorted(reads, key=_number):

@@ -46,7 +46,7 @@ def channels_last(shape: Shape) -> Shape:
 
 
 def layout(x: Form) -> Layout:
-    """The layout of a form."""
+    """The layout of a form, by the strides of all axes; `layout_name` leaves out those of axes of size 1."""
     return _layout(x.shape, x.stride)
 
 

@@ -23,7 +23,7 @@ _DTYPES = {  # by number of onnx.TensorProto.DataType
     11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
 }  # fmt: skip
 _VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Shape", "Size")
-_KINDS = {  # by op type; others are in `_kind`
+_KINDS = {  # by op type; `_kind` has the rest: convolutions, pooling, views, Gemm, Resize
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Sqrt": "sqrt", "Exp": "exp", "Log": "log",
     "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Erf": "erf", "Gelu": "gelu", "HardSwish": "hardswish",
     "HardSigmoid": "hardsigmoid", "LeakyRelu": "leaky_relu", "Elu": "elu", "Selu": "selu", "Celu": "celu",
@@ -170,6 +170,7 @@ class _Reader:
         return self._numbers.setdefault(name, len(self._numbers))
 
     def _constant(self, node: Any) -> None:
+        """Enter the value of a Constant node as a weight."""
         for attribute in node.attribute:
             if attribute.name == "value":
                 shape, dtype = tuple(attribute.t.dims), _DTYPES.get(attribute.t.data_type, "float32")
@@ -192,7 +193,8 @@ class _Reader:
             cost, state, reason = Cost(), "free", "a view: no data moves"
             self._homes.update(dict.fromkeys(written, self._homes.get(read[0], read[0])))
         reads = tuple(self._number(name) for name in read)
-        if len(reads) != len(spec.inputs):  # of a recurrent layer, whose weights were taken apart
+        # `_taken_apart` gives a recurrent layer more inputs than its node has: all get the number of x.
+        if len(reads) != len(spec.inputs):
             reads = tuple(self._number(read[0]) for _ in spec.inputs)
         writes = tuple(self._number(name) for name in written)
         return Op(f"onnx.{node.op_type}", spec, _module(node), reads, writes, cost, state, reason)

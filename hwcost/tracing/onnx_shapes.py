@@ -40,6 +40,7 @@ def _fold(graph: Any) -> None:
     shapes, kept = _shapes(graph), []
     for node in graph.node:
         result = _value(node, values, shapes)
+        # What is too large to be arithmetic on shapes stays a node of the network.
         if result is None or result.size > (_FLOATS if result.dtype.kind == "f" else _LIMIT):
             kept.append(node)
         else:

@@ -120,6 +120,7 @@ class Recorder(TorchDispatchMode):
         return pytree.tree_unflatten(leaves, layout)
 
     def _input(self, tensor: torch.Tensor) -> Shadow:
+        """The shadow of an input tensor."""
         form = form_of(tensor)
         readable = not tensor.is_meta and (self._values or not tensor.is_floating_point())
         with torch._C._DisableTorchDispatch():
@@ -128,6 +129,7 @@ class Recorder(TorchDispatchMode):
         return make_shadow(form, self._device, memory, self._number(), self._tags.tag(form, weight=False), known)
 
     def _number(self) -> int:
+        """A new value number."""
         self._numbers += 1
         return self._numbers - 1
 
@@ -169,8 +171,11 @@ class Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """False: torch would wrap `__torch_dispatch__` to keep torch.compile out of it, which takes microseconds a
-        call; the first call would import the compiler, which takes seconds and keeps the arguments alive."""
+        """False, so that torch does not wrap `__torch_dispatch__` to keep torch.compile out of it.
+
+        The wrapper takes microseconds a call. At the first call it imports the compiler, which takes seconds and
+        keeps the arguments alive.
+        """
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -269,6 +274,7 @@ class Recorder(TorchDispatchMode):
         return outs[0] if container is None else container(outs)
 
     def _append(self, entry: Entry, reads: tuple[int, ...], outs: list[Any]) -> None:
+        """Append an op to the graph; `outs` are the tensors that it makes or writes into."""
         writes = tuple([o.number for o in outs if o is not None])
         if entry.workspace:
             self._dead.append(Life(entry.workspace, len(self._ops), len(self._ops)))
@@ -307,6 +313,7 @@ class Recorder(TorchDispatchMode):
         detaches = entry.overload.kind == "detach"
         if entry.overload.changes_form and not detaches:
             self._reshape(func, args, kwargs, mutated[0])
+        # Without `values`, a known value of a weight is the module's own tensor, which must not be written.
         owned = self._values or not (entry.overload.random or any(t.memory.weight for t in mutated))
         if known and owned:
             self._really(func, args, kwargs)

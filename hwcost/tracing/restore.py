@@ -77,12 +77,12 @@ class _Saved:
     def put_back(self) -> None:
         """Restore attributes and contents; what did not change is not written."""
         for attributes, names, values in self._attributes:
-            if "training" in names:
+            if "training" in names:  # `untouched` set it; put back alone, since rewriting all attributes is slow
                 attributes["training"] = values[names.index("training")]
             if list(attributes) != names or not all(map(operator.is_, attributes.values(), values)):
                 attributes.clear()
                 attributes.update(zip(names, values, strict=True))
-        if any(self._empty):
+        if any(self._empty):  # whether the forward put something into one of them
             for container in self._empty:
                 container.clear()
         for container, content in self._full:

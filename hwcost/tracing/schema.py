@@ -13,7 +13,7 @@ import torch
 from hwcost.graph import Param
 
 # Arguments that say where a result is made, or how. They are no parameters of the op: its cost is the same.
-_PLACE = ("device", "layout", "pin_memory", "generator", "non_blocking")
+_NO_PARAMS = ("device", "layout", "pin_memory", "generator", "non_blocking")
 _READERS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "allclose")  # kinds that return a number
 _RANDOM = (
     "rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "uniform", "bernoulli",
@@ -95,7 +95,7 @@ def bind(
             named += [each for packed in value for each, _ in packed_tensors(packed)]
         elif isinstance(value, (list, tuple)) and (tensors := _count_tensors(value)):
             named += [name] * tensors
-        elif name not in _PLACE:
+        elif name not in _NO_PARAMS:
             plain = _plain(value)
             if name not in overload.defaults or overload.defaults[name] != plain:
                 params.append((name, plain))

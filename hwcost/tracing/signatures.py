@@ -25,7 +25,7 @@ from hwcost.tracing.shapes.registry import has_shape_function, result_form
 from hwcost.tracing.shapes.trial_run import MIXED, Probe, real_form
 
 DTYPES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-MEMORY_LIMIT = 20_000  # cached signatures; a cache with more is emptied
+MEMORY_LIMIT = 20_000  # number of cached signatures, and of forms; a cache with more is emptied
 _VIEW = "a view: no data moves"
 
 
@@ -191,6 +191,7 @@ class Learner:
         )
 
     def _inputs(self, tensors: list[Any], names: list[str]) -> tuple[TensorSpec, ...]:
+        """The specs of the tensor arguments; of one that is given twice, the second is marked `repeat`."""
         inputs = []
         met = set[int]()
         for name, tensor in zip(names, tensors, strict=True):
@@ -231,7 +232,10 @@ class Learner:
         return results
 
     def _read_off(self, result: Any, sources: list[Any], tensors: list[Any]) -> Results:
-        """The results of a trial run: what torch returned for `sources`, which took the places of `tensors`."""
+        """The results as torch returned them when it ran the op on `sources` instead of `tensors`.
+
+        A result in the storage of a source is a view of the tensor that this source stands for.
+        """
         homes: dict[int, int] = {}  # position of the first source with a storage, by identity of the storage
         for i, source in enumerate(sources):
             if source is not None:
@@ -259,7 +263,7 @@ class Learner:
         try:
             held = Held(tensors)
             Probe(overload, func, lambda t: self._tags.forms[t.tag]).run(held.replace(args), held.replace_all(kwargs))
-        except NotImplementedError:
+        except NotImplementedError:  # torch cannot check them: there is no meta kernel, and they are too large to run
             return
 
 

@@ -180,6 +180,7 @@ def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:
 
 
 def _unknown(uncounted: tuple[tuple[str, int, str], ...]) -> str:
+    """The message of an UnknownOp, from `Graph.uncounted`."""
     name, calls, module = uncounted[0]
     space, kind = name.split(".")[:2]
     more = f", and for {len(uncounted) - 1} other ops" if len(uncounted) > 1 else ""
@@ -206,10 +207,11 @@ def _explain(error: Exception, recorder: Recorder, places: Mapping[str, nn.Modul
         )
     if _NO_GRADIENT in text:
         return f"{where} takes gradients after {op}, which a trace does not follow. Trace its forward alone."
+    # An error inside an operator call is torch's refusal of the arguments, unless a function here raised it.
     dispatched = any(f.f_code.co_name == "__torch_dispatch__" for f in inside)
     if dispatched and (isinstance(error, FormError) or frames[-1] not in inside or _in_op(frames)):
         return f"{op} in {where} refused its arguments: {text}. Check the shape and dtype of the inputs."
-    if frames[-1] in inside[1:]:
+    if frames[-1] in inside[1:]:  # inside[0] is `_follow`, which calls the module: it fails where arguments do not fit
         return f"hwcost itself failed at {op} in {where} ({type(error).__name__}: {text}). Please report it."
     return (
         f"the forward of {where} raised {type(error).__name__} after {op}: {text}. "
@@ -229,7 +231,7 @@ def _frames(traceback: TracebackType | None) -> Iterator[Any]:
 
 
 def _module_of(frames: list[Any], places: Mapping[str, nn.Module]) -> str:
-    """Path of the innermost module whose method was running."""
+    """Path of the innermost module whose method was running; "" for the root, or where there is none."""
     paths = {id(m): path for path, m in places.items()}
     for frame in reversed(frames):
         path = paths.get(id(frame.f_locals.get("self")))

@@ -4,8 +4,9 @@
 
 Without a store the fit is of random networks of the simulated machine of tests/conftest.py. The ratio is of wall
 time, the best of some runs; CPU seconds stand beside it: more of them where threads share the work (a fit's folds,
-large trees), fewer where the machine was busy with something else. The fit and the cold load run once. At last, how
-good a bound the roofline of the shipped models' device is, on the networks that they were fitted on.
+large trees), fewer where the machine was busy with something else. The fit runs once. Then, in fresh processes, how
+long it takes to import hwcost and to a first estimate of each shipped model. At last, how good a bound the roofline of
+the shipped models' device is, on the networks that they were fitted on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -68,12 +71,7 @@ def lines(measurements: Measurements, device: Device, folder: Path) -> Iterator[
     model = models["fitted"]
     path = folder / "m.hwcost"
     model.save(path)
-    yield "load, cold", 10.0, lambda: CostModel.load(path), 1
-    yield "load, cached fit", 0.3, lambda: CostModel.load(path), 3
-    for shipped_model in sorted(Path(str(shipped("models"))).glob("*-1.hwcost")):
-        again = lambda path=shipped_model: CostModel.load(path)  # noqa: E731
-        yield f"load of {shipped_model.stem}, which ships, cold", 10.0, again, 1
-        yield f"load of {shipped_model.stem}, cached fit", 0.3, again, 3
+    yield "load", 0.3, lambda: CostModel.load(path), 3
     module, inputs = network()
     graph = hwcost.trace(module, inputs)
 
@@ -91,6 +89,58 @@ def lines(measurements: Measurements, device: Device, folder: Path) -> Iterator[
         many = lambda params=params, space=space: model.estimate_many(params, space=space)  # noqa: E731
         yield f"estimate {ARCHITECTURES} of {name}, blocks never seen", 5.0, many, 1
         yield f"estimate {ARCHITECTURES} of {name}", 5.0, many, 2
+
+
+IMPORT = """
+import time
+start = time.perf_counter()
+import hwcost
+print(time.perf_counter() - start)
+"""
+FIRST = """
+import sys, time, torch
+from torch import nn
+net, inputs = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3)), torch.empty(1, 3, 64, 64)
+start = time.perf_counter()
+import hwcost
+model = hwcost.CostModel.load(sys.argv[1])
+latency = model.estimate(net, inputs).latency
+print(time.perf_counter() - start, latency.hex())
+"""
+
+
+def fresh(script: str, *words: str, processes: int = 1) -> tuple[float, set[str]]:
+    """(longest time (s) that a script prints first in fresh processes that start together, what else they print), each
+    process with a home folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        homes = [Path(folder) / str(number) for number in range(processes)]
+        for home in homes:
+            home.mkdir()
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, text=True,
+                env=os.environ | {"HOME": str(home), "XDG_CACHE_HOME": str(home), "OMP_NUM_THREADS": "1"},
+            )
+            for home in homes
+        ]  # fmt: skip
+        printed = [process.communicate()[0].split() for process in running]
+    return max(float(words[0]) for words in printed), {" ".join(words[1:]) for words in printed}
+
+
+def fresh_processes() -> None:
+    """Print how long a new process takes until it has hwcost, and until it has a first estimate of a shipped model.
+
+    The time counts from after `import torch`; of five tries the best. Eight processes share the cores of the machine.
+    """
+    print(f"{'in a fresh process, wall s':52}{'1':>10}{'8 at once':>10}{'bar s':>9}")
+    seconds = min(fresh(IMPORT)[0] for _ in range(5))
+    print(f"{'import hwcost':52}{seconds:10.4f}{'':10}{0.1:9.3f}")
+    for path in sorted(Path(str(shipped("models"))).glob("*.hwcost")):
+        tries = [fresh(FIRST, str(path)) for _ in range(5)]
+        many, said = fresh(FIRST, str(path), processes=8)
+        same = set.union(said, *(found for _, found in tries))
+        what = f"{path.stem}: import hwcost, load, first estimate"
+        print(f"{what:52}{min(s for s, _ in tries):10.4f}{many:10.4f}{0.3:9.3f}   {len(same)} answer(s)")
 
 
 def network() -> tuple[Any, tuple[torch.Tensor, ...]]:
@@ -136,7 +186,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        os.environ["HWCOST_CACHE"] = str(Path(place) / "cache")
         if arguments.store:
             data = measured(arguments.store, arguments.device, arguments.kernels)
         else:
@@ -145,5 +194,6 @@ if __name__ == "__main__":
         for what, bar, work, runs in lines(*data, Path(place)):
             cpu, wall = clocked(work, runs)
             print(f"{what:52}{cpu:10.4f}{wall:10.4f}{bar:9.3f}{wall / bar:11.2f}", flush=True)
-        for each in sorted(Path(str(shipped("models"))).glob("*-1.hwcost")):
-            print(below_bound(each))
+    fresh_processes()
+    for each in sorted(Path(str(shipped("models"))).glob("*-1.hwcost")):
+        print(below_bound(each))

@@ -1,8 +1,8 @@
 """How OpenVINO groups the ops of a traced graph on a CPU: rules, without OpenVINO.
 
-Batch norms fold into convolutions; activations and sums that follow a convolution or a matrix product fuse with it;
-tensors are copied into the channels-last layout and out of it. Not foreseen: how shuffled channels and other views that
-move data are taken apart.
+Batch norms fold into convolutions. Pointwise ops that follow a convolution fuse with it, and activations that follow a
+matrix product fuse with that. Tensors are copied into the channels-last layout and out of it. Not foreseen are the
+copies that OpenVINO makes for shuffled channels and other views whose result has to be moved.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hwcost.runtimes.base import Network, Runtime
 from hwcost.runtimes.groups import Copy, Flow, Group, network_of
 from hwcost.runtimes.registry import register_runtime
 
-_HEADS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul"})  # into which others are fused
+_HEADS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul"})  # ops into which later ones are fused
 _FUSED = frozenset({
     "relu", "relu6", "hardtanh", "sigmoid", "tanh", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "leaky_relu",
     "softplus", "mish", "clamp", "exp", "abs", "sqrt",
@@ -25,13 +25,13 @@ _POINTWISE = _FUSED | {"add", "sub", "mul", "div", "pow", "neg", "maximum", "min
 
 
 class OpenVino(Runtime):
-    """OpenVINO on the CPU; stateless."""
+    """OpenVINO on a CPU; has no state."""
 
     name = "openvino"
     session = "hwcost.runtimes.openvino.session"
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
-        """Fold and fuse as OpenVINO does on a CPU; a part as if it were the whole."""
+        """Fold and fuse as OpenVINO does on a CPU; a part is lowered as if it were a whole network."""
         whole = folded(graph.by_parts or graph)
         return network_of(groups_of(whole), whole, self.name)
 
@@ -40,7 +40,10 @@ register_runtime(OpenVino())
 
 
 def folded(graph: Graph) -> Graph:
-    """The graph with batch norms folded into the convolutions whose only readers they are."""
+    """The graph without the batch norms that are the only reader of a convolution: those fold into its weights.
+
+    The convolution then writes what the batch norm wrote, and has a bias.
+    """
     flow = Flow(graph)
     maker = {v: i for i, op in enumerate(graph.ops) if op.state != "free" for v in op.writes}
     ops: dict[int, Op] = dict(enumerate(graph.ops))
@@ -60,6 +63,7 @@ def folded(graph: Graph) -> Graph:
 
 
 def _with_bias(op: Op, writes: tuple[int, ...]) -> Op:
+    """A convolution that has a bias and writes these values."""
     spec, reads = op.spec, op.reads
     if spec.input("bias") is None:
         bias = TensorSpec("bias", (spec.inputs[1].shape[0],), spec.inputs[1].dtype, weight=True)
@@ -71,13 +75,13 @@ def _with_bias(op: Op, writes: tuple[int, ...]) -> Op:
 def groups_of(graph: Graph) -> list[Group]:
     """The ops of a graph, grouped by rule, in the order the groups run.
 
-    A convolution or matrix product is a group with the pointwise ops that follow it, where nothing else reads what
-    is between them; so is a chain of pointwise ops; every other op is a group of its own. Copies into the channels-last
-    layout, out of it, and of the operands of attention are groups too.
+    A convolution is a group with the pointwise ops that follow it, a matrix product with the activations that do, where
+    nothing else reads what is between them. A chain of pointwise ops is a group too. Every other op is a group of its
+    own, and so is each copy: into the channels-last layout, out of it, and of the keys of attention.
     """
     flow = Flow(graph)
     home: dict[int, Group] = {}  # value -> the group that writes it
-    groups, turned = list[Group](), set[int]()  # values in the channels-last layout
+    groups, turned = list[Group](), set[int]()  # `turned`: values in the channels-last layout
     for number, op in enumerate(graph.ops):
         groups += [Group(copies=[c]) for c in _copies(op, number, graph, turned)]
         if _turns(op, turned):
@@ -85,7 +89,7 @@ def groups_of(graph: Graph) -> list[Group]:
         if op.state == "free":
             continue
         group = _joined(op, number, graph, flow, home) or Group()
-        groups = [g for g in groups if g is not group] + [group]  # it runs when the last of what it reads is there
+        groups = [g for g in groups if g is not group] + [group]  # it runs once all that it reads is there
         group.ops.append(number)
         home |= dict.fromkeys(op.writes, group)
     outputs = [
@@ -96,14 +100,14 @@ def groups_of(graph: Graph) -> list[Group]:
 
 
 def _turns(op: Op, turned: set[int]) -> bool:
-    """Whether an op writes channels-last."""
+    """Whether an op writes the channels-last layout; `turned` are the values in it so far."""
     if op.spec.kind in ("conv2d", "conv_transpose2d"):
         return True
     return bool(op.reads) and op.reads[0] in turned and len(op.spec.outputs[0].shape) == 4 and op.state != "free"
 
 
 def _is_wide(tensor: TensorSpec) -> bool:
-    """Whether a tensor's layout makes a difference."""
+    """Whether a tensor has several channels and pixels, so that channels first and last differ in memory."""
     return len(tensor.shape) == 4 and tensor.shape[1] > 1 and tensor.shape[2] * tensor.shape[3] > 1
 
 
@@ -114,9 +118,9 @@ def _copies(op: Op, number: int, graph: Graph, turned: set[int]) -> list[Copy]:
         return [Copy(number, inputs[0].shape, inputs[0].dtype)]
     before = graph.ops[number - 1] if number else None
     if op.spec.kind == "unbind" and before is not None and before.spec.kind == "permute":
-        return [Copy(number, inputs[0].shape, inputs[0].dtype)]  # heads first
+        return [Copy(number, inputs[0].shape, inputs[0].dtype)]  # q, k and v, with the axis of heads moved forward
     if op.spec.kind == "scaled_dot_product_attention":
-        k = inputs[1]
+        k = inputs[1]  # it is scaled, then transposed; the scaled one keeps the axis that q, k and v were cut from
         of_whole = any(o.spec.kind == "unbind" and op.reads[1] in o.writes for o in graph.ops)
         scaled = (1, *k.shape) if of_whole else k.shape
         return [Copy(number, scaled, k.dtype), Copy(number, (*k.shape[:-2], k.shape[-1], k.shape[-2]), k.dtype)]

@@ -1,8 +1,8 @@
 """Running networks with OpenVINO on the CPU.
 
 A module is converted by OpenVINO's own PyTorch front end, in float32. After compiling, the graph that runs can be
-read. Every node that is executed is a kernel, and names the traced ops that it holds by module and kind; a convolution
-into which a batch norm was folded has lost its name, and is recognised by its shapes. Executed nodes that name no op
+read. Every node that is executed is a kernel, and names the traced ops that it holds by module and kind. A convolution
+into which a batch norm was folded has lost its name, and is recognised by its shapes. Executed nodes that hold no op
 are copies: changes of layout, transpositions, scalings of weights. Times come from OpenVINO's counters, which are
 means over inferences in whole microseconds.
 """
@@ -31,21 +31,21 @@ try:
 except ImportError as error:
     raise RuntimeUnavailable("runtime openvino needs the package openvino; install hwcost[openvino]") from error
 
-_LEAST = 3  # inferences that a profile counts
-_CUT = 0.5e-6  # s; what rounding down to whole microseconds takes off on average
+_LEAST = 3  # the fewest inferences that a profile takes means over
+_CUT = 0.5e-6  # s; what one rounding down to whole microseconds takes off on average
 _NAMED = re.compile(r"(?:__module(?:\.(?P<path>[^/]*))?/)?aten::(?P<kind>\w+)/")
 _ALIASES = {"_convolution": "conv", "convolution": "conv"}
-# Kinds that run, although the counters, where they read 0 microseconds, call them not executed.
+# Kinds of nodes that always run. The counters call them not executed where they take less than a microsecond.
 _RUNS = frozenset({"Pooling", "Reduce", "Softmax", "MVN", "Eltwise"})
 
 
 def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> OpenVinoSession:
-    """Convert and compile."""
+    """A session of the converted and compiled module."""
     return OpenVinoSession(module, inputs, threads)
 
 
 def environment() -> dict[str, str]:
-    """Versions, of torch too: it makes the graph that is converted."""
+    """Versions of OpenVINO and of torch, whose module is converted, and the precision that OpenVINO computes in."""
     import torch
 
     return {"openvino": ov.get_version(), "torch": torch.__version__, "precision": "f32"}
@@ -86,17 +86,17 @@ class OpenVinoSession:
         self.network = network_of(matched(nodes, graph), graph, OpenVino.name)
 
     def run(self) -> Any:
-        """One inference; a tensor, or a tuple of them, in memory that the next run overwrites."""
+        """One inference; returns a tensor, or a tuple of them, in memory that the next run overwrites."""
         self._plain.infer(share_outputs=True)
         return self._outputs[0] if len(self._outputs) == 1 else self._outputs
 
     def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
-        """Seconds of each kernel, [runs, kernels]. All rows are the same: the mean over at least `runs` inferences,
-        times the ratio of the quickest of these inferences to their mean.
+        """Seconds of each kernel, [runs, kernels]. All rows are the same, since OpenVINO counts no single inferences:
+        the mean over `runs` inferences, three at least, times the ratio of the quickest of these to their mean.
 
-        Counters are averages since compiling, in whole microseconds. A profile therefore compiles anew and subtracts
-        the first inferences, which leaves an error of a microsecond a kernel; what rounding takes off is added again
-        (`_whole`). All inferences lie between the first two calls of `between`.
+        Counters are means since compiling, in whole microseconds. A profile therefore compiles anew and subtracts the
+        inferences that warm up, which leaves an error of about a microsecond a kernel; what rounding takes off on
+        average is added again (`_whole`). All inferences lie between the first two calls of `between`.
         """
         compiled, counted = self._counted(), max(runs, _LEAST)
         request = self._bound(compiled)
@@ -105,7 +105,8 @@ class OpenVinoSession:
         total, quickest = self._means(request, counted)
         for _ in range(runs):
             between()
-        # By place: each compiling numbers copies anew, and a node below a microsecond counts as not executed.
+        # Kernels are found by their places among the nodes, which stay. Names of copies change with each compiling, and
+        # counters call a node that takes less than a microsecond not executed.
         every = read_nodes(compiled.get_runtime_model())
         names = [every[i].name for i in self._places]
         warm = self.warm_ups
@@ -113,8 +114,8 @@ class OpenVinoSession:
         return np.tile(_whole(np.array(seconds, dtype=np.float64)) * quickest, (runs, 1))
 
     def _means(self, request: Any, runs: int) -> tuple[dict[str, float], float]:
-        """Mean seconds of each node over all inferences of a request so far, after `runs` more; and the time of the
-        quickest of these over their mean."""
+        """Run `runs` inferences. Returns the mean seconds of each node, by its name, over all inferences of the request
+        so far, and the ratio of the quickest of these `runs` to their mean."""
         walls = []
         for _ in range(runs):
             start = time.perf_counter()
@@ -124,21 +125,23 @@ class OpenVinoSession:
         return means, min(walls) / float(np.mean(walls))
 
     def _bound(self, compiled: Any) -> Any:
-        """A request that reads the inputs where they are, so that a run hands nothing over."""
+        """A request that reads the inputs where they lie in memory, so that a run need not pass or copy them."""
         request = compiled.create_infer_request()
         for place, feed in enumerate(self._feeds):
             request.set_input_tensor(place, feed)
         return request
 
     def _counted(self) -> Any:
+        """The model compiled anew, with counters that start at 0."""
         return ov.Core().compile_model(self._model, "CPU", self._settings)
 
 
 def _whole(counted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Times (s) from counters, with what rounding down took off on average.
+    """Times (s) from the counters' times (s), to which what rounding down took off on average is added.
 
-    OpenVINO rounds each inference down to a whole microsecond, and then their mean (`PerfCount` in its CPU plugin), so
-    that half a microsecond is missing twice. A counter of 0 or less was below a microsecond in every inference.
+    OpenVINO rounds the time of each inference down to a whole microsecond, and then their mean (`PerfCount` in its CPU
+    plugin), so that half a microsecond is missing twice. A time of 0 or less was below a microsecond in every inference,
+    and counts as half a microsecond.
     """
     return np.where(counted > 0.0, counted + 2 * _CUT, _CUT)
 
@@ -152,9 +155,9 @@ class Node:
 
     name: str
     kind: str  # OpenVINO's layer type
-    origins: tuple[str, ...]  # names of the layers that it holds
-    inputs: tuple[tuple[int, ...], ...]
-    output: tuple[int, ...]
+    origins: tuple[str, ...]  # names, before compiling, of the layers that it holds
+    inputs: tuple[tuple[int, ...], ...]  # shapes
+    output: tuple[int, ...]  # shape of the first output, () where it has none
 
 
 def read_nodes(model: Any) -> list[Node]:
@@ -176,7 +179,8 @@ def _text(value: Any) -> str:
 def matched(nodes: Sequence[Node], graph: Graph) -> list[Group]:
     """The ops of a graph, grouped by the nodes that hold them, in the order the nodes run.
 
-    An op that no node names is put into the node of an op that it reads, or else of one that reads it.
+    An op that no node names is put into the node of an op that it reads, or else of one that reads it. A node that holds
+    no op is a copy of a tensor with the shape of its output.
     """
     finder, homes = _Finder(graph), dict[int, int]()
     for home, node in enumerate(nodes):
@@ -195,7 +199,7 @@ def matched(nodes: Sequence[Node], graph: Graph) -> list[Group]:
 
 
 class _Finder:
-    """Finds the ops of a node; each op is found once."""
+    """Finds the traced ops that nodes hold; each op is found once."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -206,6 +210,7 @@ class _Finder:
                 self._named[op.module, _common(op.spec.kind)].append(number)
 
     def find(self, node: Node) -> list[int]:
+        """Numbers of the ops that a node names; for a convolution that names none, of the first that has its shapes."""
         names = [m for m in map(_NAMED.match, node.origins) if m]
         named = dict.fromkeys((m.group("path") or "", _common(m.group("kind"))) for m in names)
         found = [n for path, kind in named for n in self._next(path, kind)]
@@ -215,6 +220,7 @@ class _Finder:
         return found
 
     def _next(self, path: str, kind: str) -> list[int]:
+        """The first op of that module and kind that was not found yet; none where there is none left."""
         waiting = self._named[path, kind]
         while waiting and waiting[0] in self._found:
             waiting.popleft()

@@ -1,4 +1,8 @@
-"""Compiling a module with inductor, and keeping what it says of the kernels that it made."""
+"""Compiling a module with inductor, torch.compile's compiler, and keeping its record of the kernels that it made.
+
+A module goes through three forms: *dynamo's graph*, of the calls that its forward makes; the *decomposed graph*, of
+torch's primitive operators; and kernels, each of which computes some decomposed nodes.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,10 @@ class Captured:
     nodes: Any = None  # the graph that dynamo took from the module
     arguments: Sequence[Any] = ()  # of that graph
     compiled: Any = None  # torch._inductor.output_code.CompiledFxGraph
-    views: set[str] = field(default_factory=set)  # nodes after decomposition that move no data
-    buffers: list[tuple[set[str], tuple[int, ...], str, int]] = field(default_factory=list)  # see _note_buffers
-    ticks: list[tuple[float, float]] = field(default_factory=list)  # wall and thread time (s), around each kernel
+    views: set[str] = field(default_factory=set)  # names of the decomposed nodes that move no data
+    # What generated kernels write: decomposed nodes, shape, dtype, number of library calls before it.
+    buffers: list[tuple[set[str], tuple[int, ...], str, int]] = field(default_factory=list)
+    ticks: list[tuple[float, float]] = field(default_factory=list)  # wall, thread time (s) before and after each kernel
 
     @property
     def origins(self) -> Mapping[str, Any]:
@@ -31,7 +36,7 @@ class Captured:
 
     @property
     def kernels(self) -> dict[str, list[str]]:
-        """Decomposed nodes of each kernel, in the order of the calls; a key is "function:number"."""
+        """Decomposed nodes of each kernel, in the order of the calls; a key is "function:number of the call"."""
         found: dict[str, list[str]] = self.origins["cppCodeToPost"]
         return dict(sorted(found.items(), key=lambda item: int(item[0].rpartition(":")[2])))
 
@@ -40,7 +45,7 @@ def compile_module(module: Any, inputs: Sequence[Any]) -> Captured:
     """Compile a module and run it once.
 
     Raises:
-        ValueError: it cannot be taken as one graph.
+        ValueError: dynamo cannot take it as one graph, or it makes no call that could be compiled.
     """
     from torch._dynamo.exc import Unsupported
     from torch._functorch import config as functorch_config
@@ -51,14 +56,14 @@ def compile_module(module: Any, inputs: Sequence[Any]) -> Captured:
     def forward(*args: Any) -> Any:
         return module(*args)
 
-    # A function of its own for each session: torch keeps few compiled versions of one function.
+    # A code object of its own for each session: torch keeps only a few compiled versions of one code object.
     forward.__code__ = forward.__code__.replace(co_name=f"forward_{id(captured)}")
     captured.run = torch.compile(forward, backend=_backend(captured), fullgraph=True, dynamic=False)
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
     try:
         with (
-            config.patch(compile_threads=1),  # no pool of processes that stays
-            functorch_config.patch(enable_autograd_cache=False),  # nothing is recorded of what comes from a cache
+            config.patch(compile_threads=1),  # starts no pool of processes, which would outlive the compiling
+            functorch_config.patch(enable_autograd_cache=False),  # a graph from the cache would come without a record
             torch.inference_mode(),
         ):
             captured.run(*inputs)
@@ -70,7 +75,7 @@ def compile_module(module: Any, inputs: Sequence[Any]) -> Captured:
 
 
 def _backend(captured: Captured) -> Callable[..., Any]:
-    """A backend for torch.compile: inductor, which leaves what it records in `captured`."""
+    """A backend for torch.compile: inductor, whose record is put into `captured`."""
 
     def backend(nodes: Any, arguments: Sequence[Any]) -> Any:
         from torch._inductor.compile_fx import compile_fx, compile_fx_inner
@@ -95,12 +100,12 @@ def _is_view(node: Any) -> bool:
     """Whether a decomposed node moves no data."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
-        return True  # placeholders, the output, parts of a tuple
+        return True  # inputs of the graph, its output, and elements taken from a tuple
     return any(out.alias_info is not None and not out.alias_info.is_write for out in schema.returns)
 
 
 def _note_buffers(scheduled: Any, captured: Captured) -> Any:
-    """Record the buffers that generated kernels write: nodes, shape, dtype, and how many library calls come before."""
+    """Record in `captured.buffers` what generated kernels write; returns `scheduled` as it is, as inductor wants."""
     calls = 0
     for fused in scheduled:
         calls += fused.is_extern()

@@ -13,7 +13,11 @@ _CLOCK = "_hwcost_clock"
 
 
 def instrumented(call: Any, captured: Captured) -> Any:
-    """Inductor's function with the clock read before and after each kernel.
+    """Inductor's function, which then appends to `captured.ticks` before and after each kernel.
+
+    Args:
+        call: the bound method that runs the compiled module.
+        captured: what `compile_module` returned for it.
 
     Raises:
         RuntimeError: the function calls other kernels than inductor recorded.
@@ -33,7 +37,7 @@ def instrumented(call: Any, captured: Captured) -> Any:
 
 
 class _Timed(ast.NodeTransformer):
-    """Puts clock readings around statements that call a kernel; `seen` has their names in order."""
+    """Puts clock readings around each statement that calls a kernel; `seen` has the kernels' names in that order."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names

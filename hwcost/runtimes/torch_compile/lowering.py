@@ -1,15 +1,17 @@
-"""How inductor groups the ops of a traced graph on a CPU: rules, without a compiler.
+"""How inductor, torch.compile's compiler, groups the ops of a traced graph on a CPU: rules, without a compiler.
 
-1. Convolutions, matrix products and attention, also a whole attention layer of torch that is one op, are calls of a
-   library, one kernel each. All other work between two such calls is one generated kernel.
-2. Pointwise work waits until it is read by a library call, by a reduction or by the output; then it
-   joins the kernel that is being filled. Reductions join at once.
-3. Two-dimensional convolutions run in the channels-last layout. What generated kernels write is written
-   that way; inputs of the network and what other library calls wrote are copied, and so are weights
-   wider than one pixel, in every run. A convolution's result is copied where a matrix product or the
-   caller wants it in another layout.
-4. Products of a single row with at most 16 columns and rows are generated; so are pools with small
-   windows. Attention whose mask the fused kernel does not take is two products with a softmax between.
+1. Convolutions, matrix products, attention, recurrent layers, sorting and cumulative sums are calls of a library, one
+   kernel each; so is a whole attention layer of torch that is one op. All other work between two such calls is one
+   generated kernel.
+2. Pointwise work waits until it is read by a library call, by a reduction or by the output; then it joins the generated
+   kernel that is being filled. Reductions join at once.
+3. Two-dimensional convolutions run in the channels-last layout. Generated kernels write that layout themselves. Inputs
+   of the network and what other library calls wrote are copied into it in every run, and so are the weights of
+   convolutions with windows wider than one pixel that are not depthwise. A convolution's result is copied where a
+   matrix product or the caller wants it in another layout.
+4. Small products are generated: of a single row with a matrix of at most 16 rows and columns, or of one column, plus a
+   bias. So are pools whose windows have at most 25 elements. Attention whose shapes or mask the fused kernel does not
+   support is two products with a softmax between.
 
 The rules hold for the version named in `VERSION`; tests compare them with generated code.
 """
@@ -26,13 +28,13 @@ from hwcost.runtimes.base import Network, Runtime
 from hwcost.runtimes.groups import Copy, Flow, Group, network_of
 from hwcost.runtimes.registry import register_runtime
 
-VERSION = "2.13"
+VERSION = "2.13"  # of torch
 _CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for n in (1, 2, 3) for kind in ("", "_transpose"))
 _PRODUCTS = frozenset({"linear", "matmul", "mm", "bmm", "addmm", "baddbmm"})
 _LIBRARY = _CONVOLUTIONS | _PRODUCTS | {
     "scaled_dot_product_attention", "sort", "topk", "cumsum", "cumprod", "lstm", "gru", "rnn_tanh", "rnn_relu",
 } | FUSED_ATTENTION  # fmt: skip
-_REDUCTIONS = frozenset({
+_REDUCTIONS = frozenset({  # reductions, and what else joins the open kernel at once: pools, concatenation
     "softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "rms_norm", "mean", "sum", "amax", "amin",
     "max", "min", "var", "std", "argmax", "argmin", "prod", "norm", "linalg_vector_norm", "adaptive_avg_pool2d",
     "max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "cat",
@@ -42,7 +44,7 @@ _SMALL = 16  # rows and columns of a matrix that multiplies a single row in gene
 
 
 class TorchCompile(Runtime):
-    """torch.compile; stateless."""
+    """torch.compile on a CPU; has no state."""
 
     name = "torch-compile"
     keeps_heap = True
@@ -51,7 +53,7 @@ class TorchCompile(Runtime):
     session = "hwcost.runtimes.torch_compile.session"
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
-        """Group ops as inductor does on a CPU; a part as if it were the whole."""
+        """Group ops as inductor does on a CPU; a part is lowered as if it were a whole network."""
         whole, _ = expanded(graph)
         return network_of(groups_of(whole), whole, self.name)
 
@@ -68,7 +70,8 @@ def groups_of(graph: Graph) -> list[Group]:
 
 
 class _Grouping:
-    """The state of one lowering: the groups so far, the generated kernel being filled, and the ops that wait."""
+    """The state of one lowering: the groups so far, the generated kernel being filled (`open`), and the ops that wait
+    for a reader."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph, self.flow = graph, Flow(graph)
@@ -82,6 +85,7 @@ class _Grouping:
         self.called: set[int] = set()  # ops that a library runs
 
     def visit(self, number: int) -> None:
+        """Take the next op of the graph: call a library, join the open group, or wait."""
         op = self.graph.ops[number]
         if op.state == "free":
             return
@@ -104,13 +108,14 @@ class _Grouping:
             self.emit(maker)
 
     def emit(self, number: int) -> None:
+        """Put an op into the open group, after the waiting ops that it reads."""
         self.waiting.discard(number)
         for value in self.graph.ops[number].reads:
             self.need(value, number)
         self.open.ops.append(number)
 
     def call(self, number: int) -> None:
-        """A library call ends the open group."""
+        """Make a library call of an op: what it reads, and copies that it needs, complete the open group before it."""
         op = self.graph.ops[number]
         for value in op.reads:
             self.need(value, number)
@@ -122,12 +127,13 @@ class _Grouping:
         self.groups.append(Group([number]))
 
     def close(self) -> None:
+        """End the open group, where it holds anything, and begin an empty one."""
         if self.open.ops or self.open.copies:
             self.groups.append(self.open)
             self.open = Group()
 
     def copied(self, spec: OpSpec, maker: int | None, tensor: TensorSpec) -> bool:
-        """Whether a library call needs a copy of its argument, written by the op `maker`, in another layout."""
+        """Whether a library call needs `tensor`, which the op `maker` wrote, copied into another layout."""
         generated = maker is not None and maker not in self.called
         if spec.kind in _CONVOLUTIONS:
             if len(tensor.shape) != 4 or tensor.shape[1] == 1 or math.prod(tensor.shape[2:]) == 1:
@@ -143,7 +149,7 @@ class _Grouping:
         return maker in self.called and self.graph.ops[maker].spec.kind in _CONVOLUTIONS
 
     def reshaped(self, maker: int, shape: tuple[int, ...]) -> bool:
-        """Whether an argument of that shape is a convolution's result in another shape."""
+        """Whether an argument of that shape is a convolution's result that was reshaped, where its layout matters."""
         made = self.graph.ops[maker].spec.outputs[0].shape
         return self.channels_last(maker) and len(made) == 4 and made != shape and math.prod(made[2:]) > 1 < made[1]
 
@@ -164,7 +170,7 @@ class _Grouping:
 
 
 def is_library_call(spec: OpSpec) -> bool:
-    """Whether an op is a call of a library rather than generated code."""
+    """Whether inductor calls a library for an op, rather than generate code (rules 1 and 4)."""
     if spec.kind in ("max_pool2d", "avg_pool2d"):
         return math.prod(_pair(spec.param("kernel_size"))) > _WINDOW
     if spec.kind in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
@@ -186,19 +192,22 @@ def _pair(value: object) -> tuple[int, ...]:
 
 
 def expanded(graph: Graph) -> tuple[Graph, list[list[int]]]:
-    """The graph with the attention that `is_taken_apart` as products and a softmax; and the new numbers of each op."""
+    """The graph with each attention that `is_taken_apart` replaced by its parts.
+
+    Also returned are, for each op of the graph that was given, the numbers of the ops that it became.
+    """
     fresh = 1 + max([v for op in graph.ops for v in (*op.reads, *op.writes)], default=0)
     ops, numbers = list[Op](), list[list[int]]()
     for op in graph.ops:
         parts = _parts(op, fresh) if is_taken_apart(op.spec) else [op]
-        fresh += 8
+        fresh += 8  # the parts of an op make five new values at most
         numbers.append(list(range(len(ops), len(ops) + len(parts))))
         ops += parts
     return replace(graph, ops=tuple(ops)), numbers
 
 
 def is_taken_apart(spec: OpSpec) -> bool:
-    """Whether an op is attention of a form that the fused kernel does not support, so that its parts run."""
+    """Whether an op is attention with shapes or a mask that the fused kernel does not support, so that parts run."""
     if spec.kind != "scaled_dot_product_attention":
         return False
     mask = spec.input("attn_mask")
@@ -207,7 +216,10 @@ def is_taken_apart(spec: OpSpec) -> bool:
 
 
 def _parts(op: Op, fresh: int) -> list[Op]:
-    """The parts of attention: scaling of q and k, product, mask, softmax, product; new values count from `fresh`."""
+    """The parts of attention: scaling of q and of k, product, mask, softmax, product.
+
+    Values that they make are numbered from `fresh` on; the last one is the output of the attention.
+    """
     (q, k, v, *mask), (out,) = op.spec.inputs, op.spec.outputs
     scores = replace(out, name="out", shape=(*out.shape[:-1], k.shape[-2]), overlapping=0, layout="contiguous")
     turned = replace(k, name="other", shape=(*k.shape[:-2], k.shape[-1], k.shape[-2]), layout="strided")

@@ -1,4 +1,8 @@
-"""Which traced ops each kernel of the generated code holds, by inductor's record of where its kernels come from."""
+"""Which traced ops each kernel of the compiled function holds, by inductor's record of where its kernels come from.
+
+The record leads from a kernel to decomposed nodes, and from these to nodes of dynamo's graph (see `capture`). Running
+that graph and comparing its calls with the trace leads from its nodes to traced ops.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
     (`lowering.expanded`).
 
     Raises:
-        RuntimeError: a kernel holds no op of the graph.
+        RuntimeError: a kernel holds no op of the graph, or attention that is taken apart has not two products.
     """
     ops = _ops_of_decomposed(captured, graph)
     kernels = [_Kernel(name, nodes, captured.views, ops) for name, nodes in captured.kernels.items()]
@@ -35,8 +39,8 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
             _place_parts(numbers[number], number, kernels, groups)
         elif graph.ops[number].state != "free":
             groups[home].ops.append(numbers[number][0])
-    for number, copy in _copies(captured, kernels, homes, numbers, ops):
-        groups[number].copies.append(_copy_of(whole, *copy))
+    for home, copy in _copies(captured, kernels, homes, numbers, ops):
+        groups[home].copies.append(_copy_of(whole, *copy))
     for name, group in zip(captured.kernels, groups, strict=True):
         if not (group.ops or group.copies):
             raise RuntimeError(f"every kernel must hold an op, but {name} holds none")
@@ -44,7 +48,8 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
 
 
 class _Kernel:
-    """A kernel of the compiled function: its decomposed nodes, and the traced ops that it works for."""
+    """A kernel of the compiled function: whether it is generated, its decomposed nodes (`nodes`), and the numbers of
+    the traced ops that these come from, views left out (`work`)."""
 
     def __init__(self, name: str, nodes: Sequence[str], views: set[str], ops: Callable[[str], set[int]]) -> None:
         self.generated, self.nodes = name.startswith("cpp_"), set(nodes)
@@ -52,10 +57,11 @@ class _Kernel:
 
 
 def _homes(kernels: Sequence[_Kernel], calls: set[int]) -> dict[int, int]:
-    """The kernel of each op: its library call, or the first generated kernel that works for it.
+    """The number of the kernel of each op. `calls` are the ops that a library runs.
 
-    A kernel of a library may name several ops, as the pointwise op before a convolution beside the convolution. It is
-    then one of `calls`, the ops that a library runs. Kernels that name fewer ops are assigned first.
+    Kernels of a library choose before generated ones, and among each those that work for fewer ops. A kernel of a
+    library gets one op: its record may also name others, such as the pointwise op before a convolution, so it gets one
+    of `calls` where it can. A generated kernel gets all ops it works for that no kernel has yet.
     """
     homes: dict[int, int] = {}
     for i in sorted(range(len(kernels)), key=lambda i: (kernels[i].generated, len(kernels[i].work))):
@@ -87,11 +93,11 @@ def _copies(
     numbers: Sequence[Sequence[int]],
     ops: Callable[[str], set[int]],
 ) -> Iterator[tuple[int, tuple[int, tuple[int, ...], str]]]:
-    """The copies into another layout: for each the number of its kernel, and what `_copy_of` needs.
+    """The copies into another layout: for each the number of its kernel, and the op, shape and dtype for `_copy_of`.
 
-    A buffer is written by the generated kernel that holds all its nodes; where several do, by the first that has as
-    many library calls before it. It is a copy where its nodes belong to an op that a library runs, which reads the
-    copy, or where its kernel works for none of the ops of its nodes.
+    Each of `captured.buffers` is written by a generated kernel that holds all its nodes: where several do, by the first
+    that comes after as many library calls as the buffer. The buffer is a copy where its nodes come from an op that a
+    library runs, which then reads the copy, or where its kernel works for none of the ops that its nodes come from.
     """
     apart = {n for n, parts in enumerate(numbers) if len(parts) > 1}
     calls_before = list(accumulate(not k.generated for k in kernels))
@@ -108,7 +114,7 @@ def _copies(
 
 
 def _copy_of(graph: Graph, number: int, shape: tuple[int, ...], dtype: str) -> Copy:
-    """A copy of that shape for an op: of its weight where that, and no activation, has the shape."""
+    """A copy of that shape for an op: of a weight where one that it reads, and no activation, has the shape."""
     inputs = graph.ops[number].spec.inputs
     activation = any(not t.weight and t.shape == shape for t in inputs)
     return Copy(number, shape, dtype, not activation and any(t.weight and t.shape == shape for t in inputs))
@@ -142,7 +148,7 @@ def ops_of_nodes(captured: Captured, graph: Graph) -> dict[str, list[int]]:
 
 
 class _Log(TorchDispatchMode):
-    """Records calls, each with the node that made it."""
+    """Records calls of operators, each with the name of the node that made it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Running networks with torch.compile on the CPU: inductor's code, without freezing, one graph, static shapes.
+"""Running networks with torch.compile on the CPU: inductor's code for one graph, with static shapes, without freezing.
 
 Inductor writes a Python function that calls library kernels (convolutions, matrix products, attention) and C++ kernels
 that it generates; the pointwise work, reductions and layout copies between two library calls are one generated
@@ -36,12 +36,12 @@ if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST:
 
 
 def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> CompiledSession:
-    """Compile; takes seconds, or less where the same C++ has been compiled before."""
+    """A session of the compiled module; takes seconds, or less where the same C++ has been compiled before."""
     return CompiledSession(module, inputs, threads)
 
 
 def environment() -> dict[str, str]:
-    """Versions of torch and of the compiler, and the vector unit that it is told to use."""
+    """Versions of torch and of the C++ compiler, whether torch has oneDNN, and the vector instructions compiled for."""
     from torch._inductor import cpp_builder, cpu_vec_isa
 
     compiler = cpp_builder.get_cpp_compiler()
@@ -91,10 +91,12 @@ class CompiledSession:
         return np.stack(times)
 
     def _profiled(self) -> NDArray[np.float64]:
+        """Seconds of each kernel in one inference, [kernels]."""
         ticks = self._found.ticks
         ticks.clear()
         with torch.inference_mode():
             self._run(*self._inputs)
+        # [kernels, before and after, wall and thread time]
         walls, cpus = np.diff(np.array(ticks, dtype=np.float64).reshape(-1, 2, 2), axis=1)[:, 0].T
         if self._threads > 1:
             return cast(NDArray[np.float64], walls)

@@ -22,7 +22,10 @@ class TorchEager(OpByOp):
     session = "hwcost.runtimes.torch_eager.session"
 
     def kernel_of(self, op: Op) -> Kernel:
-        """The op, and whether it writes into its input: that allocates nothing, and touches half the memory."""
+        """The op; with the parameter "in_place" where it writes into its input.
+
+        Such an op is quicker than its description alone tells, since it allocates nothing and touches half the memory.
+        """
         called = op.name.split(".")[1]
         if not called.endswith("_") or called.startswith("__"):
             return Kernel((op.spec,))
@@ -31,9 +34,9 @@ class TorchEager(OpByOp):
     def calls_of(self, ops: Sequence[Op]) -> int:
         """Calls that Python makes: of operators, and of the modules that call them.
 
-        A module costs about as much as an operator, a microsecond or two: it looks for hooks before it calls its
-        forward. One that calls no operator itself is not counted, so that the calls of a network are the sum over
-        its blocks.
+        Calling a module costs about as much as calling an operator, a microsecond or two: it looks for hooks before it
+        calls its forward. A module counts each time that a run of operators in a row begins which it calls itself. One
+        that calls no operator itself does not count, so that the calls of a network are the sum over its blocks.
         """
         entered = [op.module for i, op in enumerate(ops) if not i or op.module != ops[i - 1].module]
         return len(ops) + len(entered)

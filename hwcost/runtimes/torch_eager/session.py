@@ -1,11 +1,10 @@
 """Running networks with torch eager, and timing their calls.
 
-A forward under inference mode dispatches the same composite ops that the trace saw, so the n-th
-call of a run is the n-th op of the graph. In-context times come from a dispatch mode that reads the
-clock around each call.
+A forward under inference mode dispatches the same composite ops that the trace saw, so the n-th call of a run is the
+n-th op of the graph. Ops are timed inside the running network, by a dispatch mode that reads the clock around each call.
 
-For inputs on a CUDA device a run ends when the device is done, and times of calls are those between CUDA
-events, which hold no time of the host. Untested on hardware: no GPU was at hand.
+For inputs on a CUDA device a run ends when the device is done, and the time of a call is that between two CUDA events,
+which leaves out the time of the host. Untested on hardware: no GPU was at hand.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from hwcost.tracing.trace import trace
 
 
 def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> EagerSession:
-    """Nothing to compile; the module is traced to match its calls to kernels."""
+    """A session of the module. Nothing is compiled; the module runs once and is traced."""
     return EagerSession(module, inputs, threads)
 
 
 def environment() -> dict[str, str]:
-    """torch's version, what it was built with, and the GPU where there is one."""
+    """torch's version, what it was built with, what counts as a call, and the GPU where there is one."""
     built = {
         "torch": torch.__version__,
         "mkldnn": str(torch.backends.mkldnn.is_available()),
@@ -51,6 +50,7 @@ class EagerSession:
         graph = trace(module, self._inputs)
         self.network = TorchEager().lower(graph)
         self._names = [op.name for op in graph.ops]
+        # which calls are kernels: those of ops that are not free
         self._timed = np.array([op.state != "free" for op in graph.ops], dtype=bool)
 
     def run(self) -> Any:
@@ -77,6 +77,7 @@ class EagerSession:
         return np.stack(times)
 
     def _profiled(self) -> NDArray[np.float64]:
+        """Seconds of each kernel in one inference, [kernels]."""
         stopwatch = _CudaStopwatch() if self._on_cuda else _Stopwatch()
         with torch.inference_mode(), stopwatch:
             self._module(*self._inputs)
@@ -109,12 +110,13 @@ class _Stopwatch(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: the wrapper that keeps torch.compile out costs microseconds a call, and its first call
-        imports the compiler, which takes seconds and keeps the arguments alive."""
+        """False: torch then does not wrap `__torch_dispatch__` to keep torch.compile out of it. The wrapper would cost
+        microseconds a call, and its first call would import the compiler, which takes seconds and keeps the arguments
+        alive."""
         return False
 
     def seconds(self) -> list[float]:
-        """Wall time of each call."""
+        """Wall time of each call (s), free ones included."""
         return self.walls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -129,14 +131,14 @@ class _Stopwatch(TorchDispatchMode):
 
 
 class _CudaStopwatch(_Stopwatch):
-    """The same by events on the device's stream. Untested on hardware."""
+    """Times every call by events on the device's stream. Untested on hardware."""
 
     def __init__(self) -> None:
         super().__init__()
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def seconds(self) -> list[float]:
-        """Time between the events around each call, once all have happened."""
+        """Time between the events around each call (s); waits until all have happened."""
         torch.cuda.synchronize()
         return [start.elapsed_time(end) * 1e-3 for start, end in self._events]  # events count milliseconds
 

@@ -42,5 +42,5 @@ def _takes_flash(q: Form, k: Form, v: Form, mask: Form | None, dropout: float) -
 # [b, L, e] = _transformer_encoder_layer_fwd([b, L, e], ...)
 @shape_function("_transformer_encoder_layer_fwd.default")
 def encoder_layer(x: Form, *_: Any, **__: Any) -> Form | None:
-    """As its input, contiguous."""
+    """The shape and dtype of the input, contiguous."""
     return make_form(x.shape, "c", x.dtype)

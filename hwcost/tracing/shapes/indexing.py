@@ -28,7 +28,7 @@ def concatenate(parts: Sequence[Form], dim: int = 0) -> Form | None:
 
 @shape_function("roll.default")
 def roll(x: Form, *_: Any, **__: Any) -> Form | None:
-    """As its input."""
+    """The form of the input."""
     return x if layout(x) == "c" else None
 
 

@@ -12,7 +12,7 @@ from hwcost.tracing.shapes.registry import shape_function
 # [b, c, *] = batch_norm([b, c, *], [c]?, [c]?, [c]?, [c]?, training, momentum, eps)
 @shape_function("batch_norm.default")
 def batch_norm(x: Form, *parameters: Any) -> Form | None:
-    """As its input, in inference."""
+    """In inference, the form of the input."""
     vectors = [p for p in parameters[:4] if isinstance(p, Form)]
     fits = len(x.shape) > 1 and 0 not in x.shape and all(p.shape == (x.shape[1],) for p in vectors)
     return x if fits and layout(x) and not parameters[4] else None
@@ -21,7 +21,7 @@ def batch_norm(x: Form, *parameters: Any) -> Form | None:
 # [*, n] = layer_norm([*, n], normalized_shape, [n]?, [n]?)
 @shape_function("layer_norm.default")
 def layer_norm(x: Form, shape: Sequence[int], w: Form | None = None, b: Form | None = None, *_: Any) -> Form | None:
-    """As its input."""
+    """The form of the input."""
     fits = x.shape[-len(shape) :] == tuple(shape) and all(p is None or p.shape == tuple(shape) for p in (w, b))
     return x if fits and layout(x) == "c" and x.dtype.is_floating_point else None
 
@@ -29,7 +29,7 @@ def layer_norm(x: Form, shape: Sequence[int], w: Form | None = None, b: Form | N
 # [b, c, *] = group_norm([b, c, *], groups, [c]?, [c]?)
 @shape_function("group_norm.default")
 def group_norm(x: Form, groups: int, *_: Any, **__: Any) -> Form | None:
-    """As its input."""
+    """The form of the input."""
     return x if layout(x) == "c" and len(x.shape) > 1 and x.shape[1] % groups == 0 else None
 
 

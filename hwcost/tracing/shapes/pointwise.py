@@ -19,7 +19,7 @@ from hwcost.tracing.shapes.registry import shape_function
     "pow.Tensor_Scalar", "reciprocal.default", "add.Scalar", "mul.Scalar", "sub.Scalar", "div.Scalar", "rsub.Scalar",
 )  # fmt: skip
 def unary(x: Form, *_: Any, **__: Any) -> Form | None:
-    """As its operand, if that is of floating point: an op may turn integers into another dtype."""
+    """The form of the operand, if that is of floating point: of integers, some of these ops make floats."""
     return x if x.dtype.is_floating_point and is_dense(x) else None
 
 
@@ -27,7 +27,7 @@ def unary(x: Form, *_: Any, **__: Any) -> Form | None:
     "eq.Scalar", "ne.Scalar", "lt.Scalar", "le.Scalar", "gt.Scalar", "ge.Scalar", "isnan.default", "isinf.default",
 )  # fmt: skip
 def comparison(x: Form, *_: Any) -> Form | None:
-    """As its operand, in booleans."""
+    """The form of the operand, with dtype bool."""
     return x._replace(dtype=torch.bool) if is_dense(x) else None
 
 
@@ -57,7 +57,7 @@ def binary(a: Form, b: Form | float, *_: Any, **__: Any) -> Form | None:
 
 @shape_function("quantize_per_tensor.default", "quantize_per_tensor_dynamic.default")
 def quantise(x: Form, *settings: Any) -> Form | None:
-    """As its operand, in the dtype among the settings."""
+    """The form of the operand, with the dtype that is one of the settings."""
     dtype = next((s for s in settings if isinstance(s, torch.dtype)), None)
     return make_form(x.shape, "c", dtype) if layout(x) == "c" and dtype else None
 
@@ -72,13 +72,16 @@ def quantised_binary(a: Form, b: Form, *_: Any) -> Form | None:
 
 @shape_function("masked_fill.Scalar")
 def masked_fill(x: Form, mask: Form, _: Any) -> Form | None:
-    """As its operand, with a mask that is broadcast to it."""
+    """The form of the operand; the mask is broadcast to it."""
     return x if layout(x) == "c" == layout(mask) and broadcast(x.shape, mask.shape) == x.shape else None
 
 
 @shape_function("softmax.int", "log_softmax.int")
 def softmax(x: Form, dim: int, dtype: torch.dtype | None = None) -> Form | None:
-    """As its operand, or in the dtype asked for. An axis that does not exist passes the meta kernel, and is refused."""
+    """The form of the operand, or with the dtype asked for.
+
+    An axis that does not exist is refused here, since the meta kernel accepts it.
+    """
     axes = len(x.shape) or 1
     if not -axes <= dim < axes:
         raise FormError(f"dim must lie in [{-axes}, {axes - 1}], but got {dim}")

@@ -10,7 +10,7 @@ from hwcost.tracing.shapes.registry import ShapeFunction, shape_function
 
 
 def _pooled(x: Form, n: int, kernel: Any, stride: Any, padding: Any, dilation: Any = 1, *, ceil: bool) -> Form | None:
-    """[b, c, *out] of windows over `n` axes; `ceil` rounds sizes up, but no window begins in the padding behind."""
+    """[b, c, *out] of windows over `n` axes; `ceil` rounds sizes up, but no window begins in the padding at the end."""
     if len(x.shape) != n + 2 or not layout(x) or not x.dtype.is_floating_point:
         return None
     steps = kernel if stride in ((), [], None) else stride

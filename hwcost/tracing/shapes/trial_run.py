@@ -56,7 +56,9 @@ class Probe:
             return self._few_steps(self._replace(args, self._meta)), True
         try:
             mixed = self._overload.kind in MIXED
-            out = self._func(*self._replace(args, self._mixed if mixed else self._meta), **self._place(kwargs, "meta"))
+            out = self._func(
+                *self._replace(args, self._mixed if mixed else self._meta), **self._keywords(kwargs, "meta")
+            )
         except NotImplementedError:
             out = self._on_zeros(args, kwargs)
         except RuntimeError as refusal:  # some meta kernels refuse what the kernels of a device accept
@@ -82,9 +84,14 @@ class Probe:
         return self._made.get(id(tensor))
 
     def _on_zeros(self, args: Any, kwargs: Any) -> Any:
+        """The result of the op on zeros.
+
+        Raises:
+            NotImplementedError: the arguments are too large for that.
+        """
         self._made.clear()
         zeros = self._replace(args, self._zeros)
-        placed = self._place(kwargs, "cpu", self._zeros)
+        placed = self._keywords(kwargs, "cpu", self._zeros)
         if sum(t.numel() for t in self._made.values()) > _ZEROS_LIMIT:
             raise NotImplementedError(
                 f"{self._overload.name} has no meta kernel and its arguments are too large to run it"
@@ -96,6 +103,7 @@ class Probe:
         return [self._form(a) for a in args if isinstance(a, (Shadow, Weight))]
 
     def _replace(self, args: Any, make: Callable[[Any], torch.Tensor]) -> Any:
+        """Arguments with `make` of each tensor, and with integer indices for the boolean masks of an indexing op."""
         mask = self._overload.kind in ("index", "_unsafe_index", "index_put", "_index_put_impl")
         out: list[Any] = []
         for arg in args:
@@ -114,7 +122,8 @@ class Probe:
             self.note = "a boolean index selects by values; counted as if it selected everything"
         return out
 
-    def _place(self, kwargs: Any, device: str, make: Callable[[Any], torch.Tensor] | None = None) -> dict[str, Any]:
+    def _keywords(self, kwargs: Any, device: str, make: Callable[[Any], torch.Tensor] | None = None) -> dict[str, Any]:
+        """Keyword arguments with `make` of each tensor, and `device` where the call names one or has no tensor."""
         out = {
             k: self._replace((v,), make or self._meta)[0]
             for k, v in kwargs.items()
@@ -129,6 +138,7 @@ class Probe:
         return self._keep(arg, lambda: torch.empty_strided(form.shape, form.stride, dtype=form.dtype, device="meta"))
 
     def _mixed(self, arg: Any) -> torch.Tensor:
+        """The known value of an integer tensor, else a meta tensor (see `MIXED`)."""
         is_integer = self._form(arg).dtype in (torch.int64, torch.int32)
         known = arg.known if is_integer and arg.memory.valid else None
         return self._keep(arg, lambda: known) if known is not None else self._meta(arg)
@@ -138,6 +148,7 @@ class Probe:
         return self._keep(arg, lambda: _zeros(form))
 
     def _keep(self, arg: Any, make: Callable[[], Any]) -> torch.Tensor:
+        """The stand-in for an argument, made once, so that an argument that is given twice stays one tensor."""
         found = self._made.get(id(arg))
         if found is None:
             found = self._made[id(arg)] = make()
