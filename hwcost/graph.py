@@ -142,8 +142,8 @@ class Graph:
     `by_parts` is the graph of the same forward with the fast path of torch's attention layers turned off, so that
     they call their projections, products and softmax one by one, as runtimes other than torch execute them. It is
     None where the forward calls no op of `FUSED_ATTENTION`, since both graphs would be the same, and in a graph that
-    is itself the `by_parts` of another. All counts of this class are those of its own ops; two graphs are compared without
-    `by_parts`, which follows from the network.
+    is itself the `by_parts` of another. All counts of this class are those of its own ops; two graphs are compared
+    without `by_parts`, which follows from the network.
     """
 
     ops: tuple[Op, ...]

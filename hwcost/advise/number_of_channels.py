@@ -37,8 +37,9 @@ def multiples(context: Context) -> Iterator[Edit]:
 
 
 def channel_edits(graph: Graph, multiple: int) -> Iterator[Edit]:
-    """One edit for each number of channels that is no multiple of `multiple` and each multiple next to it."""
-    for count in _odd_counts(graph, multiple):
+    """Edits that give layers the multiple of `multiple` below and above their number of outputs, where it is none; one
+    edit for each such number and multiple."""
+    for count in _counts_between(graph, multiple):
         for new in {count // multiple * multiple, -(-count // multiple) * multiple} - {0}:
             edited = resized(graph, count, new)
             if edited is not None:
@@ -46,8 +47,8 @@ def channel_edits(graph: Graph, multiple: int) -> Iterator[Edit]:
                 yield Edit(f"{new} channels instead of {count}, a multiple of {multiple}", where, edited)
 
 
-def _odd_counts(graph: Graph, multiple: int) -> tuple[int, ...]:
-    """The numbers of outputs of layers that are no multiple, in the order they occur."""
+def _counts_between(graph: Graph, multiple: int) -> tuple[int, ...]:
+    """The numbers of outputs of layers that lie between multiples of `multiple`, in the order they occur."""
     counts = Counter(_outputs(op) for op in graph.ops)
     return tuple(c for c in counts if c is not None and c % multiple)
 

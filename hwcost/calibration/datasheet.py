@@ -1,7 +1,7 @@
 """The peak arithmetic of a CPU on paper, from its instruction set and its frequency.
 
-Each core has two units that multiply and add one vector per cycle. AMD's Zen 4 has 512-bit vectors but 256-bit units,
-so that a 512-bit instruction takes both (A. Yee, "Zen5's AVX512 Teardown", numberworld.org, 2024).
+Each core is taken to have two units that multiply and add one vector per cycle. AMD's Zen 4 has 512-bit vectors but
+256-bit units, so that a 512-bit instruction takes both (A. Yee, "Zen5's AVX512 Teardown", numberworld.org, 2024).
 """
 
 from __future__ import annotations

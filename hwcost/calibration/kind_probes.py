@@ -100,7 +100,7 @@ class KindProbe:
         self.rounds.append(self.session.profile(_RUNS).min(axis=0))
 
     def results(self) -> Iterator[Timed]:
-        """Latency and spread of each kernel that does arithmetic."""
+        """Latency (s) and spread of each kernel that does arithmetic."""
         low, spread = latency_and_spread(np.array(self.rounds))
         for placed, seconds, error in zip(self.session.network.kernels, low.tolist(), spread.tolist(), strict=True):
             if placed.kernel.cost.flops:
@@ -126,7 +126,7 @@ def kind_probes(runtime: str) -> list[Pair]:
 
 
 def kind_ceilings(pairs: Sequence[Pair], device: Device, runtime: str, threads: int) -> tuple[KindCeiling, ...]:
-    """Ceilings of the kinds that memory does not bind, for `threads` threads, each as fast as that of the probes."""
+    """Ceilings of the kinds that memory does not bind, for `threads` threads, each as fast as the one probed."""
     times = f" of one thread, times {threads}" if threads > 1 else ""
     best: dict[str, KindCeiling] = {}
     for small, large in pairs:
@@ -156,7 +156,7 @@ def _differs(found: KindCeiling, device: Device) -> bool:
 
 
 def _by_label(probe: KindProbe) -> Mapping[str, Timed]:
-    """The kernels of a probe by label; of several with one label the last, since others prepare its input."""
+    """The kernels of a probe by label; of several with one label the last, since the others prepare its input."""
     return {label(kernel): (kernel, seconds, spread) for kernel, seconds, spread in probe.results()}
 
 

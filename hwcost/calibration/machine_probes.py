@@ -18,7 +18,7 @@ from hwcost.measure.statistics import latency_and_spread
 GEMM_SIZES = (512, 768, 1024, 1536)
 _RUNS = 3  # in a visit
 _BLOCK = 1e-3  # s that a run should take: short calls are repeated
-_LAST_LEVEL_TIMES = 4  # size of a DRAM array in last-level caches, at least
+_LAST_LEVEL_TIMES = 4  # a DRAM array is at least so many times as large as the last-level cache
 _SHARED = 32768  # elements for each thread above which torch shares out elementwise ops (at::internal::GRAIN_SIZE)
 
 
@@ -102,7 +102,8 @@ def memory_probes() -> list[Probe]:
 def cache_probes(threads: int) -> list[Probe]:
     """Streams through arrays that a cache level holds and the level below does not, at two sizes for each level.
 
-    A private cache that is too small for arrays which torch shares out among threads is probed at sizes for one thread.
+    The level below is the next one towards the core. A private cache that is too small for arrays which torch shares
+    out among threads is probed at sizes for one thread.
     """
     probes, below = [], 0
     for cache in caches():
@@ -116,12 +117,12 @@ def cache_probes(threads: int) -> list[Probe]:
 
 
 def cache_footprints(cache: Cache, below: int, threads: int) -> tuple[int, int] | None:
-    """Two sizes (byte) of three arrays together that lie in a cache level and not in the one below.
+    """Two sizes (byte) of three arrays together that lie in a cache level and not in the next one towards the core.
 
     Args:
         cache: the level.
-        below: size (byte) of the level below, 0 for L1.
-        threads: that share the arrays. Each has a private cache of its own, so together these hold more.
+        below: size (byte) of the next level towards the core, 0 for L1.
+        threads: number of threads that share the arrays. Private caches of several threads together hold more.
 
     Returns:
         None where no two sizes are far enough apart and large enough for torch to share the arrays out among threads.

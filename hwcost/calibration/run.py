@@ -2,12 +2,12 @@
 
 Compute    The best rate of several matrix products C[n, n] = A[n, n] B[n, n] of 2 n^3 flop each. The paper value is
            from the instruction set and the frequency (`hwcost.calibration.datasheet`).
-DRAM       The triad a = b + s c (McCalpin, STREAM) over arrays of at least four times the last-level cache, which are
-           written once before they are timed so that no run meets page faults. It moves three arrays. That hardware
-           may read a line before it writes to it (write-allocate) is not counted, as it is not in compulsory traffic;
-           where it does, the memory bus carries 4/3 of what is stated for the triad, 3/2 for copying and twice as much
-           for writing. The rates of reading, writing and copying are told in the ceiling's source. There is no paper
-           value, because the system does not show any.
+DRAM       The triad a = b + s c (McCalpin, STREAM) over arrays of at least four times the last-level cache (less where
+           memory is short), which are written once before they are timed so that no run meets page faults. It moves
+           three arrays. Hardware may also read a line before it writes to it (write-allocate). This is not counted, as
+           it is not in compulsory traffic; where it happens, the memory bus carries 4/3 of what is stated for the
+           triad, 3/2 for copying and twice as much for writing. The ceiling's source also tells the rates of reading,
+           writing and copying. There is no paper value, because the system does not show any.
 Caches     The same triad in part of a cache. Since a call takes a microsecond by itself, the rate is the slope between
            two sizes Q,
 

@@ -25,7 +25,7 @@ class Flat:
     spread: Array  # [networks]
     calls: Array  # [networks]
     kernels: tuple[Kernel, ...]  # distinct, in the order in which they are met
-    network: Ints  # [rows]
+    network: Ints  # [rows], which of the networks
     kernel: Ints  # [rows], which of `kernels`
     distance: Ints  # [rows] reuse distance (byte), as of `hwcost.runtimes.base.Placed`
     time: Array  # [rows] (s)
@@ -61,10 +61,10 @@ class Flat:
 
 
 class _Distinct:
-    """Numbers kernels, equal ones alike.
+    """Gives kernels numbers, and equal kernels the same.
 
-    Comparing two kernels takes a look at each of their tensors, and measurements hold each object hundreds of times.
-    So an object that was seen before is found by its identity.
+    Comparing two kernels takes a look at each of their tensors, and measurements hold the same object hundreds of
+    times. So an object that was seen before is found by its identity.
     """
 
     def __init__(self) -> None:

@@ -3,12 +3,13 @@
 Networks are loaded in waves, as many at a time as memory and time allow. Within a wave, each pass visits every network
 that still needs rounds, so that the rounds of a network are spread over the whole wave.
 
-A network is done when it has enough undisturbed rounds and its spread is at most the one asked for. As long as others
-wait it is also done, for the time being, when it has twice as many rounds as were asked for. Time that is left in the
-end goes to the networks whose spread is still too wide.
+A network is done when it has enough undisturbed rounds and its spread is at most the one asked for. It also counts as
+done, for the time being, when it has twice as many rounds as were asked for, so that other networks get their turn.
+Time that is left in the end goes to the networks whose spread is still too wide.
 
 Every round is written to the store as soon as it is taken, so a campaign that was killed goes on where it stopped.
-Several processes may work on one campaign: each claims the networks that it loads, and takes others than those claimed.
+Several processes may work on one campaign: each claims the networks that it loads, and passes over those that another
+process has claimed.
 
 With `skip_known`, a campaign leaves out networks of a search space that hold nothing new: a kernel is known in its
 context (the bucket of its reuse distance) when it is part of three complete networks of the same environment, and a
@@ -50,7 +51,7 @@ _CLAIM = 600.0  # s after which a claim that was not renewed lapses
 _RENEWAL = 60.0  # s between renewals
 _ENOUGH = 3  # complete networks that hold a kernel in its context, for it to be known
 _NEWEST = 0.1  # weight of the last visit in the moving average of waiting times
-_CALM_VISIT = (6.0, 0.12)  # what a visit takes on a calm machine: that many runs, but at least so many s
+_CALM_VISIT = (6.0, 0.12)  # a visit on a calm machine takes as long as so many runs, but at least so many s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +59,10 @@ class Plan:
     """What a campaign asks for."""
 
     rounds: int = 8  # undisturbed rounds of each network, at least
-    spread: float = math.inf  # to reach
+    spread: float = math.inf  # the one to reach
     budget: float = math.inf  # s of wall time
     insist: bool = True  # spend what is left of the budget on networks whose spread is too wide
-    patience: int = 2  # times `rounds` that a network gets at most
+    patience: int = 2  # a network gets at most this many times `rounds`
 
     def __post_init__(self) -> None:
         if self.rounds < 2:
@@ -84,7 +85,7 @@ class Plan:
 
     @property
     def insists(self) -> bool:
-        """Whether networks whose spread is too wide are visited again: that takes a spread to reach and a budget."""
+        """Whether networks whose spread is too wide are visited again; only where a spread and a budget were given."""
         return self.insist and math.isfinite(self.spread) and math.isfinite(self.budget)
 
 
@@ -340,6 +341,7 @@ class Campaign:
             raise MeasurementError(f"it needs {needed} of memory, more than half of what is free, {there}")
 
     def _leave_out(self, item: Item) -> None:
+        """Note that a network holds no kernel that is new."""
         self.outcome.known.append(item.name)
         self._claimed.discard(item.name)
         self._planned -= self._plan.rounds
@@ -363,7 +365,7 @@ class Campaign:
             while unfinished:
                 if time.monotonic() - self._renewed > _RENEWAL:
                     kept = self._claim(self._claimed)
-                    unfinished = [n for n in unfinished if n.item.name in kept]  # others took what had lapsed
+                    unfinished = [n for n in unfinished if n.item.name in kept]  # lapsed claims may be lost
                 for network in unfinished:
                     if self._elapsed() > self._plan.budget:
                         return

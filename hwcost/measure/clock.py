@@ -7,8 +7,9 @@ A visit
 3. times whole runs;
 4. takes profiles, with the time of each kernel.
 
-Runs that were not calm are kept but do not count. Up to twice as many are added in their place, unless step 1 waited
-in vain: then the CPU will not be calm for longer either. Garbage collection is off meanwhile.
+Runs that were not calm are kept but do not count. Up to twice as many runs are added to replace them, unless step 1
+waited in vain: then the CPU is unlikely to become calm soon. Profiles are taken again only if none of them was calm.
+Garbage collection is off during a visit.
 
 On one thread, the time of a run is its wall time without the time in which the thread was ready to run and other
 processes had the CPU,
@@ -45,7 +46,7 @@ _RUNS = (2, 32)  # whole runs of a visit, least and most
 _PROFILES = (1, 12)  # profiles of a visit, least and most
 _WARM = 0.012  # s of untimed runs that fill the caches; also some scheduler ticks, in which threads spread over CPUs
 _WARM_RUNS = (1, 6)  # untimed runs of one thread, least and most
-_TRIES = 3  # times the runs wanted that are taken at most, to replace those that were not calm
+_TRIES = 3  # at most so many times the wanted runs are taken, to replace those that were not calm
 _DISTURBED = 0.05  # share of a visit that may be stolen or waited before it counts as disturbed
 _STABLE = 0.05  # relative difference between runs that ends the first warm-up
 _FIRST_RUNS = (3, 20)  # runs of the first warm-up, least and most
@@ -60,12 +61,12 @@ class Round:
     """What one visit measured; times in s."""
 
     whole: NDArray[np.float32]  # [runs], wall time
-    waits: NDArray[np.float32]  # [runs], eq. (1)
+    waits: NDArray[np.float32]  # [runs], wait of eq. (1)
     kernels: NDArray[np.float32]  # [profiles, kernels]
     disturbance: Disturbance
     seconds: float  # that the runs and profiles took together
     paces: NDArray[np.float32] = field(default_factory=_none)  # [runs + profiles]; empty in stores of version 1 and 2
-    running: float = 0.0  # in which the network ran, timed or not; not kept in a store
+    running: float = 0.0  # time in which the network ran, timed or not; not kept in a store
 
     @property
     def disturbed(self) -> bool:
@@ -137,7 +138,7 @@ class Laps:
         self._start = time.perf_counter(), time.thread_time()
 
     def pause(self) -> None:
-        """Drop the run that was started: what happens until the next call is none."""
+        """Forget the run that was started: the time until the next call belongs to no run."""
         self._start = None
 
     def calm(self) -> int:
@@ -165,7 +166,7 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     """
     runs = int(np.clip(_VISIT / expected, *_RUNS))
     profiles = int(np.clip(_VISIT / 2 / expected, *_PROFILES))
-    works = threads == 1 and not session.sleeps  # eq. (1) holds
+    waits_known = threads == 1 and not session.sleeps  # eq. (1) holds
     calm = pace.wait(WAIT)
     warming = _warm(session, threads)
 
@@ -173,10 +174,10 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     laps = _runs(session, runs, Laps(pace), most=_TRIES * runs if calm else runs)
     waited_in_runs = in_runs.stop().waited
     pace.settle()  # profilers work on threads of their own
-    # The CPU is hardly ever calm for all of a network of more than 60 ms: its profiles are not repeated, and each of
-    # its kernels meets calm moments in some of them.
+    # The CPU is hardly ever calm throughout a run of more than 60 ms. So profiles of such a network are not repeated;
+    # each of its kernels meets calm moments in some of them.
     tries = _TRIES if calm and expected < _VISIT else 1
-    kernels, profiled = _profiles(session, profiles, Laps(pace, unbroken=works), tries=tries)
+    kernels, profiled = _profiles(session, profiles, Laps(pace, unbroken=waits_known), tries=tries)
     seconds = time.perf_counter() - start
     if not np.isfinite(kernels).all():
         raise MeasurementError("every kernel must have a finite time, but the profile of the runtime has gaps")
@@ -185,7 +186,7 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
     lost = watch.stop()
     return Round(
         whole,
-        waits if works else np.zeros_like(whole),
+        waits if waits_known else np.zeros_like(whole),
         kernels,
         replace(lost, waited=max(lost.waited, waited_in_runs)),
         seconds,
@@ -195,7 +196,7 @@ def take_round(session: Session, expected: float, *, threads: int, pace: Pace) -
 
 
 def _warm(session: Session, threads: int) -> float:
-    """Run untimed: one thread up to six times, several as often as the time allows; returns how long it took (s)."""
+    """Run without timing, for about `_WARM` seconds, on one thread six times at most; returns how long it took (s)."""
     start, done = time.perf_counter(), 0
     least, most = _WARM_RUNS
     while done < least or (time.perf_counter() - start < _WARM and (threads > 1 or done < most)):
@@ -214,7 +215,11 @@ def _runs(session: Session, wanted: int, laps: Laps, most: int) -> Laps:
 
 
 def _profiles(session: Session, wanted: int, laps: Laps, tries: int) -> tuple[NDArray[np.float32], Laps]:
-    """Take `wanted` profiles, again where none of them was calm, `tries` times at most; [profiles, kernels]."""
+    """Take `wanted` profiles, and as many again while none was calm, `tries` times at most.
+
+    Returns:
+        Times (s), [profiles, kernels], and the laps of the profiles.
+    """
     found = list[NDArray[np.float32]]()
     while not laps.calm() and len(found) < tries:
         laps.pause()
@@ -253,7 +258,7 @@ def quiet_interpreter() -> Iterator[None]:
 
 
 def whole_timing(rounds: Sequence[Round], *, target: float = np.inf) -> Timing:
-    """Timing of the network; flagged "unstable" where its spread is above `target`."""
+    """Timing of the network; flagged "unstable" where its spread is above `target`, the spread asked for."""
     walls = [r.whole[:, None].astype(float) for r in rounds]
     calm, disturbed = [r.calm_whole() for r in rounds], [r.disturbed for r in rounds]
     return summarise(calm, disturbed, all_runs=walls, paces=[r.pace_of_whole for r in rounds], target=target)[0]

@@ -38,17 +38,17 @@ def export(
     Raises:
         MeasurementError: the folder cannot be written, or there is nothing to write.
     """
-    target = Path(folder)
+    path = Path(folder)
     if not measurements.networks:
         raise MeasurementError("there is no measured network to export")
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         for name, table in _dated(to_tables(measurements), period).items():
-            write_parquet(table, target / f"{name}.parquet")
-        (target / "README.md").write_text(card(measurements, command=command, period=period), encoding="utf-8")
+            write_parquet(table, path / f"{name}.parquet")
+        (path / "README.md").write_text(card(measurements, command=command, period=period), encoding="utf-8")
     except OSError as error:
-        raise MeasurementError(f"{target} cannot be written: {error.strerror or error}") from error
-    return target
+        raise MeasurementError(f"{path} cannot be written: {error.strerror or error}") from error
+    return path
 
 
 def _dated(tables: dict[str, pa.Table], period: Period | None) -> dict[str, pa.Table]:
@@ -61,7 +61,7 @@ def _dated(tables: dict[str, pa.Table], period: Period | None) -> dict[str, pa.T
 
 
 def load_period(folder: str | os.PathLike[str]) -> Period | None:
-    """When exported measurements were taken; None where the files do not say."""
+    """When exported measurements were taken, of a folder that `load` reads; None where the files do not say."""
     metadata = pq.read_schema(Path(folder) / "networks.parquet").metadata or {}
     if b"period" not in metadata:
         return None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Built = tuple[nn.Module, tuple[Any, ...]]  # module, inputs
 
-_DRAWS = 1000  # that may give nothing new in a row before a space counts as exhausted
+_DRAWS = 1000  # a space counts as exhausted when so many draws in a row gave nothing new
 
 
 class Sampled(Protocol):

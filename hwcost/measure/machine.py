@@ -78,7 +78,7 @@ def frequency() -> float:
 
 
 def physical_cores() -> int:
-    """Number of cores, where two hardware threads of a core count once."""
+    """Number of cores, where two hardware threads of a core count once; of CPUs where the system shows no cores."""
     pairs, package = set(), ""
     for line in read_lines("/proc/cpuinfo"):
         key, _, value = line.partition(":")
@@ -114,11 +114,12 @@ def caches() -> tuple[Cache, ...]:
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size, cpus = (read_lines(f"{folder}/{f}") for f in ("level", "type", "size", "shared_cpu_list"))
         if level and size and kind != ["Instruction"] and level[0] in _LEVELS:
-            found.append(Cache(_LEVELS[level[0]], _kibibytes(size[0]), cpus != core))
+            found.append(Cache(_LEVELS[level[0]], _bytes(size[0]), cpus != core))
     return tuple(found)
 
 
-def _kibibytes(text: str) -> int:
+def _bytes(text: str) -> int:
+    """Size in bytes from "48K" or "32M"."""
     return int(text.rstrip("KM")) * (1 << 20 if text.endswith("M") else 1 << 10)
 
 
@@ -158,7 +159,7 @@ def check_device(device: str, runtime: str) -> None:
     """Refuse a device that the runtime does not support, or that this machine does not have.
 
     Raises:
-        MeasurementError: it says which devices there are.
+        MeasurementError: the message says which devices there are.
     """
     import torch
 

@@ -2,7 +2,7 @@
 
 Drawing random weights takes longer than measuring with them. So the random initialisers of torch are replaced while a
 network is built, and weights are then filled from one pool of normal numbers. They are scaled so that activations stay
-near 1, because numbers that become denormal or infinite on their way through the network take another time.
+near 1, because arithmetic on denormal or infinite numbers takes another time.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def materialise(
 
 @contextmanager
 def _without_random_init() -> Iterator[None]:
+    """Replace torch's random initialisers inside, for all threads of the process."""
     with ExitStack() as stack:
         for name in _RANDOM_INITS:
             stack.enter_context(patch.object(nn.init, name, _cheap_init))
@@ -92,8 +93,9 @@ def _normal(shape: torch.Size, dtype: torch.dtype, number: int = 0) -> torch.Ten
 def _fill(parameter: nn.Parameter, number: int) -> None:
     """Fill a parameter so that activations keep their scale.
 
-    Matrices and filters get normal numbers that preserve the variance of their input. Vectors that hold uninitialised
-    memory become 1; others keep their values, except that tiny ones are raised.
+    Matrices and filters get normal numbers that about preserve the variance of their input: 1.5 / fan_in lies between
+    what does so without an activation function, 1 / fan_in, and with ReLU, 2 / fan_in. Vectors with numbers above 1 or
+    not finite are taken for uninitialised memory and become 1; others keep their values, but tiny ones are raised.
     """
     if not parameter.is_floating_point():
         return

@@ -11,8 +11,8 @@ longer whenever the CPU is slowed. The pace is
 
 The lowest time. The minimum over all readings will not do: the longer one looks the lower it gets, and after some hours
 it was 2 to 3 % below what any few hundred readings reached again, so that a machine 2 % slower than in its best moments
-counted as slowed in nearly every visit. So readings are taken in rows of 500, the first row in half a second when the
-process begins; the value of a row is its tenth percentile, and the lowest time is the least value of a row.
+counted as slowed in nearly every visit. So readings are taken in series of 500, the first one in half a second when the
+process begins; the value of a series is its tenth percentile, and the lowest time is the least of these values.
 A process that begins while the machine is slowed would never know. The lowest time of this machine is therefore kept in
 a file, for two weeks, for the user's later processes.
 
@@ -21,12 +21,13 @@ another thread wrote. So it also shows what exchanging data between CPUs costs: 
 as long for minutes on end, and small layers 1.8 times as long, while each CPU alone was at full speed (as if one of
 them had been moved to where it shares no cache with the others). Each reading is the second lowest of five, since the
 first ones find caches that a network has emptied. The lowest time of a process varies by up to 4 % with where its
-memory pages lie, so a reading is divided by 1.04 before it is compared with 1.05. The pace of one that is not calm even
-so is reported undivided, because spreads are derived from it.
+memory pages lie, so a reading is divided by 1.04 before it is compared with 1.05. A reading that is not calm even then
+is reported undivided, because the spread is derived from it (`hwcost.measure.statistics`, p of eq. (3)).
 
 Several threads of another runtime. Runtimes with threads of their own keep them spinning for a while after each
-inference, torch for 8 ms and ONNX Runtime for 45 ms, which slows whoever runs next. So the piece is timed only before
-a visit, its pace holds for all runs of the visit, and each of the two begins only when the threads of the other sleep.
+inference, torch for 8 ms and ONNX Runtime for 45 ms, which slows whatever runs next. So the piece is timed only before
+a visit, and its pace holds for all runs of the visit. The piece begins only when the threads of the runtime sleep, and
+the visit only when those of the piece do.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ _SIZE = 48  # of the matrices: 27 kB in the first-level cache, and too small to 
 _REPEATS = 8  # products in a piece, about 30 us together
 _PART = 32768  # elements for each thread; torch gives no thread fewer (at::internal::GRAIN_SIZE)
 _TOLERANCE = 1.04  # by which the lowest time of a piece of several threads varies from process to process
-_ROW = 500  # readings
+_SERIES = 500  # readings
 _LOW = 10  # one reading in so many: the tenth percentile
 _LEARN = 0.5  # s of readings when a process begins
-_DOZE = 0.005  # s, longer than a tick at 250 Hz, by which systems count what threads on other CPUs use
-_DOZES = 20  # at most
+_DOZE = 0.005  # s; longer than a tick at 250 Hz, when systems update the CPU time of threads on other CPUs
+_DOZES = 20  # of these sleeps, at most
 _KEPT = 14 * 86400.0  # s; a machine that was not as fast for so long has probably changed
 _AGAIN = 1.02  # a lowest time up to this factor above the kept one renews the kept one's date
 
@@ -67,9 +68,9 @@ class Pace:
 
     Args:
         piece: the arithmetic; by default products of small matrices on this thread.
-        learn: how long the first row of readings takes (s).
+        learn: how long the first series of readings takes (s).
         earlier: the lowest time (s) that earlier processes reached.
-        tolerance: by what calm readings are divided: the lowest times of equal processes differ by that factor.
+        tolerance: factor by which the lowest times of equal processes differ; paces of calm readings are divided by it.
     """
 
     def __init__(
@@ -78,29 +79,29 @@ class Pace:
         self._piece = piece or _multiplication()
         self._earlier = earlier
         self._tolerance = tolerance
-        self._row: list[float] = []
+        self._series: list[float] = []
         self._patience = 1.0  # share of the limit that the next wait may take
         end = time.perf_counter() + learn
-        while len(self._row) < _LOW or time.perf_counter() < end:
-            self._row.append(self._piece())
-        self._lowest = self._low_of_row()
+        while len(self._series) < _LOW or time.perf_counter() < end:
+            self._series.append(self._piece())
+        self._lowest = self._low_of_series()
 
     def read(self) -> float:
-        """The pace now; takes some tens of microseconds."""
+        """The pace now, from one reading; takes some tens of microseconds on one thread."""
         return self._measure()
 
     def _measure(self) -> float:
         seconds = self._piece()
-        self._row.append(seconds)
-        if len(self._row) == _ROW:
-            self._lowest = min(self._lowest, self._low_of_row())
+        self._series.append(seconds)
+        if len(self._series) == _SERIES:
+            self._lowest = min(self._lowest, self._low_of_series())
         pace = seconds / min(self._lowest, self._earlier)
         return pace / self._tolerance if pace <= CALM * self._tolerance else pace
 
-    def _low_of_row(self) -> float:
-        """The tenth percentile of the row, which is emptied for the next."""
-        low = sorted(self._row)[len(self._row) // _LOW - 1]
-        self._row.clear()
+    def _low_of_series(self) -> float:
+        """The tenth percentile of the series, which is emptied for the next."""
+        low = sorted(self._series)[len(self._series) // _LOW - 1]
+        self._series.clear()
         return low
 
     @property
@@ -122,11 +123,11 @@ class Pace:
         return True
 
     def settle(self) -> None:
-        """Wait until other threads of this process are idle; there are none here."""
+        """Wait until other threads of this process are idle; none need be waited for here."""
 
 
 class PaceBeforeVisit(Pace):
-    """The pace that the last `wait` found, for runtimes whose threads the piece's own threads would slow."""
+    """The pace that the last `wait` found, for runtimes whose threads the threads of the piece would slow."""
 
     _found = 1.0
 
@@ -162,7 +163,10 @@ class NoPace(Pace):
 
 
 def pace_of(threads: int, *, of_torch: bool = True) -> Pace:
-    """The pace for measurements on `threads` threads, which are torch's or (`of_torch` False) a runtime's own."""
+    """The pace for measurements on `threads` threads, with the lowest time that earlier processes kept.
+
+    `of_torch` says whether these are torch's threads, or else the runtime's own.
+    """
     if threads == 1:
         return Pace(earlier=recall())
     kind = Pace if of_torch else PaceBeforeVisit
@@ -170,7 +174,10 @@ def pace_of(threads: int, *, of_torch: bool = True) -> Pace:
 
 
 def remember(pace: Pace, threads: int = 1) -> None:
-    """Keep the lowest time of the piece for later processes; does nothing where the file cannot be written."""
+    """Keep the lowest time of the piece for later processes.
+
+    Does nothing where this process did not come near the time that is kept, or the file cannot be written.
+    """
     earlier, times = recall(threads), _read()
     if pace.lowest > earlier * _AGAIN:
         return
@@ -201,7 +208,7 @@ def _read() -> dict[str, list[float]]:
 
 
 def _key(threads: int) -> str:
-    """Everything that must be equal for times of the piece to be comparable."""
+    """Everything that must be equal for times of the piece to be comparable; the last words name its form."""
     if threads > 1:
         return f"{cpu_name()}, {platform.node()}, torch {version('torch')}, {threads} threads, second of 5, lasting"
     return f"{cpu_name()}, {platform.node()}, numpy {np.__version__}, lasting"

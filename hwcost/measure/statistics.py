@@ -12,8 +12,8 @@ What the rounds say of its error comes from the bootstrap over rounds, which for
 
     P_j = P(Binomial(m, j / n) >= k),    m = n - 1,                        (2)
 
-where m is one less than n because few rounds vary too little when n of them are drawn. h is the smallest number such
-that x_(k) (1 ± h) holds 90 % of that distribution.
+where m is n - 1 instead of n because n draws from few rounds would vary too little. h is the smallest number such that
+x_(k) (1 ± h) holds 90 % of that distribution.
 
 The rounds of one campaign cannot say how the machine differs between campaigns, nor how slow it was in all of them. So
 the spread is
@@ -44,7 +44,7 @@ from hwcost.measure.types import Timing
 Array = NDArray[np.float64]
 
 COVERAGE = 0.9  # of every interval in the package
-Z = 1.645  # half-width of that interval of a normal variable, in standard deviations
+Z = 1.645  # half-width of the interval of that coverage around the mean of a normal variable, in standard deviations
 DRIFT = 0.015  # d of eq. (3)
 LOW = 0.1  # the low quantile, eq. (1)
 
@@ -56,7 +56,7 @@ def low_rank(rounds: int) -> int:
 
 @lru_cache(maxsize=256)
 def bootstrap_weights(rounds: int) -> Array:
-    """Probability that the bootstrap gives the j-th smallest of `rounds` values, eq. (2); [rounds]."""
+    """Probability that the bootstrap gives the j-th smallest value, P_j - P_(j-1) of eq. (2), for each j; [rounds]."""
     k = low_rank(rounds)
     at_most = np.array([_binomial_tail(rounds - 1, j / rounds, k) for j in range(rounds + 1)])
     return np.diff(at_most)
@@ -81,6 +81,7 @@ def latency_and_spread(values: Array) -> tuple[Array, Array]:
     low: Array = ordered[low_rank(rounds) - 1]
     if rounds == 1:
         return low, np.full_like(low, math.inf)
+    # The interval around `low` takes in the nearest value, then the next, until it holds 90 % of the distribution.
     off = np.abs(ordered - low)
     order = np.argsort(off, axis=0, kind="stable")
     weights = np.broadcast_to(bootstrap_weights(rounds).reshape(-1, *[1] * (off.ndim - 1)), off.shape)
@@ -104,11 +105,11 @@ def summarise(
     They do not count in the latency, unless more than half of the rounds were disturbed.
 
     Args:
-        rounds: for each round the times (s) of its runs, [runs, things].
+        rounds: for each round the times (s) of its runs, [runs, things]; a thing is the network or a kernel.
         disturbed: for each round whether it was disturbed.
-        all_runs: as `rounds`, the times of which median and 95th percentile are taken; `rounds` by default.
+        all_runs: the times, as in `rounds`, of which median and 95th percentile are taken; `rounds` by default.
         paces: for each round p of eq. (3); 1 by default.
-        target: spread above which a timing is flagged "unstable".
+        target: the spread asked for; a timing whose spread is larger is flagged "unstable".
 
     Returns:
         One timing for each of the things.

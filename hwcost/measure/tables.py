@@ -137,8 +137,12 @@ def flat_from_tables(tables: Mapping[str, pa.Table]) -> Flat:
 
 
 def kernels_met(tables: Mapping[str, pa.Table]) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """What was measured how often, without reading any kernel: (digest of each distinct kernel; for each kernel in each
-    network the number of its digest, and its reuse distance (byte))."""
+    """Which kernels were measured in which contexts, without the time that reading the kernels takes.
+
+    Returns:
+        The digest of each distinct kernel; and for each kernel in each network the number of its digest, [rows], and
+        its reuse distance (byte), [rows].
+    """
     digests = [digest_of(text) for text in tables["kernels"]["description"].to_pylist()]
     times = tables["times"]
     return digests, _numbers(times["kernel"], np.int64), _numbers(times["distance"], np.int64)

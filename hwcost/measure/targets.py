@@ -1,6 +1,8 @@
 """Networks named by where their code stands, and inputs written as text.
 
-A target is "package.module:callable" or "path/file.py:callable". The callable returns an `nn.Module`, or is one.
+A target is "package.module:callable" or "path/file.py:callable". The callable returns an `nn.Module`, or is one. (In
+most of the package the word means a device with runtime, threads and dtype.)
+
 An input is its shape, "1x3x224x224", followed by a dtype where that is not float32, "1x128:int64".
 """
 

@@ -27,7 +27,7 @@ class Timing:
     median: float  # of all runs
     p95: float  # 95th percentile of all runs
     spread: float  # of `latency`
-    rounds: int  # that `latency` is from; at most 1 where it was imported
+    rounds: int  # number of rounds that `latency` is taken from; 1 where it is not known
     flags: tuple[str, ...] = ()  # "unstable": spread above the one asked for; "disturbed": most rounds were disturbed
 
 
@@ -37,7 +37,7 @@ class Measurement:
 
     kernel: Kernel
     timing: Timing
-    module: str  # path of the module it belongs to
+    module: str  # dotted path of the `nn.Module` it belongs to
     distance: int  # reuse distance (byte), as of `hwcost.runtimes.base.Placed`
 
 
@@ -46,11 +46,11 @@ class NetworkMeasurement:
     """A whole network with its time, and its kernels in the order they run."""
 
     name: str  # unique in a store and target
-    family: str  # similar networks have the same: all of them are held out of a fit, or none
+    family: str  # similar networks share one: a test of the model holds out all of a family, or none
     spec: Mapping[str, Any]  # JSON from which `hwcost.measure.items.rebuild` makes it
     timing: Timing
     kernels: tuple[Measurement, ...]
-    calls: int  # that the runtime makes, as of `hwcost.runtimes.base.Network`
+    calls: int  # calls that the runtime makes in one run (`hwcost.runtimes.base.Network`)
 
     @property
     def is_lone(self) -> bool:
@@ -59,14 +59,17 @@ class NetworkMeasurement:
 
 
 def lone(name: str, family: str, kernel: Kernel, timing: Timing, *, distance: int = 0) -> NetworkMeasurement:
-    """A kernel that was measured by itself instead of in a network, as in most measurements of other projects."""
+    """A kernel that was measured by itself, as a network of one kernel; so are most measurements of other projects.
+
+    `distance` is its reuse distance (byte).
+    """
     inside = Measurement(kernel=kernel, timing=timing, module="", distance=distance)
     return NetworkMeasurement(name=name, family=family, spec={}, timing=timing, kernels=(inside,), calls=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A network to be measured."""
+    """A network to be measured; `name`, `family` and `spec` as in `NetworkMeasurement`."""
 
     name: str
     family: str
@@ -123,7 +126,7 @@ class Environment:
         return identity | {f"versions.{name}": version for name, version in versions.items()}
 
     def differences(self, other: Environment) -> dict[str, tuple[Any, Any]]:
-        """The fields in which two environments differ, by name as of `flat`, each with both values."""
+        """The fields in which two environments differ, named as in `flat`: name -> (value here, value of `other`)."""
         mine, theirs = self.flat(), other.flat()
         keys = sorted(mine.keys() | theirs.keys())
         return {k: (mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)}

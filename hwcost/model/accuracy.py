@@ -51,7 +51,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Figures over many networks, all fractions from 0 to 1."""
+    """Figures over many networks. Errors, spreads and shares are fractions (0.1 is 10 %), NaN without any network."""
 
     networks: tuple[Comparison, ...]
 

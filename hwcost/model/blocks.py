@@ -43,8 +43,14 @@ class _Reading:
 
 
 class Assembler:
-    """Remembers the blocks of one space. `lower` traces and lowers a module, `price` predicts parts of networks of
-    some reach, `reach` tells it from a network's traffic (byte)."""
+    """Remembers the blocks of one space.
+
+    Args:
+        space: the search space.
+        lower: makes kernels of a traced block.
+        price: predicts lowered blocks, each with the reach of the network that it stands in.
+        reach: of a network with that traffic (byte).
+    """
 
     def __init__(
         self,
@@ -109,7 +115,10 @@ class Assembler:
         return found
 
     def _stands(self, site: Site, number: int, full: Mapping[str, Any]) -> Placing | None:
-        """What stands at a site; the blocks of an earlier one, which comes first, are not made again."""
+        """What stands at a site, or None; `number` is that of the values of its decisions.
+
+        A site that has the same blocks as an earlier one takes the keys found there.
+        """
         if site.like:
             there = self._placed[site.like][number]
             return None if there is None else self._once(site.name, there[1])

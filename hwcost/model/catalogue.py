@@ -35,11 +35,11 @@ class Predicted:
 
     kernel: Kernel
     latency: float  # in context, before the overhead's scale
-    sigma: float
-    supported: bool
-    shared: float
+    sigma: float  # own standard error of log latency
+    supported: bool  # inside the measured range
+    shared: float  # error that it has in common with all kernels that were not measured themselves
     roofline: float
-    least: float  # s, below which no answer is
+    least: float  # shortest time that is answered (`hwcost.model.features.Columns.least`)
     bound: Bound
 
     @cached_property
@@ -100,7 +100,7 @@ class Catalogue:
         self._columns = _Columns(none, none, none, none, np.empty(0, dtype=np.intp))
 
     def unknown(self, kernels: Iterable[tuple[Placed, int]]) -> list[Key]:
-        """The kernels, each in a network of some reach, that are not in it yet, each once."""
+        """Keys of those kernels that were not predicted so far, each once; a kernel comes with its network's reach."""
         return list({k: None for p, reach in kernels if (k := key(p, reach)) not in self._rows})
 
     def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, shared: float = 0.0) -> None:
@@ -167,7 +167,7 @@ def compose(wholes: Sequence[Whole], catalogue: Catalogue, fitted: Fitted, like:
 
 
 def _uncounted(rows: Rows, uncounted: dict[int, str]) -> tuple[str, ...]:
-    """What an estimate says of kernels whose work it does not know."""
+    """The note of an estimate on kernels with an op that no rule counts; () where there is none."""
     kinds = sorted({uncounted[row] for row in rows.tolist() if row in uncounted}) if uncounted else []
     return (f"not counted, so that their time is a guess: {', '.join(kinds)}",) if kinds else ()
 
@@ -179,7 +179,7 @@ def _kernels(
     found = [predicted[row] for row in rows.tolist()]
     least = np.array([k.least for k in found])
     latency = fitted.overhead.kernels(np.array([k.latency for k in found]), least)
-    # a network bears only a share of the error of a measured kernel; of any other it bears all
+    # `sigma` is what a network bears; inside the measured range, a kernel by itself errs more by the factor `alone`
     own = np.array([k.sigma * (fitted.errors.alone if k.supported else 1.0) for k in found])
     low, high = interval_of(latency, fitted.errors, own, np.array([k.shared for k in found]))
     numbers = zip(latency.tolist(), low.tolist(), high.tolist(), strict=True)

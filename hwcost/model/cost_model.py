@@ -36,6 +36,7 @@ from hwcost.model.lowering import Lowering
 from hwcost.model.overhead import Overhead
 from hwcost.model.provenance import identity_of, provenance_of
 from hwcost.model.residual import Prediction
+from hwcost.model.rows import FOLDS
 from hwcost.model.trees import Settings
 from hwcost.runtimes.base import Network, Placed
 from hwcost.runtimes.registry import get_runtime
@@ -53,7 +54,7 @@ class CostModel:
 
     def __init__(self, data: ModelData, quantile: str = "low", factor: float = 1.0) -> None:
         self.data = data
-        self.quantile = quantile  # what its times mean: the unloaded latency, or see `at_quantile`
+        self.quantile = quantile  # which latency its times are: "low", the unloaded one, or see `at_quantile`
         self._factor = factor  # how many times the unloaded latency that is
         get_runtime(data.target.runtime)  # one that does not exist is refused here
         self._catalogue = Catalogue()
@@ -95,7 +96,8 @@ class CostModel:
                 not measured here.
 
         Raises:
-            ModelError: too few networks, or measurements of another runtime or thread count.
+            ModelError: too few networks, or too few of different names, or measurements of another runtime or
+                thread count.
         """
         environment = measurements.environment
         pairs = ("runtime", runtime, environment.runtime), ("threads", threads, environment.threads)
@@ -109,6 +111,12 @@ class CostModel:
             raise ModelError(
                 f"a fit needs at least 10 measured networks, but got {len(measurements)}; "
                 "measure more with `hwcost measure`"
+            )
+        names = {network.name for network in measurements.networks}
+        if len(names) < FOLDS:
+            raise ModelError(
+                f"a fit is checked on networks that it leaves out, so it needs at least {FOLDS} of different names, "
+                f"but all {len(measurements)} are called {', '.join(sorted(names))}"
             )
         target = Target(_device(device), environment.threads, environment.dtype, environment.runtime)
         chosen = settings or Settings()
@@ -218,7 +226,7 @@ class CostModel:
 
     @property
     def interval(self) -> dict[str, float]:
-        """What makes an interval of errors: `common` error, `z`, stated `confidence`."""
+        """How errors become an interval: the `common` error, `z`, and the stated `confidence` (a share)."""
         errors = self.fitted.errors
         return {"common": errors.common, "z": errors.z, "confidence": self.confidence}
 
@@ -229,7 +237,7 @@ class CostModel:
 
     @cached_property
     def digest(self) -> str:
-        """Identity of the model, its data and its trees: 20 hex digits; the day of the fit is no part of it."""
+        """Identity of the model, its data and its trees, but not of the day of the fit: 20 hex digits."""
         times = "" if self.quantile == "low" else self.quantile
         return hashlib.sha256((identity_of(files.members(self.data)) + times).encode()).hexdigest()[:20]
 

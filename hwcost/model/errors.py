@@ -17,14 +17,15 @@ from hwcost.model.rows import Rows
 
 Array = NDArray[np.float64]
 
-_FEW = 10  # networks that weigh as much as what is expected of them
-_ENOUGH = 10  # errors from which a spread is estimated
-_TELLING = 50  # networks of a sort that tell which share of it is inside an interval
-_MOSTLY = 0.2  # of the time in unmeasured kernels, up to which a network counts as one of measured kernels
+_FEW = 10  # networks that weigh as much as the expectation that `borne` of eq. (2) is 1
+_ENOUGH = 10  # errors, at least, from which a standard error is estimated
+_TELLING = 50  # networks of each sort, at least, for intervals of the two sorts to be calibrated apart
+_MOSTLY = 0.2  # share of the time in unmeasured kernels, below which a network counts as one of measured kernels
 
 
 def errors_by_kind(rows: Rows, predicted: Array, known: NDArray[np.bool_]) -> dict[str, float]:
-    """Standard error of log latency of each kind, and of those of its kernels that were measured themselves.
+    """Standard error of log latency by kind, and under `known_as` of a kind, that of its kernels which were measured
+    themselves, where there are enough of them.
 
     A kernel counts by its share of its network's time: the many short kernels of a kind, whose times the clock rounds,
     say little of its long ones.
@@ -54,7 +55,12 @@ def _standard(error: Array, weight: Array | None = None) -> float:
 
 
 def own_error(rows: Rows, predicted: Array, sigma: Mapping[str, float], known: NDArray[np.bool_]) -> Array:
-    """The part of each network's error that comes from its single kernels, [networks]; arguments as above."""
+    """Standard error of each network's log latency that comes from its single kernels, [networks].
+
+    Args:
+        rows, predicted, known: as of `errors_by_kind`.
+        sigma: what `errors_by_kind` returned.
+    """
     kinds = [rows.data.kinds[k] for k in rows.kernel]
     names = [known_as(k) if is_known else k for k, is_known in zip(kinds, known, strict=True)]
     by_kernel = np.array([sigma.get(n, sigma[k]) for n, k in zip(names, kinds, strict=True)])
@@ -67,13 +73,16 @@ def parts_of_error(error: Array, own: Array, unknown: Array) -> tuple[float, flo
 
         sqrt(common^2 + (borne * own)^2 + (shared * unknown)^2).           (2)
 
+    `common` is an error of all networks alike, `borne` the share of its kernels' own errors that a network bears, and
+    `shared` what unmeasured kernels err together.
+
     They are those whose intervals have the least mean interval score (Gneiting and Raftery, JASA 102, 2007, eq. 43),
     the sum of an interval's width and of a penalty for what it misses. With few networks `borne` stays near 1; `shared`
-    is found only where there are networks of measured kernels and networks of others.
+    is found only where there are networks of measured kernels and networks of others, and is 0 elsewhere.
 
     Args:
         error: of log latency, [networks].
-        own: what the errors of single kernels make of it if they err apart, [networks].
+        own: the standard error that single kernels cause if they err independently, [networks].
         unknown: share of the time in kernels that were not measured themselves, [networks].
     """
     from scipy.optimize import minimize
@@ -96,7 +105,8 @@ def parts_of_error(error: Array, own: Array, unknown: Array) -> tuple[float, flo
 
 
 def calibrated(error: Array, known: Array, unknown: Array, shared: float) -> tuple[float, float]:
-    """z and `shared` with which the stated share of networks lies inside: of those of measured kernels, and of others.
+    """(z, shared) with which the stated share of networks lies inside its interval: z for those of measured kernels,
+    and with this z, `shared` for the others.
 
     With one z for both, intervals of the former would be too wide, since their errors are nearer to normal, and those
     of the latter too narrow.

@@ -80,7 +80,7 @@ class KernelEstimates(Sequence[KernelEstimate]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockEstimate:
-    """The kernels below one module path, with their part of the overhead; times in seconds."""
+    """The kernels below one module path, with their part of the whole network's overhead; times in seconds."""
 
     name: str
     latency: float
@@ -103,7 +103,7 @@ class Estimate:
     kernels: Sequence[KernelEstimate]
     common: float  # error that all kernels share (`hwcost.model.intervals`)
     z: float  # half-width of the interval in standard errors
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a person should know besides, as sentences
     depth: int = 2  # parts of a module path that `blocks` tells apart
 
     @cached_property

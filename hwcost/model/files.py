@@ -105,7 +105,7 @@ def _fitted_members(fitted: Fitted) -> dict[str, bytes]:
 
 
 def to_bytes(data: ModelData) -> bytes:
-    """The content of a model file; but for the day of the fit, equal models give equal bytes."""
+    """The content of a model file; equal models give equal bytes, but for the day of the fit and hwcost's version."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members(data).items():

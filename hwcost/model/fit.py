@@ -1,7 +1,8 @@
 """Fitting: from measurements to residual, overhead, errors, and an account of accuracy.
 
-Everything that is reported comes from networks that the fit did not see: five folds, split by network, in each of which
-the whole fit is made anew without the fold.
+Every reported error is that of networks which the fit did not see: five folds, split by network, and for each fold the
+whole fit is made anew without it. The width of the intervals is calibrated on the same predictions, so that the share
+of these networks inside them is the stated one by construction.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from hwcost.model.trees import Settings, one_thread
 
 Array = NDArray[np.float64]
 
-_TREES_ERR = 0.04  # log error of the trees: more certain than this no kernel needs to be
-_BETWEEN = 1.5  # factor by which a whole run may differ from what its kernels sum to
+_TREES_ERR = 0.04  # log error of the trees: a kernel that was measured more precisely than this counts little more
+_BETWEEN = 1.5  # largest factor by which kernels are scaled, up or down, to sum to the time of a whole run
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,9 @@ def _fit_on(
 ) -> tuple[Residual, Overhead]:
     """Residual on the kernels of the training networks, overhead on the networks themselves.
 
-    A kernel that several networks hold counts by the inverse square of the spread of each, up to the precision that the
-    trees need, and by its share of their times.
+    The time of a kernel that several networks hold is the geometric mean over these, weighted by the inverse square of
+    their spreads. Its weight in the fit of the residual is sqrt(s / v), with s the sum of its shares of their times,
+    and v the variance of that mean plus that of the trees.
     """
     use, whole = train[rows.network], train & ~rows.lone
     kernel, latency = rows.kernel[use], _as_they_ran(rows, whole)[use]
@@ -126,9 +128,9 @@ def _fit_on(
 def _as_they_ran(rows: Rows, whole: NDArray[np.bool_]) -> Array:
     """Times of kernels (s), [rows], scaled network by network so that the law of a network gives its measured latency.
 
-    A profile tells well how a network's time is shared out among its kernels. How long the network takes is better
-    told by its whole runs: there are more of them, nothing is timed inside them, and during the profile the caches, or
-    another tenant of the machine, may have been in another state.
+    A profile tells well which share of a network's time each kernel has. How long the network takes is better told by
+    its whole runs: there are more of them, nothing is timed inside them, and during the profile the caches may have
+    been in another state, or another tenant of the machine busier.
     """
     if not whole.any():
         return rows.latency

@@ -5,9 +5,9 @@ So the standard error of the log of a sum of kernels, which have shares w_i of i
 
     s^2 = s_common^2 + (sum_i w_i s_shared,i)^2 + sum_k (sum_(i of k) w_i s_i)^2.                        (1)
 
-s_common is an error of all kernels of a network. s_shared is what kernels that were not measured themselves err
-together. s_i is a kernel's own error, by its kind, and less where it was measured itself; equal kernels k have the same
-own error, others err apart. The interval of a latency t is t * exp(+-z s).
+s_common is an error that all kernels of a network have in common, s_shared one that those of them have in common which
+were not measured themselves. s_i is a kernel's own error, by its kind, and less where it was measured itself; equal
+kernels k have the same own error, others err apart. The interval of a latency t is t * exp(+-z s).
 
 s_i is what a *network* bears of a kernel's own error: a profile that charges one kernel too much charges others too
 little. A kernel by itself errs more, by the factor `Errors.alone`.
@@ -32,7 +32,7 @@ class Errors:
     common: float = 0.0  # s_common
     shared: float = 0.0  # s_shared of kernels that were not measured themselves
     z: float = 0.0  # half-width of the interval in standard errors
-    alone: float = 1.0  # times s_i: the error of a measured kernel by itself
+    alone: float = 1.0  # alone * s_i is the own error of a kernel by itself, inside the measured range
 
 
 def parts_of_sums(

@@ -1,4 +1,4 @@
-"""What a residual learned, as values and arrays: they are kept in a model file and found again bit for bit."""
+"""What a residual learned, as values and arrays: a model file keeps them, and they are read back bit for bit."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ class Learned:
     terms_of_any: Array  # the same of all kinds together
     medians: Mapping[str, float]  # of r, by kind
     sigmas: Mapping[str, float]  # spread of r, by kind
-    sigma_all: float
+    sigma_all: float  # spread of r, of all kinds together
     kind: Ints  # [measured] number of each measured kernel's kind
-    place: Array  # [measured, dimensions] where each lies, in doublings
+    place: Array  # [measured, dimensions] the features `SUPPORT` of each, most as log2, so that distances are doublings
     bins: Bins
     answers: Answers
     trees: Trees
@@ -209,6 +209,10 @@ def from_members(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
     whole = len(kind) == len(place) > 0 and len(identity) == len(answer) > 0
     if not whole or kind.min() < 0 or kind.max() >= len(kinds):
         raise ValueError("the arrays of the measured kernels do not fit together")
+    trees = Trees.from_arrays({n.removeprefix("tree_"): a for n, a in arrays.items() if n.startswith("tree_")})
+    read = 1 + len(values["binned"]) + len(trees.outside)  # the kind, the binned features, one input for each set
+    if trees.feature.max() >= read or (len(trees.outside) and trees.outside.shape[1] != len(kinds)):
+        raise ValueError("the trees read features that are not there")
     return Learned(
         kinds=kinds,
         terms={str(name): np.array(of_kind, dtype=float) for name, of_kind in values["terms"].items()},
@@ -220,5 +224,5 @@ def from_members(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
         place=np.ascontiguousarray(place),
         bins=Bins(dict(zip(map(int, values["binned"]), edges, strict=True))),
         answers=Answers(identity, answer),
-        trees=Trees.from_arrays({n.removeprefix("tree_"): a for n, a in arrays.items() if n.startswith("tree_")}),
+        trees=trees,
     )

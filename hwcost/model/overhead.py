@@ -40,11 +40,11 @@ class Overhead:
         return np.maximum(np.maximum(ran + self.per_kernel, _LEAST * ran), least)
 
     def calls(self, calls: Array) -> Array:
-        """What calls contribute (s)."""
+        """What so many calls contribute (s); without `fixed`, as in a block."""
         return self.per_call * calls
 
     def beside(self, calls: Array) -> Array:
-        """Time (s) of networks with so many calls that no kernel explains."""
+        """The part of the time (s) of networks with so many calls that no kernel explains."""
         return self.per_call * calls + self.fixed
 
     def slower(self, factor: float) -> Overhead:
@@ -82,6 +82,7 @@ def _fit_overhead(sums: Array, calls: Array, kernels: Array, total: Array, weigh
 
     design = np.column_stack([sums, calls, np.ones_like(sums), kernels]) / total[:, None]
     keep = np.ones(len(total), dtype=bool)
+    # lower and upper bounds of scale, per_call (s), fixed (s) and per_kernel (s)
     bounds = ([0.5, 0.0, 0.0, _INSTRUMENT[0]], [2.0, 1e-3, 1e-2, _INSTRUMENT[1]])
     solution = np.array([1.0, 0.0, 0.0, 0.0])
     for _ in range(2):

@@ -47,7 +47,7 @@ def identity_of(members: Mapping[str, bytes]) -> str:
     for name in sorted(members):
         content = members[name]
         if name == HEAD:
-            head = {k: v for k, v in json.loads(content).items() if k not in ("date", "provenance")}
+            head = {k: v for k, v in json.loads(content).items() if k not in ("date", "hwcost", "provenance")}
             content = json.dumps(head, sort_keys=True).encode()
         elif name == PRIOR:
             content = identity_of(unpacked(content)).encode()

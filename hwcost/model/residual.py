@@ -43,7 +43,7 @@ from hwcost.model.trees import Settings, Trees
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_REACH = 0.75  # doublings: how near the nearest measured kernel must be in every dimension, 2 ** 0.75 = 1.7
+_NEAR = 0.75  # doublings: how near the nearest measured kernel must be in every dimension, 2 ** 0.75 = 1.7
 _FADE = 2.0  # doublings beyond that until the trees are trusted less
 _TERMS_FROM = 15  # kernels of a kind; kinds with fewer share the terms of all
 _SHORTEST = 1e-8  # s
@@ -58,14 +58,14 @@ class Prediction:
     """Arrays of length n."""
 
     latency: Array  # s
-    sigma: Array  # standard error of log latency
+    sigma: Array  # own standard error of log latency (s_i of `hwcost.model.intervals`)
     supported: NDArray[np.bool_]  # inside the measured range
     known: NDArray[np.bool_]  # measured itself, in a context like this one
 
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """Predicts kernels, eq. (1). `Residual()` knows nothing: it answers the roofline."""
+    """Predicts times of kernels by eq. (1). `Residual()` learned nothing and answers the roofline."""
 
     learned: Learned | None = None
     prior: Residual | None = None
@@ -173,7 +173,7 @@ class Residual:
         return np.asarray(fade * found + (1 - fade) * median)
 
     def _akin(self, data: Columns) -> Columns:
-        """The same kernels, those of a kind that was not measured by the name of the nearest one that was."""
+        """The same kernels; one of a kind that was not measured gets the kind of the measured kernel nearest to it."""
         learned = self.learned
         assert learned is not None
         new = np.array([k not in learned.number for k in data.kinds], dtype=bool)
@@ -198,7 +198,7 @@ class Residual:
         kinds = np.array(data.kinds)
         for kind in set(data.kinds) & self.learned.nearby.keys():
             rows = kinds == kind
-            outside[rows] = np.maximum(self.learned.nearby[kind].distance(x[rows]) - _REACH, 0.0)
+            outside[rows] = np.maximum(self.learned.nearby[kind].distance(x[rows]) - _NEAR, 0.0)
         return outside
 
 
@@ -230,7 +230,8 @@ def _learn_terms(data: Columns, latency: Array, weight: Array) -> tuple[dict[str
     none = np.zeros((0, _TERMS)), np.zeros(0)
     of_any = _least_squares(relative, weight, none)
     usual = np.diag(np.sqrt(np.average(relative**2, axis=0, weights=weight)))
-    like_any = usual, usual @ of_any  # as much as one kernel counts, for each term
+    # "each coefficient is that of all kinds": one equation a term, which counts about as much as one kernel
+    like_any = usual, usual @ of_any
     terms = {}
     for kind in set(data.kinds):
         rows = kinds == kind
@@ -242,8 +243,8 @@ def _learn_terms(data: Columns, latency: Array, weight: Array) -> tuple[dict[str
 def _least_squares(relative: Array, weight: Array, prior: tuple[Array, Array]) -> Array:
     """Coefficients >= 0 with which the terms, as shares of the measured time, sum to 1; [5].
 
-    Kernels that are far off count less each time. `prior` holds equations that are to hold besides, which decide what
-    the kernels leave open.
+    The fit is repeated, and each time kernels that it missed by far count less. `prior` is (left sides, right sides) of
+    further equations, which decide what the kernels leave open.
     """
     from scipy.optimize import nnls
 

@@ -20,30 +20,34 @@ FOLDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Every measured kernel in every network is a row; kernels that are alike, in contexts that are alike, share one
-    entry of `data`."""
+    """One row for each measured kernel in each network.
 
-    data: Columns  # of the distinct kernels
+    Equal kernels in the same context (see `rows_of`) are described once, by one entry of `data`.
+    """
+
+    data: Columns  # [distinct kernels in context]
     kernel: Ints  # [rows] entry of `data`
     network: Ints  # [rows]
     latency: Array  # [rows] measured time of the kernel (s)
     total: Array  # [networks] measured latency (s)
-    calls: Array  # [networks]
-    spread: Array  # [networks] of the measured latency
+    calls: Array  # [networks], operator calls; 0 of a lone kernel
+    spread: Array  # [networks] of the measured latency, from `DRIFT` to 1; 1 where it is not known
     lone: NDArray[np.bool_]  # [networks] kernels measured by themselves: they say nothing of overhead
 
 
 def rows_of(flat: Flat, target: Target) -> Rows:
     """The rows of measurements; distinct kernels stand in the order in which they are met first.
 
-    The context of a kernel is its reuse distance, to a factor of two, and how far its network reaches
-    (`hwcost.model.features.reach_of`).
+    The context of a kernel is the power of two that its reuse distance falls into (`hwcost.kernel.bucket`), and the
+    reach of its network (`hwcost.model.features.reach_of`). A context is described by its largest distance.
     """
     moved = np.array([traffic_of(kernel) for kernel in flat.kernels], dtype=float)
     traffic = np.bincount(flat.network, moved[flat.kernel], len(flat))
     reaches = np.array([reach_of(t, target.device) for t in traffic], dtype=np.int64)
     bucket, reach = buckets(flat.distance), reaches[flat.network]
-    context = (flat.kernel * 128 + bucket + 1) * 128 + reach  # distances have at most 63 bits, reaches are fewer
+    context = (
+        flat.kernel * 128 + bucket + 1
+    ) * 128 + reach  # one number for each; buckets are at most 63, reaches fewer
     _, first, which = np.unique(context, return_index=True, return_inverse=True)
     order = np.argsort(first)
     met = first[order]

@@ -45,11 +45,11 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """Trees whose nodes are numbered through, [nodes]; inputs are uint8 arrays [rows, 1 + features].
+    """The nodes of all trees in one set of arrays, [nodes]; inputs are uint8 arrays [rows, 1 + features].
 
-    A node sends a row to its left child where ``input[feature] <= threshold``. A node that splits categories reads
-    an input of its own, which is 0 where the row's category is in the node's set and 1 elsewhere; these inputs follow
-    the others, one for each distinct set. A leaf is its own child.
+    A node sends a row to its left child where ``input[feature] <= threshold``. A node that splits by category does so
+    by an extra input, which is 0 where the row's category is in the node's set and 1 elsewhere; these inputs follow
+    the others, one for each distinct set. A leaf is its own child on both sides.
     """
 
     baseline: float
@@ -64,7 +64,10 @@ class Trees:
     def grow(cls, inputs: NDArray[np.uint8], target: Array, weight: Array, settings: Settings) -> Trees:
         """Grow trees on rows of `inputs`, [rows, 1 + features], with their `target` and `weight`, [rows].
 
-        One thread grows them: several add up a tree's sums in an order that differs from run to run.
+        One thread grows them: several would add up gradients in an order that differs from run to run.
+
+        Raises:
+            RuntimeError: scikit-learn predicts something else than the arrays that were read from its trees.
         """
         from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -138,7 +141,7 @@ class Trees:
 
     @cached_property
     def _depth(self) -> int:
-        """Most splits between a root and a leaf."""
+        """Steps after which every row is at a leaf: the most splits between a root and a leaf, at least 1."""
         level, depth = self.roots, 0
         while True:
             below = np.unique(self.children[level])
@@ -184,14 +187,16 @@ def _members(bits: NDArray[np.uint32], categories: int) -> NDArray[np.bool_]:
 
 
 def one_thread() -> AbstractContextManager[object]:
-    """Within it the trees are grown by one thread."""
+    """A context manager: trees that are grown inside it are grown by one thread."""
     limited: AbstractContextManager[object] = _pools().limit(limits=1, user_api="openmp")
     return limited
 
 
 @lru_cache(maxsize=1)
 def _pools() -> ThreadpoolController:
-    """The thread pools of the libraries that are loaded; finding them takes milliseconds."""
+    """The thread pools of the libraries that are loaded, those of scikit-learn among them; finding them takes
+    milliseconds."""
+    import sklearn.ensemble  # noqa: F401 - its thread pool must be there to be found
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

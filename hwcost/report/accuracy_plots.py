@@ -55,9 +55,7 @@ def evaluation_figure(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> go.
 
 
 def error_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) -> go.Figure:
-    """Relative error (%) of the prediction against the measured time, with the stated interval; see
-    `predicted_figure`.
-    """
+    """Relative error (%) of the prediction against measured latency, with the interval; see `predicted_figure`."""
     fig = figure()
     rows = [*held_out, *found]
     for width, opacity in ((0.10, 0.10), (0.05, 0.16)):
@@ -94,8 +92,7 @@ def error_figure(held_out: Sequence[Comparison], found: Sequence[Comparison]) ->
 
 
 def _reach(rows: Sequence[Comparison]) -> float:
-    """The largest error, as a fraction, that the error figure shows: every point and nine tenths of the intervals' ends
-    lie within it."""
+    """Largest error (a fraction) in the error figure, which shows all points and nine tenths of the intervals' ends."""
     ends = sorted(abs(end / r.measured - 1) for r in rows for end in (r.low, r.high))
     return max([0.15, ends[int(0.9 * (len(ends) - 1))], *(1.1 * abs(r.error) for r in rows)])
 

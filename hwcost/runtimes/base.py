@@ -156,7 +156,7 @@ SWITCH = 50e-6  # s; where wall and CPU time differ by less, the thread is taken
 def unloaded(wall: float, cpu: float) -> float:
     """Time (s) that a thread took without waiting for a CPU, from its wall time and its CPU time (both s).
 
-    That is the wall time, whose clock is finer, unless the thread lost its CPU in between.
+    That is its wall time, or its CPU time where the two differ by more than `SWITCH`.
     """
     return cpu if wall - cpu > SWITCH else wall
 

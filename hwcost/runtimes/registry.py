@@ -59,5 +59,5 @@ def _of_file(path: str) -> Runtime:
     defined = vars(from_file(Path(path))).values()
     found = [runtime for runtime in _runtimes.values() if type(runtime) in defined]
     if len(found) != 1:
-        raise ValueError(f"{path} must define and register one runtime, but registers {len(found)}; name one of them")
+        raise ValueError(f"{path} must define and register one runtime, but registers {len(found)}")
     return found[0]

@@ -122,6 +122,7 @@ class Block:
 class Site:
     """A place in the network, the decisions it depends on, and the block that stands there (None: no block).
 
+    `block` is called with the choice of each of `decisions`; an inactive one comes with its first choice.
     `like` names an earlier site of the same decisions whose blocks also stand here, so that a table enumerates them
     once; "" where the blocks are this site's own.
     """
@@ -244,6 +245,7 @@ class Space(ABC):
     # -- inside -----------------------------------------------------------------------------------
 
     def _choose(self, choose: Callable[[Decision], Any]) -> Params:
+        """The architecture in which each active decision has the value that `choose` gives it."""
         params: Params = {}
         for d in self.decisions:
             if d.when is None or (d.when[0] in params and params[d.when[0]] in d.when[1]):
@@ -251,6 +253,7 @@ class Space(ABC):
         return params
 
     def _product(self, decisions: Sequence[Decision], params: Params | None = None) -> Iterator[Params]:
+        """`params` with every combination of values of those of `decisions` that are active."""
         params = params or {}
         for i, d in enumerate(decisions):
             if d.when is not None and not (d.when[0] in params and params[d.when[0]] in d.when[1]):
@@ -280,9 +283,10 @@ def chain(parts: Sequence[tuple[str, nn.Module]]) -> nn.Module:
 
 
 class BlockList(Space):
-    """Blocks of one's own as a space with one decision, which of them the network consists of; for a table of them.
+    """A list of blocks as a space, so that a latency table of them can be made.
 
-    Each block is a network by itself, and the table's latency is that network's. How long the block takes inside a
+    Its one decision is which of the blocks to take. Each block is a network by itself, and the table's latency is that
+    network's. How long the block takes inside a
     larger network is in the table's column for the reach of that network (`hwcost.table.sums`).
     """
 

@@ -13,7 +13,7 @@ def conv_norm(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int =
 
 
 class SqueezeExcite(nn.Module):
-    """Channels multiplied by a gate, two 1x1 convolutions of the global mean. J. Hu et al., CVPR 2018."""
+    """Channels times a gate that two 1x1 convolutions compute from the global mean (J. Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int, squeezed: int, gate: type[nn.Module] = nn.Sigmoid) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Residual(nn.Module):
 
 
 class Classifier(nn.Sequential):
-    """Global mean and a linear layer."""
+    """Global mean and a linear layer: [n, c, h, w] -> [n, classes]."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))

@@ -179,7 +179,10 @@ def _block(s: int, j: int, p: Params) -> Block | None:
 def _make_block(
     sizes: tuple[int, ...], kernel: int, stride: int, se: bool, hard_swish: bool, skip: bool
 ) -> tuple[nn.Module, tuple[int, ...]]:
-    """An inverted bottleneck: [n, c_in, h, w] -> [n, c_out, h/stride, w/stride]."""
+    """An inverted bottleneck: [n, c_in, h, w] -> [n, c_out, h/stride, w/stride]; and the shape of its input.
+
+    `sizes` are side, expanded channels, channels in, channels out unless `skip`, and squeezed channels if `se`.
+    """
     side, hidden, c_in, *rest = sizes
     c_out = c_in if skip else rest[0]
     act = nn.Hardswish if hard_swish else nn.ReLU

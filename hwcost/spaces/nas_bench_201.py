@@ -70,7 +70,8 @@ class NasBench201(Space):
     def features(params: Mapping[str, Any]) -> dict[str, float]:
         """Counts of the edges that are alive, by op, and of the paths from input to output.
 
-        Many cells are the same network: an edge that is not alive changes no accuracy.
+        "deepest" and "shallowest" are the most and the fewest ops other than skip on a path. Edges that are not alive
+        do not count: they change no accuracy, so that many cells are the same network.
         """
         paths = [path for path in _PATHS if all(params[f"edge.{a}-{b}"] != "none" for a, b in path)]
         alive = {edge for path in paths for edge in path}
@@ -149,9 +150,10 @@ def _since(s: int, ops: tuple[str, ...]) -> tuple[dict[str, int], frozenset[str]
     A sum adds its first two terms first, so the one of these that was written later counts as what it reads.
 
     Returns:
-        Block -> bytes that the cell moves between the writing of what the block reads and the block, up to a power of
-        two; and the nodes whose sum has the same tensor as its first two terms.
+        Block -> bytes that the cell moves between the writing of what the block reads and the block, as `_rounded`
+        gives them; and the nodes whose sum has the same tensor as its first two terms.
     """
+    # `moved` counts the bytes moved so far; `written` and `arrived` hold its value when a tensor had been written.
     alive, moved, written, since = _used(ops), 0, {0: 0}, dict[str, int]()
     doubled = set()
     for node in (1, 2, 3):
@@ -177,7 +179,7 @@ def _ops(p: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _rounded(distance: int) -> int:
-    """The largest distance that a cost model does not distinguish from this one, so that there are fewer blocks."""
+    """The largest distance of the same bucket; cost models cannot tell the two apart, so there are fewer blocks."""
     return (1 << bucket(distance)) - 1
 
 
@@ -304,7 +306,7 @@ class _Cell(nn.Module):
         nodes = [x]
         for b, sources in self.into.items():
             arrived = [self._along(a, b, nodes[a]) for a in sources]
-            arrived = arrived or [x]  # an unused node may be anything; a sum of no terms takes its shape from it
+            arrived = arrived or [x]  # an unused node may be anything; a sum of no terms needs the shape
             nodes.append(self.node[str(b)](*arrived) if str(b) in self.node else arrived[0])
         return nodes[-1]
 

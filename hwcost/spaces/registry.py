@@ -143,7 +143,7 @@ def _listed(name: str, blocks: Sequence[object]) -> BlockList:
 
 
 def _made(name: str, kind: type, settings: dict[str, str]) -> object:
-    """An instance of the class `kind` with these settings."""
+    """An instance of the class `kind` with these settings; a SpaceError where it has no such setting or fails."""
     known = {n for n, parameter in signature(kind).parameters.items() if parameter.annotation in (str, "str")}
     unknown = sorted(set(settings) - known)
     if unknown:

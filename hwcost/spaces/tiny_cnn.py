@@ -57,7 +57,7 @@ def _stage(s: int) -> tuple[Decision, ...]:
 
 
 def _site(s: int, j: int) -> Site:
-    """Block j of stage s: the first reads the width of the stage before, the others exist by depth."""
+    """Block j of stage s. The first depends on the width of the stage before, others exist only at some depths."""
     before = () if s == 0 else (f"width.{s - 1}",)
     exists = (f"depth.{s}",) if j else before
     decisions = ("resolution", *exists, f"width.{s}", *(f"{what}.{s}" for what in _PER_BLOCK))

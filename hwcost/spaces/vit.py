@@ -117,6 +117,8 @@ class Layer(nn.Module):
 
 
 class _Head(nn.Module):
+    """The mean of the tokens and a linear layer."""
+
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.classify = nn.Linear(width, classes)

@@ -103,10 +103,10 @@ def _row(block: Block, samples: list[float], scale: float) -> dict[str, Any]:
     graph: Graph = traced(block)
     mean = scale * float(np.mean(samples))
     sigma = float(np.std(np.log(samples), ddof=1)) if len(samples) > 1 else 0.0
-    spread = float(np.exp(Z * sigma))
+    factor = float(np.exp(Z * sigma))  # between the mean and an end of its interval
     return {
         "block": block.key, "name": block.name, "input_shape": "x".join(map(str, block.input_shape)),
-        **counted(graph), "latency_s": mean, "low_s": mean / spread, "high_s": mean * spread, "sigma": sigma,
+        **counted(graph), "latency_s": mean, "low_s": mean / factor, "high_s": mean * factor, "sigma": sigma,
         "shared": 0.0, "memory_share": 0.0, "bound": "unknown", "support": 1.0, "count": len(samples),
         "coverage": "measured", "kernels": sum(op.state != "free" for op in graph.ops),
     }  # fmt: skip

@@ -4,7 +4,7 @@ A block's time is
 
     t = scale * sum_k t(kernel k) + per_call * calls,                      (1)
 
-the latency of a network (`hwcost.model.cost_model`) without the part that a network pays once. Each distinct kernel of
+the law of a network (`hwcost.model.overhead`) without the part that a network pays once. Each distinct kernel of
 a batch is predicted once, and a block's time is a sum over indices into these predictions.
 
 How long a kernel takes depends on the reach of its network, a class of the network's total traffic
@@ -163,8 +163,6 @@ class Pricer:
         """Latency, interval, bound and coverage of each block."""
         row = np.concatenate([*batch.row, np.zeros(0, dtype=np.int64)])
         index = np.concatenate([*batch.index, np.zeros(0, dtype=np.int64)])
-        if not len(index):
-            return self._nothing(batch.rows)
         data, predicted = self._predict([(kernel, distance(bucket)) for kernel, bucket in batch.kernels])
         kernels = [kernel for kernel, _ in batch.kernels]
         n, overhead = batch.rows, self.fitted.overhead
@@ -172,7 +170,7 @@ class Pricer:
         times = overhead.kernels(np.stack([p.latency for p in predicted]), least)
         sigmas, unknown = self.shares @ [p.sigma for p in predicted], self.shares @ [~p.known for p in predicted]
         time = (self.shares @ times)[index]
-        total = np.maximum(np.bincount(row, time, n), 1e-12)
+        total = np.maximum(np.bincount(row, time, n), 1e-12)  # blocks without any kernel take 1 ps: no time is 0
         called = overhead.calls(batch.counts["calls"].astype(float))
         latency = total + called
         errors, same = self.fitted.errors, _numbered(kernels)
@@ -180,9 +178,9 @@ class Pricer:
         sigma, shared = parts_of_sums(row, same[index], time, own[index], errors.shared * unknown[index], n)
         low, high = interval_of(latency, errors, sigma, shared)
         memory = np.bincount(row, time * ~data.compute_bound[index], n) / total
-        known = predicted[0].supported & self.is_fitted
-        support = np.bincount(row, time * known[index], n) / total
-        inside = np.bincount(row, ~known[index], n) == 0
+        supported = predicted[0].supported & self.is_fitted
+        support = np.bincount(row, time * supported[index], n) / total
+        inside = np.bincount(row, ~supported[index], n) == 0
         count = self._count(batch, row, index)
         moved = np.bincount(row, np.array([float(k.cost.bytes) for k in kernels])[index], n)
         there = [np.bincount(row, each[index], n) + called for each in times]
@@ -199,15 +197,6 @@ class Pricer:
         if len(self.shares) == 1:
             return {}
         return {"traffic": traffic} | {at_reach(r): np.maximum(t, 1e-12) for r, t in enumerate(times)}
-
-    def _nothing(self, rows: int) -> dict[str, Any]:
-        """The columns of blocks without any kernel; a latency must be above 0 s, so it is 1 ps."""
-        least, zero, none = np.full(rows, 1e-12), np.zeros(rows), np.zeros(rows, dtype=np.int64)
-        return {
-            "latency_s": least, "low_s": least, "high_s": least, "sigma": zero, "shared": zero, "memory_share": zero,
-            "bound": ["compute"] * rows, "support": np.ones(rows), "count": none, "kernels": none,
-            "coverage": ["interpolated"] * rows, **self._by_reach(none, [least] * len(self.shares)),
-        }  # fmt: skip
 
 
 def reach_edges(device: Device) -> list[int]:

@@ -220,7 +220,7 @@ class LatencyTable:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The rows as a pandas data frame, a copy: changing it does not change the table."""
+        """The rows as a pandas data frame, made once; change a copy, since `complete`, `merge` and `diff` read it."""
         frame: pd.DataFrame = self.rows.to_pandas()
         return frame
 
@@ -274,11 +274,14 @@ class LatencyTable:
         return count_hits(self.places, array, self.choices, self.missing)
 
     def evaluate(self, measurements: Measurements) -> Accuracy:
-        """Predicted against measured, for measured networks of this space.
+        """Predicted against measured, for measured networks of this space; of a table of another quantile than the
+        unloaded latency, that quantile of the measurements.
 
         Raises:
             TableError: measurements of another target, or of no network of this space.
+            MeasurementError: a quantile of networks that were timed in one round only.
         """
+        from hwcost.measure.quantiles import measured_time
         from hwcost.model.accuracy import Accuracy, Comparison
 
         e = measurements.environment
@@ -289,13 +292,14 @@ class LatencyTable:
         if not networks:
             raise TableError(f"this table is of space {self.meta['space']}, of which no network was measured")
         pairs = [(n, self.estimate(n.spec["params"])) for n in networks]
+        quantile = str(self.meta["target"].get("quantile", "low"))
         compared = (
             Comparison(
                 target=network.name,
                 predicted=found.latency,
                 low=found.low,
                 high=found.high,
-                measured=network.timing.latency,
+                measured=measured_time(network.timing, quantile, network.name),
                 spread=network.timing.spread,
             )
             for network, found in pairs

@@ -102,7 +102,13 @@ def _infer(model: Any) -> Any:
         from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
     except ImportError:
         return model  # the reader names the first shape that is missing
-    return SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    left_behind = Path("sym_shape_infer_temp.onnx")  # what it writes into the working folder where it gives up
+    was_there = left_behind.exists()
+    try:
+        return SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    finally:
+        if not was_there:
+            left_behind.unlink(missing_ok=True)
 
 
 def _set_inputs(model: Any, shapes: Sequence[Sequence[int]]) -> None:

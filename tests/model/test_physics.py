@@ -86,7 +86,7 @@ def ladders(model: CostModel) -> Iterator[tuple[str, list[float]]]:
 def test_layers_of_a_shipped_model_do_not_get_faster_with_more_work(shipped: CostModel) -> None:
     """By no more than the error of a single kernel that the model itself states: one standard error."""
     falls = {name: drop(ladder) for name, ladder in ladders(shipped)}
-    allowed = float(np.exp(shipped.fitted.sigma.get("conv2d", 0.1))) - 1
+    allowed = float(np.exp(shipped.fitted.errors.sigma.get("conv2d", 0.1))) - 1
     wrong = {name: round(fall, 3) for name, fall in falls.items() if fall > max(allowed, 0.05)}
     assert not wrong, f"faster with more work, by share: {wrong}"
 

@@ -1,4 +1,5 @@
-"""What every registered runtime must keep: each costed op in one kernel, the outputs of eager, a time for each kernel.
+"""What every registered runtime must fulfil: each costed op is in one kernel, outputs are those of torch eager, and
+each kernel gets a time.
 
 Lowering is tested for all of them. What needs the runtime installed is skipped, with the reason, where it is not.
 """
@@ -46,7 +47,7 @@ def tokens() -> nn.Module:
 NETWORKS = {
     "convolutional": (convolutional, (1, 3, 32, 32)),
     "tokens": (tokens, (2, 12, 32)),
-    "one linear": (lambda: nn.Linear(256, 128), (48, 256)),  # OpenVINO's counters are in whole microseconds
+    "one linear": (lambda: nn.Linear(256, 128), (48, 256)),  # several us, which OpenVINO counts whole
 }
 
 
@@ -79,14 +80,14 @@ def session(running: Runtime, network: tuple[nn.Module, tuple[Any, ...]]) -> Ses
 # -- lowering --------------------------------------------------------------------------------------------------
 
 
-REPLACED = {  # what a runtime has something else for; every other costed op runs as it is, and once
+REPLACED = {  # kinds of op that a runtime runs as others; every other costed op runs as it is, and once
     "onnxruntime": {"batch_norm": Counter[str](), "scaled_dot_product_attention": Counter(matmul=2, softmax=1)},
     "openvino": {"batch_norm": Counter[str]()},  # folded into the convolution before it
 }
 
 
 def held(network: Network) -> Counter[str]:
-    """Kinds of the ops in the kernels, without copies into another layout, which no trace knows of."""
+    """Kinds of the ops in the kernels, without copies into another layout, which are not in a trace."""
     kinds = Counter(op.kind for placed in network.kernels for op in placed.kernel.ops)
     del kinds["clone"]
     return kinds
@@ -108,7 +109,7 @@ def test_the_lowering_has_every_mac(runtime: Runtime, network: tuple[nn.Module, 
 
 
 def test_the_lowering_has_every_costed_op_once(runtime: Runtime, network: tuple[nn.Module, tuple[Any, ...]]) -> None:
-    """Those without macs too: an activation that no kernel holds, or two do, would be priced wrongly."""
+    """Also those without macs: a network would be priced wrongly where no kernel, or two, held an activation."""
     graph = trace(*network)
     assert held(runtime.lower(graph)) == costed(runtime, graph)
 
@@ -124,7 +125,7 @@ def test_the_lowering_is_of_its_runtime_and_says_where_kernels_stand(
 
 
 def test_a_kernel_an_op_is_said_where_it_is_so(runtime: Runtime, network: tuple[nn.Module, tuple[Any, ...]]) -> None:
-    """Latency tables make the kernels of such a runtime without lowering."""
+    """Latency tables rely on it: they make the kernels of such a runtime without lowering."""
     assert runtime.one_kernel_an_op == isinstance(runtime, OpByOp)
     if runtime.one_kernel_an_op:
         assert all(len(p.kernel.ops) == 1 for p in runtime.lower(trace(*network)).kernels)
@@ -176,15 +177,15 @@ def test_the_lowering_is_what_runs(
 
 
 def test_kernels_are_timed_in_seconds(running: Runtime) -> None:
-    """Their sum is within a factor of 30 of a whole run, which a busy machine keeps and a wrong unit does not."""
+    """Their sum is within a factor of 30 of a whole run: true on a busy machine too, and false with a wrong unit."""
     body = [nn.Conv2d(16, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
     session = running.prepare(nn.Sequential(*body).eval(), (torch.randn(1, 16, 28, 28),), threads=1)
     whole = []
     for _ in range(10):
-        start = time.process_time()  # without the time in which others had the CPU
+        start = time.process_time()  # without the time in which other processes had the CPU
         session.run()
         whole.append(time.process_time() - start)
-    parts = np.min([session.profile(3) for _ in range(4)], axis=(0, 1)).sum()  # those that were not interrupted
+    parts = np.min([session.profile(3) for _ in range(4)], axis=(0, 1)).sum()  # the least of 12 is not interrupted
     assert 1 / 30 < parts / min(whole) < 30
 
 
@@ -199,14 +200,15 @@ def test_kernels_know_their_module(session: Session) -> None:
 
 
 def test_numbers_that_vanish_are_zero_where_it_is_measured(running: Runtime) -> None:
+    """Denormal numbers are flushed to zero in a session that is made while the process flushes them."""
     layer = nn.Linear(64, 64, bias=False)
     nn.init.constant_(layer.weight, 1e-20)
     inputs = (torch.full((4, 64), 1e-20),)
     with flush_denormals():
-        assert not running.prepare(layer.eval(), inputs, threads=1).run().any()  # 64e-40 is below 1.2e-38
+        assert not running.prepare(layer.eval(), inputs, threads=1).run().any()  # 64e-40 is denormal: below 1.2e-38
 
 
-THREADS: dict[str, Callable[[Any], int]] = {  # how many a runtime says that a session uses
+THREADS: dict[str, Callable[[Any], int]] = {  # how many threads a session uses, as the runtime itself says
     "torch-eager": lambda session: torch.get_num_threads(),
     "torch-compile": lambda session: torch.get_num_threads(),
     "onnxruntime": lambda session: session._session.get_session_options().intra_op_num_threads,

@@ -1,4 +1,4 @@
-"""No runtime's lowering loses the work that tracing counted: an op that it does not list stays what it was."""
+"""No runtime's lowering loses the work that tracing counted, also of ops for which it has no rule of its own."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_no_rule_counts_is_said_with_the_estimate(runtime: str) -> None:
     assert [note for note in unknown.notes if "not counted" in note and "svd" in note]
 
 
-# -- attention layers of torch, which call one fused op where they may -------------------------------------------
+# -- attention layers of torch, which call one fused op where torch allows it ------------------------------------
 
 
 def encoder(tokens: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -74,7 +74,7 @@ def test_the_bound_is_of_the_fused_op_where_it_runs() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-# -- files ------------------------------------------------------------------------------------------------------
+# -- ONNX files -------------------------------------------------------------------------------------------------
 
 
 def test_an_onnx_file_is_lowered_as_the_module_it_came_from(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
-    sys.modules.update(dict.fromkeys(sys.argv[1:]))  # importing them fails, as where they are not installed
+    # A module that is None there cannot be imported, as where it is not installed.
+    sys.modules.update(dict.fromkeys(sys.argv[1:]))
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from hwcost.runtimes.base import RuntimeUnavailable
 from hwcost.runtimes.registry import get_runtime
 
 BLOCKED = ("onnxruntime", "onnx", "openvino", "torch._inductor", "torch._dynamo")
-REASONS = {  # what each runtime says where it can run no network
+REASONS = {  # how the message of each runtime begins where it can run no network
     "onnxruntime": "runtime onnxruntime needs the package onnx",
     "openvino": "runtime openvino needs the package openvino",
     "torch-compile": "runtime torch-compile needs a C++ compiler",

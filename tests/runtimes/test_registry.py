@@ -1,4 +1,4 @@
-"""Tests of hwcost.runtimes.registry: a runtime is one file, from the package's folder or from outside."""
+"""Tests of hwcost.runtimes.registry: one file defines a runtime, in the package's folder or elsewhere."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_path_in_place_of_a_name_is_the_runtime_of_that_file(tmp_path: Path, m
 
 
 def test_its_contract_is_tested_like_that_of_the_others(tmp_path: Path) -> None:
-    """Its lowering is; what needs it installed is skipped with the reason."""
+    """Its lowering is tested; what needs the runtime installed is skipped, with the reason."""
     file, tests = tmp_path / "toy_runtime.py", Path(__file__).with_name("test_contract.py")
     file.write_text(TOY)
     command = [
@@ -121,7 +121,7 @@ def test_its_contract_is_tested_like_that_of_the_others(tmp_path: Path) -> None:
 
 
 class Named(Runtime):
-    """A runtime with the name of another."""
+    """A runtime whose name another has already."""
 
     name = "torch-eager"
 

@@ -1,4 +1,4 @@
-"""Tests of hwcost.runtimes.reuse: worked numbers, and many networks at once as one by one."""
+"""Tests of hwcost.runtimes.reuse: distances worked out by hand, and many networks at once against one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hwcost.runtimes.reuse import Reuse
 
 def test_the_distance_is_what_moved_since_the_input_was_written() -> None:
     reuse = Reuse([0], 0)
-    assert reuse.step([(0, 8)], 100, [1]) == 0  # the input of the network, just there
+    assert reuse.step([(0, 8)], 100, [1]) == 0  # the input of the network: nothing was moved yet
     assert reuse.step([(1, 8)], 30, [2]) == 0  # just written
     assert reuse.step([(0, 8)], 7, [3]) == 130
     assert reuse.step([(1, 8)], 7, [4]) == 37
@@ -63,10 +63,10 @@ def test_a_part_begins_after_what_moved_since_its_input_was_written() -> None:
 
 kernels = st.lists(
     st.tuples(
-        st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), max_size=3),  # reads: value, which of the sizes
-        st.integers(0, 3),  # moves: which of the sizes
+        st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), max_size=3),  # reads: value, index of its size
+        st.integers(0, 3),  # moves: index of the size
         st.lists(st.integers(0, 6), max_size=2),  # writes
-        st.booleans(),  # a view of its first read instead
+        st.booleans(),  # whether it makes views of its first read instead
     ),
     max_size=12,
 )
@@ -89,7 +89,10 @@ def test_many_networks_at_once_are_as_one_by_one(steps: list[tuple], sizes: list
 
 
 class Joined(nn.Module):
-    """Adds a pooled map to the map that it was made of, after a detour: the large one is read second and is far."""
+    """Adds a mean of a map to the map itself, in either order (`first`: the mean is the first operand).
+
+    Several kernels run between writing the map and the sum, so that the map, the larger operand, has a long distance.
+    """
 
     def __init__(self, first: bool) -> None:
         super().__init__()
@@ -108,7 +111,7 @@ def test_all_runtimes_take_the_largest_in_whichever_order(runtime: str) -> None:
         graph = trace(Joined(first), (torch.empty(1, 5, 16, 16),))
         found.append([p.distance for p in get_runtime(runtime).lower(graph).kernels])
     assert found[0] == found[1]
-    assert found[0][-1] > 5 * 16 * 16 * 4  # the mean has read it since
+    assert found[0][-1] > 5 * 16 * 16 * 4  # the mean alone has read the whole map since it was written
 
 
 @pytest.mark.parametrize("runtime", runtime_names())

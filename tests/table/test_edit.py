@@ -193,3 +193,14 @@ def test_a_newer_format_is_refused(
     monkeypatch.undo()
     with pytest.raises(TableError, match="has table format 4, but this version reads up to 3; update hwcost"):
         LatencyTable.load(tmp_path / "t.parquet")
+
+
+def test_a_block_without_kernels_takes_the_time_of_its_calls_whatever_stands_beside_it(
+    device: Device, model: CostModel
+) -> None:
+    """A view is free, and is called all the same: priced alone or with others, its row is one row."""
+    view = Block("view", "view 4x8", nn.Flatten, (4, 8))
+    alone = LatencyTable.build(BlockList("own", [view]), model)
+    beside = LatencyTable.build(BlockList("own", [view, _linear("one", 8, 8)]), model)
+    assert alone.frame["latency_s"][0] == beside.frame["latency_s"][0]
+    assert alone.frame["kernels"].tolist() == [0]

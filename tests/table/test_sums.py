@@ -11,9 +11,9 @@ import torch
 
 from hwcost import CostModel, Device, LatencyTable
 from hwcost.measure.types import Measurements
-from hwcost.model.intervals import Errors
 from hwcost.model.features import NAMES, Columns, reach_of
 from hwcost.model.fit import Fitted
+from hwcost.model.intervals import Errors
 from hwcost.model.overhead import Overhead
 from hwcost.model.residual import Prediction, Residual
 from hwcost.search.spaces import get_space

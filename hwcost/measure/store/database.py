@@ -132,7 +132,7 @@ def _version(connection: Connection, name: str) -> int:
 
 
 def _upgrade(engine: Engine, name: str) -> None:
-    """Bring a store to the present version in one transaction; other processes that want to wait for it."""
+    """Bring a store to the present version in one transaction, for which other processes that try the same wait."""
     if "mode=ro" in str(engine.url):
         raise StoreError(
             f"store {name} is of an earlier version and cannot be written to upgrade it; open a copy of it"

@@ -77,11 +77,11 @@ round_ = Table(
     "hwcost_round",
     metadata,
     Column("network_id", ForeignKey("hwcost_network.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),  # of the network's rounds, from 0
     Column("taken", Float, nullable=False),
-    Column("seconds", Float, nullable=False),
+    Column("seconds", Float, nullable=False),  # that its runs and profiles took together
     Column("steal", Float, nullable=False),  # s
-    Column("switches", BigInteger, nullable=False),
+    Column("switches", BigInteger, nullable=False),  # involuntary context switches
     Column("waited", Float, nullable=False),  # s
     Column("whole", LargeBinary, nullable=False),  # float32 [runs], s of wall time
     Column("waits", LargeBinary, nullable=False),  # float32 [runs], s

@@ -45,7 +45,7 @@ class Store:
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine, self.name = engine, name
-        self._kernel_ids: dict[str, int] = {}
+        self._kernel_ids: dict[str, int] = {}  # row numbers by digest, of the kernels met so far
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -58,7 +58,7 @@ class Store:
             create: make the store where there is none, and expect to write.
 
         Raises:
-            StoreError: missing, not a store, of another version, not writable or not reachable.
+            StoreError: missing, not a store, of a newer version, not writable or not reachable.
         """
         parsed = parse_url(url)
         name = parsed.render_as_string(hide_password=True)
@@ -151,7 +151,7 @@ class Store:
         return [self._kernel_ids[k.digest] for k in kernels]
 
     def add_round(self, network_id: int, number: int, taken: Round) -> None:
-        """Write a round; when this returns it is in the database."""
+        """Write a round, the `number`-th of its network from 0; when this returns it is in the database."""
         row = {
             "network_id": network_id,
             "number": number,
@@ -271,7 +271,7 @@ class Store:
         Args:
             runtime, threads: that the environment must have, where given.
             environment: the environment itself, or the first digits of its digest.
-            spread: above which a timing is flagged "unstable".
+            spread: above which the timing of a network is flagged "unstable"; imported timings keep their flags.
 
         Raises:
             StoreError: no environment fits, or several do; the message says what the store has.

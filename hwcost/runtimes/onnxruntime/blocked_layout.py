@@ -1,9 +1,9 @@
 """Which nodes ONNX Runtime runs in its blocked layout ("nchwc"), and what it fuses there.
 
-Convolutions and pools whose channels allow it run in blocks of as many channels as a vector register holds floats. What
-follows them stays in blocks where it can: sums (fused into a convolution that makes one of their terms), products,
-activations, concatenations, norms, resizing. A value is copied into the layout once, and out of it once, where another
-node needs it so.
+In that layout as many channels as a vector register holds floats form a *block*, and lie together in memory.
+Convolutions and pools whose channels allow it run in blocks. What follows them stays in blocks where it can: sums
+(fused into a convolution that makes one of their terms), products, activations, concatenations, norms, resizing. A
+value is copied into the layout once, and out of it once, where another node needs it so.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hwcost.runtimes.onnxruntime.mutable_graph import Sketch, Step, Value
 
-ALIGNED = 4  # channels that are copied into blocks must be a multiple of this
+ALIGNED = 4  # a number of channels that is copied into blocks must be a multiple of this
 ACTIVATIONS = frozenset({"Relu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid"})  # fused in blocks, also after a sum
-IMAGE = 4  # channels up to which the input of a part is taken for an image, which is not in blocks
+IMAGE = 4  # an input of a part with at most this many channels is taken for an image, which is not in blocks
 INDIFFERENT = frozenset({"Gelu", "QuickGelu"})  # elementwise, and run in either layout
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)  # permutations of a transposition to channels last, and back
 
@@ -33,25 +33,25 @@ def block_size(lanes: int | None = None) -> int:
 
 @dataclass(slots=True)
 class _Twin:
-    """The blocked copy of a value, which stands in for it."""
+    """The form in blocks of a value, the original, in whose place nodes in blocks read it."""
 
     value: Value
-    step: Step  # that makes it
-    uses: int  # how often the original was read
-    left: int  # how often it still is, by nodes outside blocks
+    step: Step  # the node that makes it
+    uses: int  # how often the original was used when this was made
+    left: int  # how often the original is still used, by nodes outside blocks
     channels: int  # of the original, without padding
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a convolution runs in blocks: the padded shape of its weight, and whether its input is in blocks too."""
+    """How a convolution runs in blocks. Its output always is in blocks."""
 
-    weight: tuple[int, ...]
-    reorders: bool
+    weight: tuple[int, ...]  # shape, with the channels padded to whole blocks
+    reorders: bool  # whether it reads its input in blocks too
 
 
 def blocked_form(weight: Sequence[int], groups: int, block: int) -> Form | None:
-    """How a convolution with that weight runs in blocks; None where its channels do not allow it."""
+    """How a convolution with a weight of that shape runs in blocks; None where its channels do not allow it."""
     out, into, *kernel = weight
     padded = -(-out // block) * block
     if groups > 1 and into == 1 and out == groups:
@@ -69,7 +69,7 @@ def blocked_form(weight: Sequence[int], groups: int, block: int) -> Form | None:
 
 
 class Blocks:
-    """The pass that puts nodes into blocks; `run` does it.
+    """The pass that puts nodes of a graph into blocks of `block` channels; `run` does it.
 
     In a `part` of a network, input maps with more channels than an image are in blocks already, and outputs that are
     made in blocks stay there.
@@ -78,13 +78,13 @@ class Blocks:
     def __init__(self, sketch: Sketch, block: int, *, part: bool = False) -> None:
         self.sketch, self.block, self.part = sketch, block, part
         self.twins: dict[int, _Twin] = {}  # by the id of the original
-        self.originals: list[Value] = []
-        self.entered: dict[int, Value] = {}
-        self.place: dict[int, int] = {}
-        self.order: list[Step | None] = []
+        self.originals: list[Value] = []  # the values that have a twin
+        self.entered: dict[int, Value] = {}  # by the id of a value made outside blocks, its copy into blocks
+        self.order: list[Step | None] = []  # nodes in their new order, None where one moved away
+        self.place: dict[int, int] = {}  # by the id of a node, its index in `order`
 
     def run(self) -> None:
-        """Change the graph."""
+        """Change the graph: visit its nodes in order, then copy out of blocks what is read outside them."""
         if self.part:
             self.receive()
         for step in self.sketch:
@@ -117,16 +117,16 @@ class Blocks:
                 self.originals.append(value)
 
     def padded(self, value: Value) -> Value:
-        """A new value of that shape with whole blocks of channels."""
+        """A new value like the given one, with channels added up to whole blocks."""
         n, c, *rest = value.shape
         return Value((n, -(-c // self.block) * self.block, *rest), value.dtype)
 
     def twin(self, value: Value) -> _Twin | None:
-        """The blocked copy of a value, None where it is not made in blocks."""
+        """The form in blocks of a value, None where it is not made in blocks."""
         return self.twins.get(id(value))
 
     def enter(self, step: Step, index: int) -> None:
-        """Make a node read an input in blocks, through a copy where it is not made there."""
+        """Let a node read its input of that index in blocks, through a copy where it is not made there."""
         value = step.reads[index]
         twin = self.twin(value)
         if twin is not None:
@@ -136,7 +136,7 @@ class Blocks:
             copy, source = self.padded(value), value
             turn = value.maker
             if turn is not None and turn.kind == "Transpose" and turn.attributes["perm"] == NCHW and value.uses == 1:
-                source = turn.reads[0]  # the copy reads channels last
+                source = turn.reads[0]  # the copy into blocks can read channels last, and so replaces the transposition
             self.sketch.put(Step("ReorderInput", [source], [copy], step.module, blocked=True))
             self.entered[id(value)] = copy
         self.sketch.read(step, index, self.entered[id(value)])
@@ -144,12 +144,16 @@ class Blocks:
             self.sketch.drop(value.maker)
 
     def take(self, step: Step, index: int, twin: _Twin) -> None:
-        """Make a node read the blocked copy instead of the original."""
+        """Let a node read the form in blocks as its input of that index, instead of the original."""
         self.sketch.read(step, index, twin.value)
         twin.left -= 1
 
     def made(self, step: Step, *, blocked: bool = True) -> None:
-        """Register that a node makes its output in blocks."""
+        """Register that a node makes its output in blocks.
+
+        `blocked` is whether the node itself is one of the blocked layout; an elementwise one or a concatenation is the
+        same in either.
+        """
         old = step.out
         new = self.padded(old)
         new.maker, old.maker = step, None
@@ -159,21 +163,22 @@ class Blocks:
         self.originals.append(old)
 
     def fused(self, step: Step, twin: _Twin) -> None:
-        """Remove a node that was fused into the one that makes the blocked copy."""
+        """Remove a node that was fused into the one that makes `twin`, the form in blocks of one of its inputs."""
         old = step.out
         self.twins[id(old)] = _Twin(twin.value, twin.step, old.uses, old.uses, twin.channels)
         self.originals.append(old)
         for value in step.reads:
             value.readers.remove(step)
         step.dead = True
-        self.order[self.place[id(step)]] = twin.step  # it runs once all it reads is there
+        # The node that it was fused into moves here, where all that it now reads has been made.
+        self.order[self.place[id(step)]] = twin.step
         self.order[self.place[id(twin.step)]] = None
         self.place[id(twin.step)] = self.place[id(step)]
 
     # -- nodes -----------------------------------------------------------------------------------
 
     def conv(self, step: Step) -> None:
-        """A convolution."""
+        """A convolution, with its weights padded to whole blocks."""
         weight = step.reads[1]
         if len(weight.shape) != 4 or not all(v.constant for v in step.reads[1:]):
             return
@@ -201,12 +206,12 @@ class Blocks:
             self.made(step)
 
     def global_pool(self, step: Step) -> None:
-        """A pool over the whole map, where the map is in blocks already or an input of the network."""
+        """A pool over a whole feature map, where the map is made in blocks or is an input of the network."""
         if self.twin(step.reads[0]) is not None or step.reads[0].maker is None:
             self.pool(step)
 
     def binary(self, step: Step) -> None:
-        """A sum or a product of two values in blocks, of one shape."""
+        """A sum or product of two values of one shape in blocks; a sum is fused into a convolution where possible."""
         twins = [self.twin(v) for v in step.reads]
         known = [t for t in twins if t is not None]
         if len(known) < len(twins) or len({v.shape for v in step.reads}) > 1:
@@ -228,7 +233,7 @@ class Blocks:
         self.made(step, blocked=False)
 
     def scale(self, step: Step) -> None:
-        """A product with a constant per channel is a depthwise convolution."""
+        """A product with a constant per channel becomes a depthwise convolution."""
         at = int(self.twin(step.reads[0]) is None)
         twin, other = self.twin(step.reads[at]), step.reads[1 - at]
         c = step.out.shape[1]
@@ -241,7 +246,7 @@ class Blocks:
         self.made(step)
 
     def concat(self, step: Step) -> None:
-        """A concatenation of whole blocks."""
+        """A concatenation of the channels of values that fill whole blocks."""
         twins = [self.twin(v) for v in step.reads]
         known = [t for t in twins if t is not None and t.channels % self.block == 0]
         if len(known) < len(twins) or step.attributes["axis"] != 1:
@@ -266,7 +271,7 @@ class Blocks:
             self.made(step, blocked=False)
 
     def norm(self, step: Step) -> None:
-        """A batch norm of blocks is a depthwise convolution."""
+        """A batch norm of a value in blocks becomes a depthwise convolution."""
         twin = self.twin(step.reads[0])
         if twin is None:
             return
@@ -278,7 +283,7 @@ class Blocks:
         self.made(step)
 
     def transpose(self, step: Step) -> None:
-        """A transposition to channels last, which the copy out of blocks does as well."""
+        """A transposition to channels last of a value in blocks becomes the copy out of blocks, which can do it too."""
         twin = self.twin(step.reads[0])
         if twin is not None and step.attributes["perm"] == NHWC:
             self.take(step, 0, twin)

@@ -2,8 +2,9 @@
 
 An op that reads constants alone becomes a constant, and a view a Reshape. Ops that have an ONNX operator with the same
 inputs stand in the table `SAME`, those with a second operand that may be a number in `TWO`. For other kinds, functions
-registered by `exports` write the nodes. The ops of a graph that was read from an ONNX file are the file's nodes. An op
-of a kind without any of these becomes a node that holds the traced op, so that its work is counted.
+registered with the decorator `exports` write the nodes. Of a graph that was read from an ONNX file, ops without a torch
+kind become the file's nodes again. An op of any other kind becomes a node that holds the traced op, so that its work is
+counted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from hwcost.graph import Graph, Op, TensorSpec
 from hwcost.runtimes.onnxruntime.mutable_graph import Sketch, Step, Value
 
-SAME = {
+SAME = {  # ONNX operators by kind of op
     "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "erf": "Erf", "exp": "Exp", "log": "Log", "sqrt": "Sqrt",
     "neg": "Neg", "abs": "Abs", "floor": "Floor", "ceil": "Ceil", "round": "Round", "sin": "Sin", "cos": "Cos",
     "reciprocal": "Reciprocal", "softplus": "Softplus", "elu": "Elu", "selu": "Selu", "celu": "Celu",
@@ -24,7 +25,7 @@ SAME = {
     "maximum": "Max", "minimum": "Min", "matmul": "MatMul", "bmm": "MatMul", "mm": "MatMul",
     "tile": "Tile", "repeat": "Tile",
 }  # fmt: skip
-TWO = {
+TWO = {  # ONNX operators by kind of op
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "eq": "Equal", "lt": "Less", "gt": "Greater",
     "le": "LessOrEqual", "ge": "GreaterOrEqual", "logical_and": "And", "logical_or": "Or", "bitwise_and": "And",
     "bitwise_or": "Or", "remainder": "Mod",
@@ -32,12 +33,14 @@ TWO = {
 NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}  # second operands with which ONNX Runtime removes the op
 REDUCED = {"mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin", "linalg_vector_norm": "ReduceL2"}
 VIEWS = {"reshape", "view", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as"}
+# Ops whose result does not depend on what is in their inputs, so that it becomes a constant.
 FILLED = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"}
+# Ops that an export leaves out: in inference their output is their input.
 NOTHING = {"dropout", "clone", "contiguous", "detach", "alias", "lift_fresh", "feature_dropout", "resolve_conj"}
 
 
 class Export:
-    """The nodes of a traced graph, in `sketch`; `values` has what each value of the graph became."""
+    """The nodes that a traced graph is exported to, in `sketch`; `values` maps its value numbers to values of that."""
 
     def __init__(self, graph: Graph) -> None:
         self.sketch = Sketch()
@@ -79,7 +82,7 @@ class Export:
             self.unknown(op, reads)
 
     def unknown(self, op: Op, reads: list[Value]) -> None:
-        """A node that stands for the traced op: its kernel is described by the op, and costs as much."""
+        """Add a node that stands for the traced op: its kernel is described by the op, and costs as much."""
         self._put(op, reads, op.spec.kind, {"traced": op.spec})
 
     def _put(self, op: Op, reads: list[Value], kind: str, attributes: dict[str, Any]) -> None:
@@ -96,7 +99,7 @@ class Export:
     # -- for the functions that write nodes ----------------------------------------------------------
 
     def write(self, op: Op, kind: str, reads: Sequence[Value], index: int = 0, **attributes: Any) -> Value:
-        """Add a node that makes the output of that index of the op; returns the output."""
+        """Add a node that makes the output of that index of the op; returns that output."""
         spec = op.spec.outputs[index]
         value = Value(spec.shape, spec.dtype)
         self.sketch.put(Step(kind, list(reads), [value], op.module, attributes))
@@ -104,7 +107,7 @@ class Export:
         return value
 
     def other(self, op: Op, reads: list[Value]) -> Value:
-        """The second operand of the op; a constant where it is a number."""
+        """The second operand of the op; a constant of no axes where the op has it as a number."""
         if len(reads) > 1:
             return reads[1]
         number = op.spec.param("other", op.spec.param("exponent"))
@@ -116,18 +119,18 @@ class Export:
 
 
 def constant(shape: Sequence[int], dtype: str = "float32", number: object = None) -> Value:
-    """A constant."""
+    """A constant of that shape; equal `number`s, unless None, stand for equal contents (`Value.number`)."""
     return Value(tuple(shape), dtype, constant=True, number=number)
 
 
 def pair(value: object, count: int = 2) -> tuple[Any, ...]:
-    """One number per axis, from a single number or from one per axis."""
+    """A parameter as one number per axis: a single number is repeated `count` times."""
     sides = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     return sides * count if len(sides) == 1 else sides
 
 
 def whole(value: object) -> int:
-    """A parameter that is a whole number."""
+    """A parameter that must be a whole number, as an int."""
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
@@ -136,7 +139,10 @@ Function = Callable[[Export, Op, list[Value]], None]
 
 
 def exports(*kinds: str) -> Callable[[Function], Function]:
-    """Register a function that writes the nodes of ops of these kinds."""
+    """Decorator of a function that writes the nodes of ops of these kinds.
+
+    The function is given the export, the op, and the values that the op reads.
+    """
 
     def register(function: Function) -> Function:
         EXPORTS.update(dict.fromkeys(kinds, function))

@@ -1,4 +1,4 @@
-"""How ops that move data are written in an ONNX export: transpositions, slices, joins, resizing."""
+"""How ops that move data are written in an ONNX export: transpositions, slices, concatenations, resizing."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def _split(e: Export, op: Op, reads: list[Value]) -> None:
             e.values[op.writes[index]] = part
 
 
-_ENDLESS = 1 << 31
+_ENDLESS = 1 << 31  # an end of a slice above this means up to the end of the axis
 
 
 @exports("slice")
 def _slice(e: Export, op: Op, reads: list[Value]) -> None:
     x, shape = reads[0], op.spec.outputs[0].shape
     end = op.spec.param("end")
-    if shape == x.shape and (end is None or whole(end) > _ENDLESS):  # with another end the node stays
+    if shape == x.shape and (end is None or whole(end) > _ENDLESS):  # with another end the export keeps the node
         e.values[op.writes[0]] = x
         return
     axis = whole(op.spec.param("dim", 0)) % len(shape)

@@ -22,7 +22,7 @@ _NODES = {
 
 @exports(*_NODES)
 def _recurrent(e: Export, op: Op, reads: list[Value]) -> None:
-    if op.name.startswith("onnx."):  # of an ONNX file, in which the parameters are not those of the torch op
+    if op.name.startswith("onnx."):  # read from an ONNX file, where its parameters are not those of the torch op
         e.unknown(op, reads)
         return
     kind, count = _NODES[op.spec.kind]
@@ -44,19 +44,20 @@ def _recurrent(e: Export, op: Op, reads: list[Value]) -> None:
 
 
 def _turned(e: Export, op: Op, x: Value) -> Value:
-    """Transpose time and batch."""
+    """Add a node that swaps the axes of time and batch; returns its output."""
     return e.sketch.add("Transpose", [x], (x.shape[1], x.shape[0], *x.shape[2:]), op.module, perm=(1, 0, 2))
 
 
 def _joined(own: list[Value], directions: int) -> list[Value]:
-    """The weights as a node reads them: both directions stacked, and the two biases of a direction concatenated."""
+    """The weights of a layer (`own`) as a node reads them, [directions, ...] each; the two biases of a direction are
+    concatenated."""
     into, back, *biases = own[: len(own) // directions]
     joined = [constant((directions, *into.shape)), constant((directions, *back.shape))]
     return joined + ([constant((directions, 2 * biases[0].shape[0]))] if biases else [])
 
 
 def _layer_state(e: Export, op: Op, state: Value, number: int, layers: int) -> Value:
-    """The slice of the initial states of all layers that belongs to one layer."""
+    """The part of the initial states of all layers that belongs to the layer of that number; adds a slice for it."""
     shape = (state.shape[0] // layers, *state.shape[1:])
     if layers == 1:
         return state

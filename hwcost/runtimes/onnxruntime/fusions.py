@@ -1,9 +1,9 @@
 """What ONNX Runtime fuses before it chooses layouts, pass by pass (version 1.32, CPU).
 
-Each level is repeated until nothing changes. First level: norms, products and sums with constants are folded into the
-convolution before them; common subexpressions are computed once; a matrix product and its bias become a Gemm;
-transpositions move. Second level: activations are fused into convolutions and Gemms, additions into layer norms, biases
-into GELUs, scalings and transpositions into matrix products.
+There are two levels of passes, each repeated until nothing changes, ten times at most. First level: norms, products and
+sums with constants are folded into the convolution before them; common subexpressions are computed once; a matrix
+product and its bias become a Gemm; transpositions move. Second level: activations are fused into convolutions and
+Gemms, additions into layer norms, biases into GELUs, scalings and transpositions into matrix products.
 
 A pass changes the graph that it is given, and returns whether it changed anything.
 """
@@ -31,10 +31,10 @@ _ROUNDS = 10
 
 
 def fuse(sketch: Sketch) -> None:
-    """Run the passes of both levels on a graph."""
+    """Run the passes of both levels on a graph, which they change."""
     for level in (_FIRST, _SECOND):
         for _ in range(_ROUNDS):
-            if not sum(run(sketch) for run in level):  # all of them run
+            if not sum(run(sketch) for run in level):  # unlike `any`, it runs them all
                 break
     sketch.sort()
 
@@ -43,7 +43,7 @@ def fuse(sketch: Sketch) -> None:
 
 
 def fold_into_conv(sketch: Sketch) -> bool:
-    """Fold norms, and sums and products with a constant per channel, into the convolution before them."""
+    """Fold batch norms, and sums and products with a constant per channel, into the convolution before them."""
     changed = False
     for step in sketch:
         conv = sole_maker(step.reads[0], "Conv") if step.reads else None
@@ -60,6 +60,7 @@ def fold_into_conv(sketch: Sketch) -> bool:
 
 
 def _per_channel(step: Step) -> bool:
+    """Whether the second operand is a constant per channel; for a product, a single number too."""
     x, other = step.reads
     c, *rest = x.shape[1:]
     if step.kind == "Mul" and not other.shape:
@@ -85,7 +86,10 @@ def eliminate_common(sketch: Sketch) -> bool:
 
 
 def add_into_matmul(sketch: Sketch) -> bool:
-    """A product with a matrix and the addition of a bias become a Gemm, whose rows are all leading axes together."""
+    """A product with a matrix and the addition of a bias become a Gemm.
+
+    A Gemm has two axes. Where its left operand has more, all but the last are joined before it and split after it.
+    """
     changed = False
     for step in sketch:
         if step.kind != "Add":
@@ -112,6 +116,7 @@ def add_into_matmul(sketch: Sketch) -> bool:
 
 
 def _is_bias(product: Step, bias: Value) -> bool:
+    """Whether a constant that is added to a matrix product can be the bias of a Gemm, by its shape."""
     weight = product.reads[1]
     if len(weight.shape) != 2:
         return False
@@ -121,7 +126,7 @@ def _is_bias(product: Step, bias: Value) -> bool:
 
 
 def pad_in_window(sketch: Sketch) -> bool:
-    """Zero padding before a convolution or an average pool is done by it."""
+    """Padding with zeros before a convolution or an average pool becomes padding of that node."""
     changed = False
     for step in sketch:
         pad = sole_maker(step.reads[0], "Pad") if step.kind in ("Conv", "AveragePool") else None
@@ -204,6 +209,7 @@ def slices_to_split(sketch: Sketch) -> bool:
 
 
 def _split_slices(sketch: Sketch, value: Value) -> bool:
+    """Replace the slices that read a value by a split, where they are all its readers and cover one axis of it."""
     slices = [r for r in value.readers if r.kind == "Slice" and "start" in r.attributes]
     if len(slices) < 2 or len(slices) != len(value.readers) or value.kept:
         return False
@@ -229,11 +235,13 @@ def _split_slices(sketch: Sketch, value: Value) -> bool:
 
 
 def _bound(number: object, size: int, default: int) -> int:
+    """A bound of a slice of an axis of that size, counted from its start; `default` for None."""
     at = default if number is None else int(number)  # type: ignore[call-overload]
     return at + size if at < 0 else at
 
 
 def _split_gathers(sketch: Sketch, value: Value) -> bool:
+    """Replace the gathers of single indices that read a value by a split, where they are all its readers."""
     gathers = [r for r in value.readers if r.kind == "Gather" and "at" in r.attributes]
     if not gathers or len(gathers) != len(value.readers) or value.kept:
         return False
@@ -254,7 +262,7 @@ def _split_gathers(sketch: Sketch, value: Value) -> bool:
 
 
 def turn_in_matmul(sketch: Sketch) -> bool:
-    """A matrix product reads a transposed operand itself."""
+    """A transposition of the last two axes of an operand is fused into the matrix product that reads it."""
     changed = False
     for step in sketch:
         if step.kind not in ("MatMul", "FusedMatMul"):

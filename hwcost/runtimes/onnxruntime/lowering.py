@@ -4,12 +4,14 @@ In this order:
 
 1. `export` writes the nodes of the ONNX export.
 2. `fusions` fuses them, and moves transpositions (`transposes`).
-3. `blocked_layout` puts convolutions and what surrounds them into the blocked layout.
-4. Here, additions are fused into convolutions that are not in blocks, functions without a kernel of their own are
-   decomposed, the nodes are sorted into the order they run (`run_order`), and each becomes a kernel (`nodes`) unless it
-   moves no data.
+3. `blocked_layout` puts convolutions and what surrounds them into the blocked layout, in which blocks of channels lie
+   together in memory. Nodes and values in it are called *in blocks*.
+4. Here, additions are fused into convolutions that are not in blocks, hardswish that is not in blocks is decomposed,
+   and the nodes are sorted into the order they run (`run_order`). Each becomes a kernel (`nodes`) unless it moves no
+   data.
 
-The rules are those of the version named in `VERSION`; tests compare them with its optimised graphs.
+All this works on a `Sketch`, a graph that can be changed (`mutable_graph`). The rules are those of the version named in
+`VERSION`; tests compare them with its optimised graphs.
 """
 
 from __future__ import annotations
@@ -32,21 +34,21 @@ from hwcost.runtimes.registry import register_runtime
 from hwcost.runtimes.reuse import Reuse
 
 VERSION = "1.32"
-_DESCRIBING = (  # the attributes that the description of a kernel depends on
+_DESCRIBING = (  # attributes of nodes that the description of a kernel depends on
     "strides", "pads", "dilations", "group", "kernel_shape", "perm", "axis", "mode", "activation", "equation",
 )  # fmt: skip
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime on an x86 CPU; stateless."""
+    """ONNX Runtime on an x86 CPU; has no state."""
 
     name = "onnxruntime"
     session = "hwcost.runtimes.onnxruntime.session"
 
     def lower(self, graph: Graph, *, part: bool = False, lanes: int | None = None) -> Network:
-        """Fold and fuse as ONNX Runtime does; its blocks of channels are as wide as the target's vector registers.
+        """Fold and fuse as ONNX Runtime does; a block has as many channels as a vector register of the target holds.
 
-        The maps that a part reads and writes are in the blocked layout.
+        A part reads its feature maps in the blocked layout, images excepted, and leaves in it what it makes there.
         """
         sketch = optimised(graph.by_parts or graph, part=part, lanes=lanes)
         return _placed(sketch, self.name, graph.since)
@@ -70,7 +72,7 @@ def optimised(graph: Graph, *, part: bool = False, lanes: int | None = None) -> 
 
 
 def as_they_run(sketch: Sketch) -> None:
-    """Sort the nodes into the order in which ONNX Runtime runs them."""
+    """Sort the nodes of a graph in place, into the order in which ONNX Runtime runs them."""
     number = {id(step): place for place, step in enumerate(sketch.steps)}
     makers = [[number[id(v.maker)] for v in step.reads if id(v.maker) in number] for step in sketch.steps]
     outputs = [number[id(v.maker)] for v in sketch.outputs if id(v.maker) in number]
@@ -99,9 +101,10 @@ def add_into_plain_conv(sketch: Sketch) -> None:
 
 
 def decompose(sketch: Sketch, *, only_outputs: bool = False) -> None:
-    """Decompose hardswish, which has no kernel outside blocks, into x * hardsigmoid(x).
+    """Decompose hardswish, which has a kernel in blocks only, into x * hardsigmoid(x).
 
-    With `only_outputs`, as before the blocked layout is chosen, only where its result is an output of the network.
+    With `only_outputs`, only where its result is an output of the network: there ONNX Runtime decomposes it before it
+    chooses the blocked layout.
     """
     for step in sketch:
         if step.kind == "HardSwish" and (step.out.kept or not only_outputs):
@@ -113,7 +116,8 @@ def decompose(sketch: Sketch, *, only_outputs: bool = False) -> None:
 
 
 def _placed(sketch: Sketch, runtime: str, since: int) -> Network:
-    """The nodes of an optimised graph as kernels; its inputs were written `since` bytes before the first one runs."""
+    """The nodes of an optimised graph as kernels. `since` bytes were moved between the writing of its inputs and the
+    first kernel."""
     made = dict.fromkeys(id(v) for step in sketch.steps for v in step.writes)
     read = dict.fromkeys(id(v) for step in sketch.steps for v in step.reads if not v.constant)
     given = [value for value in read if value not in made]
@@ -133,7 +137,7 @@ def _placed(sketch: Sketch, runtime: str, since: int) -> Network:
 
 
 def _kernel_of(step: Step) -> tuple[Kernel | None, int]:
-    """The kernel of a node, None where it moves no data, and its traffic (byte)."""
+    """The kernel of a node and its traffic (byte); None and 0 where it moves no data."""
     if "traced" in step.attributes:
         return _traced(step.attributes["traced"])
     return _kernel(
@@ -159,7 +163,7 @@ def _kernel(
     writes: tuple[tuple[tuple[int, ...], str], ...],
     attributes: tuple[tuple[str, Any], ...],
 ) -> tuple[Kernel | None, int]:
-    """The kernel of a node, None where it moves no data, and its traffic (byte); cached, since blocks repeat."""
+    """As `_kernel_of`, from what describes a node; cached, since networks repeat their blocks."""
     inputs = tuple(TensorSpec("x", shape, dtype, weight=constant) for shape, dtype, constant in reads)
     outputs = tuple(TensorSpec("x", shape, dtype) for shape, dtype in writes)
     kernel = kernel_of(Node("", kind, blocked, inputs, outputs, dict(attributes)))

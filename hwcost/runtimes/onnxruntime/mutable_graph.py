@@ -16,14 +16,17 @@ from hwcost.graph import ITEMSIZE
 
 @dataclass(slots=True, eq=False)
 class Value:
-    """A tensor: an activation, or a constant, which is a weight or computed from constants alone."""
+    """A tensor without data: an activation, or a constant, which is a weight or is computed from constants alone.
+
+    Values and nodes are compared by identity.
+    """
 
     shape: tuple[int, ...]
     dtype: str = "float32"
     constant: bool = False
-    number: object = None  # what the constant holds, where that is known
-    kept: bool = False  # an output of the network
-    maker: Step | None = None
+    number: object = None  # stands for what a constant holds; equal ones hold the same. None where that is not known
+    kept: bool = False  # whether it is an output of the network
+    maker: Step | None = None  # the node that writes it; None for constants and inputs of the network
     readers: list[Step] = field(default_factory=list)  # once for each time it is read
 
     @property
@@ -39,15 +42,15 @@ class Value:
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """A node."""
+    """A node of the graph."""
 
     kind: str  # ONNX operator
     reads: list[Value]
     writes: list[Value]
-    module: str
-    attributes: dict[str, Any] = field(default_factory=dict)
-    blocked: bool = False  # in the blocked layout
-    dead: bool = False
+    module: str  # path of the torch module that it comes from
+    attributes: dict[str, Any] = field(default_factory=dict)  # those of ONNX, and notes that passes leave for others
+    blocked: bool = False  # whether it runs in the blocked layout
+    dead: bool = False  # whether it was removed from the graph
 
     @property
     def out(self) -> Value:
@@ -56,7 +59,7 @@ class Step:
 
 
 class Sketch:
-    """The graph: nodes in an order in which they can run."""
+    """A graph that can be changed: its nodes (`steps`), after `sort` in an order in which they can run, and outputs."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -67,12 +70,12 @@ class Sketch:
         return (step for step in list(self.steps) if not step.dead)
 
     def add(self, kind: str, reads: Sequence[Value], shape: Sequence[int], module: str, **attributes: Any) -> Value:
-        """A new node with one output of that shape, of the dtype of its first input."""
+        """Add a node at the end, with one output of that shape and its first input's dtype; returns the output."""
         dtype = reads[0].dtype if reads else "float32"
         return self.put(Step(kind, list(reads), [Value(tuple(shape), dtype)], module, attributes)).out
 
     def put(self, step: Step) -> Step:
-        """Add a node at the end."""
+        """Add a node at the end, and make its inputs and outputs know it; returns the node."""
         for value in step.reads:
             value.readers.append(step)
         for value in step.writes:
@@ -81,7 +84,7 @@ class Sketch:
         return step
 
     def drop(self, step: Step) -> None:
-        """Remove a node, and the nodes that made what nobody else reads."""
+        """Remove a node, and those before it whose outputs then nobody reads."""
         if step.dead:
             return
         step.dead = True
@@ -92,14 +95,14 @@ class Sketch:
                 self.drop(maker)
 
     def read(self, step: Step, index: int, value: Value) -> None:
-        """Make a node read another value as its input of that index."""
+        """Let a node read `value` as its input of that index, instead of what it reads there now."""
         old = step.reads[index]
         old.readers.remove(step)
         step.reads[index] = value
         value.readers.append(step)
 
     def replace(self, old: Value, new: Value) -> None:
-        """Make all readers of `old` read `new`, also where it is an output of the network."""
+        """Let all readers of `old` read `new` instead, which also takes its place as an output of the network."""
         for reader in old.readers:
             reader.reads = [new if v is old else v for v in reader.reads]
             new.readers.append(reader)
@@ -114,14 +117,17 @@ class Sketch:
         self.drop(step)
 
     def clean(self) -> None:
-        """Remove the nodes whose outputs nobody reads."""
+        """Remove the nodes whose outputs nobody reads; afterwards `steps` holds no removed node."""
         for step in reversed(self.steps):
             if not any(v.uses for v in step.writes):
                 self.drop(step)
         self.steps = list(self)
 
     def sort(self) -> None:
-        """Sort the nodes so that each comes after what it reads, and a new one right before its first reader."""
+        """Sort the nodes so that each comes after the nodes it reads from.
+
+        Nodes keep their order where they can; one added at the end moves to just before its first reader.
+        """
         done, ordered = set[int](), list[Step]()
         for first in self.steps:
             stack = [first]
@@ -141,6 +147,6 @@ class Sketch:
 
 
 def sole_maker(value: Value, kind: str) -> Step | None:
-    """The node that makes a value, where it is of that kind and the value is read once; else None."""
+    """The node that makes a value, where it is of that kind and nothing else uses the value; else None."""
     maker = value.maker
     return maker if maker is not None and maker.kind == kind and value.uses == 1 else None

@@ -1,9 +1,9 @@
 """From the nodes of an optimised ONNX graph to kernels.
 
-Kernels are described by the kinds of traced ops: a `Conv` is a "conv2d", one with an activation "conv2d+relu". Tensors
-in the blocked layout of the CPU provider have layout "nchwc" and the channels that are computed, padding included.
-Copies between layouts and transpositions, which are free in torch, are kernels of kind "clone". An operator without a
-counterpart has the kind "onnx." and its ONNX name.
+Kernels are described by the kinds of traced ops: a `Conv` of images is a "conv2d", one with an activation fused into it
+"conv2d+relu". Tensors in the blocked layout of the CPU provider have layout "nchwc" and as many channels as are
+computed, padding included. Copies between layouts, and transpositions, which are free in torch, are kernels of kind
+"clone". An operator without a counterpart in torch has the kind "onnx." and its ONNX name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from hwcost.graph import OpSpec, Param, TensorSpec
 from hwcost.kernel import Kernel
 
+# Operators that move no data.
 FREE = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Constant", "Size"})
 _KINDS: Mapping[str, str] = {
     "Conv": "conv2d", "FusedConv": "conv2d", "ConvTranspose": "conv_transpose2d", "Gemm": "linear",
@@ -46,12 +47,12 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of the optimised graph, with the shapes of its tensors."""
+    """A node of the optimised graph, with the descriptions of its tensors."""
 
     name: str
     kind: str  # ONNX operator
-    blocked: bool  # in the blocked layout
-    inputs: tuple[TensorSpec, ...]  # without optional inputs that are left out
+    blocked: bool  # whether it runs in the blocked layout
+    inputs: tuple[TensorSpec, ...]  # optional ones that are absent in the graph are absent here
     outputs: tuple[TensorSpec, ...]
     attributes: Mapping[str, Any]
 
@@ -85,6 +86,7 @@ def kernel_of(node: Node) -> Kernel | None:
 
 
 def _kind(node: Node) -> str:
+    """The kind of traced op that a node is described by; of several ops, the main one."""
     if node.kind == "Conv" or node.kind == "FusedConv":
         return f"conv{len(node.outputs[0].shape) - 2}d"
     if node.kind in ("Gemm", "MatMul") and len(node.inputs) > 1 and not node.inputs[1].weight:
@@ -96,6 +98,7 @@ def _kind(node: Node) -> str:
 
 
 def _layout(tensor: TensorSpec, layout: str) -> str:
+    """The layout of an input of a node whose feature maps have `layout`: only tensors of four axes can be in blocks."""
     return layout if len(tensor.shape) == 4 else "contiguous"
 
 
@@ -117,7 +120,7 @@ def _fused(node: Node, inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, 
 
 
 def _skip(inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, ...]) -> Kernel:
-    """An addition and the layer norm of its result; the sum goes to memory only where another node reads it too."""
+    """An addition and the layer norm of its result. The sum is written to memory only where the node outputs it too."""
     x, other = (replace(t, name=name) for t, name in zip(inputs, ("self", "other"), strict=False))
     total = outputs[-1] if len(outputs) > 1 else replace(outputs[0], internal=True)
     inner = replace(total, name="input", internal=True)
@@ -127,7 +130,7 @@ def _skip(inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, ...]) -> Kern
 
 
 def _params(node: Node, kind: str) -> tuple[tuple[str, Param], ...]:
-    """The parameters that a traced op would have, sorted by name; those at their default are left out."""
+    """The parameters of a traced op of that kind, sorted by name. Of convolutions and pools, defaults are left out."""
     attributes, found = node.attributes, dict[str, Param]()
     if kind in ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"):
         pads = tuple(attributes.get("pads", (0, 0, 0, 0)))

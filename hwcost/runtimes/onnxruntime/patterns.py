@@ -1,4 +1,7 @@
-"""Patterns of several nodes that ONNX Runtime replaces by one on its second level (see `fusions`)."""
+"""Patterns of several nodes that ONNX Runtime replaces by one on its second level of optimisation (see `fusions`).
+
+A pass changes the graph that it is given, and returns whether it changed anything.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ def scale_in_matmul(sketch: Sketch) -> bool:
 
 
 def _scales(step: Step) -> bool:
+    """Whether a node multiplies a tensor by one constant number, or divides it by one."""
     numbers = [v for v in step.reads[: 2 if step.kind == "Mul" else 0] if v.constant] or (
         step.reads[1:] if step.kind == "Div" and step.reads[1].constant else []
     )
@@ -36,11 +40,12 @@ def _scales(step: Step) -> bool:
 
 
 def _scaled(step: Step) -> int:
+    """Index of the input that such a node scales."""
     return 1 if step.reads[0].constant else 0
 
 
 def product_before_gelu(sketch: Sketch) -> bool:
-    """A GELU of an elementwise product stays in its parts (x / 2 (1 + erf(x / sqrt 2))), as in ONNX Runtime 1.32."""
+    """A GELU of an elementwise product is run by its parts, x (1 + erf(x / sqrt(2))) / 2, as in ONNX Runtime 1.32."""
     changed = False
     for step in sketch:
         maker = step.reads[0].maker if step.kind == "Gelu" else None
@@ -111,13 +116,13 @@ def gate_to_silu(sketch: Sketch) -> bool:
 
 
 def unscaled(value: Value) -> Value | None:
-    """x, where a value is a number times x; else None."""
+    """x, where a value is a constant number times x and read once; else None."""
     maker = sole_maker(value, "Mul")
     return maker.reads[_scaled(maker)] if maker is not None and _scales(maker) else None
 
 
 def parts_to_gelu(sketch: Sketch) -> bool:
-    """The GELU approximated by tanh, x / 2 (1 + tanh(c (x + d x^3))), becomes one node."""
+    """The GELU approximated by tanh, x (1 + tanh(c (x + d x^3))) / 2 with the cube as a power, becomes one node."""
     changed = False
     for step in sketch:
         cubic = unscaled(step.reads[0]) if step.kind == "Tanh" else None
@@ -152,7 +157,7 @@ def _power(value: Value) -> Value | None:
 
 
 def parts_to_norm(sketch: Sketch) -> bool:
-    """The root-mean-square norm, w x / sqrt(mean(x^2) + e), becomes one node."""
+    """The root-mean-square norm, written w * (x * (1 / sqrt(mean(x^2) + e))), becomes one node."""
     changed = False
     for step in sketch:
         if step.kind != "Mul" or not any(v.constant for v in step.reads):
@@ -172,7 +177,11 @@ def parts_to_norm(sketch: Sketch) -> bool:
 
 
 def _chain(value: Value, *kinds: str) -> Value | None:
-    """The input of a chain of nodes of these kinds, the last first, each read once, that makes a value; else None."""
+    """Follow a chain of nodes back from the value that its last node makes.
+
+    Returns the input of its first node; None where the nodes are not of these `kinds`, named from the last to the
+    first, or where a value that they make is read more than once.
+    """
     for kind in kinds:
         maker = sole_maker(value, kind)
         if maker is None:

@@ -1,12 +1,13 @@
-"""The order in which nodes stand in a file for ONNX Runtime, and that in which it runs them.
+"""The order in which nodes stand in an ONNX file written for ONNX Runtime, and the order in which it runs them.
 
 ONNX Runtime's optimiser places new nodes, such as copies between layouts, in the order of a hash table of pointers, so
 that the same module comes out in another order each time. The bytes that move between two kernels, and so what they
-find in caches, depend on that order. A file with its nodes in a fixed order mends that. Loaded without being optimised
-again, the nodes are run depth first from those that nobody reads; of the inputs of a node, the one that comes last in
-the file is followed first (`Graph::ReverseDFSFrom` in onnxruntime/core/graph/graph.cc).
+find in caches, depend on that order. So the optimised graph is written to a file with its nodes in a fixed order
+(`file_order`), and loaded without being optimised again. ONNX Runtime then runs the nodes depth first from those that
+no other node reads; of the inputs of a node, the one that comes last in the file is followed first
+(`Graph::ReverseDFSFrom` in onnxruntime/core/graph/graph.cc).
 
-Nodes are numbers; `reads` names for each which others it reads, in the order of its inputs.
+Nodes are numbers from 0; `reads` holds for each node the nodes that it reads, in the order of its inputs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ Reads = Sequence[Sequence[int]]
 
 
 def file_order(reads: Reads, outputs: Iterable[int]) -> list[int]:
-    """Depth first from the makers of the graph's outputs, each node after its inputs, the first input first."""
+    """All nodes, depth first from `outputs`, those that make the outputs of the graph.
+
+    Each node comes after those that it reads, of which the first is followed first. Nodes that lead to no output come
+    last.
+    """
     return _after_inputs(reads, [*outputs, *range(len(reads))])
 
 
@@ -30,7 +35,8 @@ def run_order(reads: Reads, file: Sequence[int]) -> list[int]:
 
 
 def _after_inputs(reads: Reads, roots: Sequence[int]) -> list[int]:
-    """All nodes that the roots read, depth first, each once and after all that it reads."""
+    """The roots and all nodes that they read, directly or through others: depth first, each once and after those that
+    it reads."""
     order: dict[int, None] = {}
     waiting = list(reversed(roots))
     while waiting:

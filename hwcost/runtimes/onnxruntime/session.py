@@ -41,12 +41,12 @@ _PROVIDERS = ["CPUExecutionProvider"]
 
 
 def prepare(module: Any, inputs: Sequence[Any], *, threads: int) -> OnnxSession:
-    """Export and optimise."""
+    """A session of the exported and optimised module."""
     return OnnxSession(module, inputs, threads)
 
 
 def environment() -> dict[str, str]:
-    """Versions, of torch too: it exports the graphs."""
+    """Versions of ONNX Runtime, of onnx, and of torch, which exports the module, and the opset of the export."""
     import torch
 
     return {
@@ -58,7 +58,7 @@ def environment() -> dict[str, str]:
 
 
 def export(module: Any, inputs: Sequence[Any]) -> bytes:
-    """The module as ONNX."""
+    """The module as an ONNX file, with torch's attention layers by their parts."""
     import torch
 
     buffer = io.BytesIO()
@@ -76,7 +76,7 @@ class OnnxSession:
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._threads = threads
-        self._folder = Path(tempfile.mkdtemp(prefix="hwcost-"))  # of profiles
+        self._folder = Path(tempfile.mkdtemp(prefix="hwcost-"))  # ONNX Runtime writes its profiles there
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         model = self._optimised(export(module, inputs))
         self._model = model.SerializeToString()
@@ -89,14 +89,18 @@ class OnnxSession:
         self.network = network_of(nodes, model)
 
     def run(self) -> Any:
-        """One inference; a tensor, or a tuple of them."""
+        """One inference; returns a tensor, or a tuple of them."""
         import torch
 
         outputs = tuple(torch.from_numpy(x) for x in self._session.run(None, self._feeds))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def profile(self, runs: int = 1, between: Between = nothing) -> NDArray[np.float64]:
-        """Seconds of each kernel in `runs` inferences, [runs, kernels]."""
+        """Seconds of each kernel in `runs` inferences, [runs, kernels].
+
+        Raises:
+            RuntimeError: the profiled inferences ran other nodes than the first one.
+        """
         events = self._last(without_arguments(self._profiled(runs, between)), runs)
         if [e["name"] for e in events] != [f"{n}_kernel_time" for n in self._names] * runs:
             raise RuntimeError("a profiled run must run the nodes of the optimised graph, but it ran others")
@@ -113,7 +117,7 @@ class OnnxSession:
         return options
 
     def _optimised(self, exported: bytes) -> Any:
-        """The graph as ONNX Runtime optimises it for this CPU, every node with a name."""
+        """The graph as ONNX Runtime optimises it for this CPU, its nodes in a fixed order and each with a name."""
         options = self._options()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +132,7 @@ class OnnxSession:
         return model
 
     def _profiled(self, runs: int, between: Between = nothing) -> str:
-        """The profile, in JSON, of a new session in `runs` inferences after those that warm up."""
+        """The profile, in JSON, that a new session writes in the inferences that warm up and `runs` more."""
         options = self._options()
         options.enable_profiling, options.profile_file_prefix = True, str(self._folder / "profile")
         session = ort.InferenceSession(self._model, options, providers=_PROVIDERS)
@@ -144,7 +148,7 @@ class OnnxSession:
         return profile
 
     def _last(self, events: Sequence[Mapping[str, Any]], runs: int) -> Sequence[Mapping[str, Any]]:
-        """Of a profile's events, those of nodes in the last `runs` inferences."""
+        """Of the events of a profile of `runs` inferences, those of nodes, without the inferences that warm up."""
         nodes = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
         return nodes[len(nodes) // (self.warm_ups + runs) * self.warm_ups :]
 
@@ -152,7 +156,8 @@ class OnnxSession:
 def without_arguments(profile: str) -> list[dict[str, Any]]:
     """The events of a profile without their arguments (tensors and threads).
 
-    Arguments are most of the text, and only the first profile of a session needs them. The profile has an event a line.
+    Arguments are most of the text, and only the first profile of a session needs them. ONNX Runtime writes each event
+    on a line of its own, with the arguments last, so that they can be cut off before the text is parsed.
     """
     events = (line.rstrip(",").partition(',"args" :')[0] for line in profile.split("\n") if line.startswith("{"))
     found: list[dict[str, Any]] = json.loads("[" + ",".join(e if e.endswith("}") else e + "}" for e in events) + "]")
@@ -180,7 +185,7 @@ def _reads(node: Any) -> Iterator[str]:
 
 
 def read_nodes(model: Any, events: Sequence[Mapping[str, Any]]) -> list[Node]:
-    """Nodes in the order they ran; shapes of activations from the profile, of weights from the graph."""
+    """Nodes in the order they ran; shapes of activations are read from the events, of weights from the model."""
     weights = {i.name: tuple(i.dims) for i in model.graph.initializer}
     by_name = {n.name: n for n in model.graph.node}
     return [_node(by_name[e["name"].removesuffix("_kernel_time")], e["args"], weights) for e in events]
@@ -193,7 +198,7 @@ def _node(node: Any, args: Mapping[str, Any], weights: Mapping[str, tuple[int, .
         if not name:
             continue
         tensor = next(seen, None)
-        if name in weights:  # the profile has no shape for a weight that was packed
+        if name in weights:  # the profile has no shape for a weight that was packed: the next shape is another input's
             shape = weights[name]
             if tensor is not None and tensor.shape != shape:
                 seen = iter([tensor, *seen])
@@ -210,7 +215,7 @@ def _tensors(described: Sequence[Mapping[str, Sequence[int]]]) -> list[TensorSpe
 
 
 def network_of(nodes: Sequence[Node], model: Any) -> Network:
-    """The kernels of the nodes, in the order they ran, with the module they came from and their reuse distance."""
+    """The network of the nodes of a model, in the order they ran."""
     raw = {n.name: n for n in model.graph.node}
     given = [i.name for i in model.graph.input]
     made = [name for node in nodes for name in raw[node.name].output]

@@ -1,8 +1,9 @@
 """How ONNX Runtime moves transpositions behind the nodes that read them, so that some cancel.
 
-A node can work on the other order of axes, and its output be transposed instead of its inputs. ONNX Runtime does so
-where two things hold. The inputs then need fewer transpositions, each of which costs as much as it has axes longer than
-1. And the new transposition meets another one further on, with which it may cancel, or costs less than what was saved.
+A node can work on the order of axes before a transposition, and its output be transposed instead of its inputs. Here a
+transposition costs as many units as its tensor has axes longer than 1. ONNX Runtime moves one where two things hold:
+the transpositions of the inputs then cost less, and the new transposition of the output meets another one further on,
+with which it may cancel, or costs less than what was saved.
 """
 
 from __future__ import annotations
@@ -12,25 +13,29 @@ from collections.abc import Sequence
 
 from hwcost.runtimes.onnxruntime.mutable_graph import Sketch, Step, Value
 
+# Elementwise operators of one input.
 ALIKE = frozenset({
     "Cast", "Exp", "Identity", "LeakyRelu", "Log", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh", "Abs", "Not",
     "Ceil", "Floor", "Neg", "Erf", "HardSigmoid", "Round", "IsNaN", "Selu", "Sign", "Softplus", "Softsign", "Celu",
     "HardSwish", "Sin", "Cos", "Gelu", "FastGelu",
 })  # fmt: skip
+# Elementwise operators of several inputs, which broadcast.
 BROADCAST = frozenset({
     "Add", "Max", "Min", "Mul", "Sub", "Div", "And", "Or", "PRelu", "Equal", "Greater", "Less", "GreaterOrEqual",
     "LessOrEqual", "Pow", "Where",
 })  # fmt: skip
 REDUCING = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceL2"})
+# Operators of which only the first input holds data; the others are numbers, sizes or indices.
 FIRST = (
     frozenset({"Clip", "Split", "Slice", "Softmax", "LogSoftmax", "Pad", "Squeeze", "Unsqueeze", "Gather"}) | REDUCING
 )
+# Operators that ONNX Runtime counts as ones it can move a transposition past; not every one is moved past here.
 HANDLED = ALIKE | BROADCAST | FIRST | {"Concat", "Transpose", "Reshape", "Tile", "ArgMax"}
-Perm = tuple[int, ...]
+Perm = tuple[int, ...]  # axis i of the output is axis perm[i] of the input
 
 
 def push_transposes(sketch: Sketch) -> bool:
-    """Visit all nodes once; returns whether anything changed."""
+    """Visit all nodes once, and move transpositions behind them; returns whether anything changed."""
     if not any(step.kind == "Transpose" for step in sketch.steps):
         return False
     changed, leading = False, _leading(sketch)
@@ -48,7 +53,7 @@ def push_transposes(sketch: Sketch) -> bool:
 
 
 def _leading(sketch: Sketch) -> set[int]:
-    """Ids of the values that a transposition reads, itself or behind nodes which a transposition can move past."""
+    """Ids of the values that lead to a transposition: one reads them, or reads what handled nodes make of them."""
     found = set[int]()
     for step in reversed(sketch.steps):
         if step.kind == "Transpose":
@@ -65,16 +70,21 @@ def _inputs(step: Step) -> list[int]:
     return list(range(len(step.reads))) if step.kind == "Concat" or step.kind in ALIKE else [0]
 
 
-def _rank(value: Value) -> int:
+def _turning_cost(value: Value) -> int:
+    """What a transposition of a value costs: its number of axes longer than 1."""
     return sum(n != 1 for n in value.shape)
 
 
 def _removable(value: Value) -> bool:
-    """Whether a transposition could move past all readers of its output."""
+    """Whether a transposition that makes this value would be gone once it has moved past all readers of the value."""
     return not value.kept and all(r.kind in HANDLED for r in value.readers)
 
 
 def _process(sketch: Sketch, turn: Step, step: Step, index: int, leading: set[int]) -> bool:
+    """Move the transposition `turn`, which is input `index` of a node, behind that node, where ONNX Runtime would.
+
+    Returns whether the graph changed.
+    """
     perm: Perm = turn.attributes["perm"]
     if step.kind == "Transpose":
         return _merge(sketch, turn, step)
@@ -93,11 +103,11 @@ def _process(sketch: Sketch, turn: Step, step: Step, index: int, leading: set[in
         if value.constant:
             continue
         if value.maker is not None and value.maker.kind == "Transpose":
-            cost -= _rank(value) if value.maker.attributes["perm"] == perm and _removable(value) else 0
+            cost -= _turning_cost(value) if value.maker.attributes["perm"] == perm and _removable(value) else 0
         else:
-            cost += _rank(value)
+            cost += _turning_cost(value)
     if cost < 0 and not any(id(v) in leading for v in step.writes):
-        cost += max(_rank(v) for v in step.writes)
+        cost += max(_turning_cost(v) for v in step.writes)
     if cost >= 0:
         return False
     _push(sketch, step, perm, indices)
@@ -105,7 +115,11 @@ def _process(sketch: Sketch, turn: Step, step: Step, index: int, leading: set[in
 
 
 def _split_before(sketch: Sketch, turn: Step, step: Step) -> bool:
-    """A reshape that only splits axes moves before the transposition, where a transposition or convolution follows."""
+    """Move a reshape that only splits axes before the transposition that it reads; returns whether that was done.
+
+    It is where another transposition reads the result, or a convolution for which the axes come back from channels
+    last.
+    """
     perm: Perm = turn.attributes["perm"]
     rest, groups = list(step.out.shape), list[list[int]]()
     for size in turn.out.shape:
@@ -148,6 +162,7 @@ def _merge(sketch: Sketch, turn: Step, step: Step) -> bool:
 
 
 def _push(sketch: Sketch, step: Step, perm: Perm, indices: Sequence[int]) -> None:
+    """Undo `perm` on the inputs of these indices, and transpose the outputs of the node instead."""
     inverse = tuple(perm.index(i) for i in range(len(perm)))
     for i in indices:
         _turn_input(sketch, step, i, inverse)
@@ -164,6 +179,7 @@ def _push(sketch: Sketch, step: Step, perm: Perm, indices: Sequence[int]) -> Non
 
 
 def _turn_input(sketch: Sketch, step: Step, index: int, perm: Perm) -> None:
+    """Transpose an input of a node by `perm`, merged with the transposition that makes it where there is one."""
     value = step.reads[index]
     if len(value.shape) < len(perm):  # broadcast: the leading axes become explicit
         shape = (*(1 for _ in range(len(perm) - len(value.shape))), *value.shape)
@@ -191,12 +207,15 @@ def _turn_input(sketch: Sketch, step: Step, index: int, perm: Perm) -> None:
 
 
 def _turned_attributes(step: Step, perm: Perm) -> Perm:
-    """Change the attributes to the other order of axes; returns the transposition that the outputs then need."""
+    """Change the attributes of a node whose input is no longer transposed by `perm`.
+
+    Returns the transposition that its outputs then need.
+    """
     attributes = step.attributes
     if "axis" in attributes:
         attributes["axis"] = perm[attributes["axis"] % len(perm)]
     axes: Perm = attributes.get("axes", ())
-    if step.kind == "Gather":  # of one index: the axis goes
+    if step.kind == "Gather":  # of a single index, so that the output lacks the axis
         gone, axis = attributes["axis"], perm.index(attributes["axis"])
         return tuple(p - (gone < p) for i, p in enumerate(perm) if i != axis)
     if step.kind == "Unsqueeze":

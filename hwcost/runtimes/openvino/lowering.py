@@ -40,9 +40,10 @@ register_runtime(OpenVino())
 
 
 def folded(graph: Graph) -> Graph:
-    """The graph without the batch norms that are the only reader of a convolution: those fold into its weights.
+    """The graph without the batch norms that are the only reader of a convolution: those fold into its weights, one
+    after the other where several follow.
 
-    The convolution then writes what the batch norm wrote, and has a bias.
+    The convolution then writes what the last batch norm wrote, and has a bias.
     """
     flow = Flow(graph)
     maker = {v: i for i, op in enumerate(graph.ops) if op.state != "free" for v in op.writes}
@@ -58,6 +59,7 @@ def folded(graph: Graph) -> Graph:
         ):
             continue
         ops[at] = _with_bias(ops[at], op.writes)
+        maker |= dict.fromkeys(op.writes, at)
         del ops[number]
     return replace(graph, ops=tuple(ops[i] for i in sorted(ops)))
 

@@ -140,8 +140,8 @@ def _whole(counted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Times (s) from the counters' times (s), to which what rounding down took off on average is added.
 
     OpenVINO rounds the time of each inference down to a whole microsecond, and then their mean (`PerfCount` in its CPU
-    plugin), so that half a microsecond is missing twice. A time of 0 or less was below a microsecond in every inference,
-    and counts as half a microsecond.
+    plugin), so that half a microsecond is missing twice. A time of 0 or less was below a microsecond in every
+    inference, and counts as half a microsecond.
     """
     return np.where(counted > 0.0, counted + 2 * _CUT, _CUT)
 
@@ -179,8 +179,8 @@ def _text(value: Any) -> str:
 def matched(nodes: Sequence[Node], graph: Graph) -> list[Group]:
     """The ops of a graph, grouped by the nodes that hold them, in the order the nodes run.
 
-    An op that no node names is put into the node of an op that it reads, or else of one that reads it. A node that holds
-    no op is a copy of a tensor with the shape of its output.
+    An op that no node names is put into the node of an op that it reads, or else of one that reads it. A node that
+    holds no op is a copy of a tensor with the shape of its output.
     """
     finder, homes = _Finder(graph), dict[int, int]()
     for home, node in enumerate(nodes):
@@ -210,7 +210,7 @@ class _Finder:
                 self._named[op.module, _common(op.spec.kind)].append(number)
 
     def find(self, node: Node) -> list[int]:
-        """Numbers of the ops that a node names; for a convolution that names none, of the first that has its shapes."""
+        """Numbers of the ops that a node names; where a convolution names no convolution, one of its shapes too."""
         names = [m for m in map(_NAMED.match, node.origins) if m]
         named = dict.fromkeys((m.group("path") or "", _common(m.group("kind"))) for m in names)
         found = [n for path, kind in named for n in self._next(path, kind)]

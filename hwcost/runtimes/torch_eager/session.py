@@ -1,7 +1,7 @@
 """Running networks with torch eager, and timing their calls.
 
 A forward under inference mode dispatches the same composite ops that the trace saw, so the n-th call of a run is the
-n-th op of the graph. Ops are timed inside the running network, by a dispatch mode that reads the clock around each call.
+n-th op of the graph. A dispatch mode reads the clock around each call inside the running network.
 
 For inputs on a CUDA device a run ends when the device is done, and the time of a call is that between two CUDA events,
 which leaves out the time of the host. Untested on hardware: no GPU was at hand.
@@ -85,8 +85,8 @@ class EagerSession:
             pairs = zip(stopwatch.names, self._names, strict=False)
             at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(stopwatch.names), len(self._names)))
             raise RuntimeError(
-                f"a run must make the calls of the trace, but call {at + 1} is {stopwatch.names[at : at + 1]} "
-                f"and was {self._names[at : at + 1]}"
+                f"a run must make the calls of the trace, but call {at + 1} is {stopwatch.names[at : at + 1]}, "
+                f"and {self._names[at : at + 1]} in the trace"
             )
         seconds = stopwatch.seconds()
         if self._threads == 1 and not self._on_cuda:

@@ -14,10 +14,10 @@ class Attention(nn.Module):
         width: d.
         heads: number of heads, which divides d.
         fused: by `scaled_dot_product_attention`; otherwise by matrix products and a softmax.
-        bias: t where a bias is added to the scores, 0 for none.
-        reduce: every `reduce`-th token gives a key and a value.
+        bias: number of tokens where a bias [heads, t, keys] is added to the scores, 0 for no bias.
+        reduce: every `reduce`-th token gives a key and a value; 1 where packed.
         packed: one matrix makes queries, keys and values; otherwise one makes queries and another keys and values.
-        table: the bias is gathered from a table of relative positions.
+        table: the bias, if any, is gathered from a table of relative positions.
         talking: the scores of the heads are mixed before and after the softmax (arXiv:2003.02436); not where fused.
     """
 

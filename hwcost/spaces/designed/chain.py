@@ -95,7 +95,8 @@ def _start(rng: Rng) -> Shape:
 def _conv(rng: Rng, shape: Shape) -> nn.Module:
     c, h = shape[1], shape[2]
     kernel = int(rng.choice([1, 2, 3, 4, 5, 6, 7], p=[0.3, 0.03, 0.4, 0.03, 0.12, 0.02, 0.1]))
-    kernel -= kernel % 2 == 0 and h == 1  # an even kernel does not fit a map of one row, padding included
+    if kernel % 2 == 0 and h == 1:
+        kernel -= 1  # an even kernel does not fit a map of one row, padding included
     stride = int(rng.choice([1, 2, 4], p=[0.7, 0.27, 0.03])) if h > 6 else 1
     dilation = int(pick(rng, 2, 3, 4)) if kernel > 1 and stride == 1 and h > 12 and rng.random() < 0.12 else 1
     out = channels(rng) if rng.random() < 0.7 else c
@@ -200,7 +201,7 @@ def _to_tokens(rng: Rng, shape: Shape) -> nn.Module:
     return nn.Sequential(nn.Conv2d(shape[1], width(rng), patch, patch), nn.Flatten(2), Transposed())
 
 
-def _head(rng: Rng, shape: Shape) -> nn.Module:
+def _scores(rng: Rng, shape: Shape) -> nn.Module:
     """Global pooling and a classifier, whose scores become a map of 1 x 1."""
     classes = int(pick(rng, 10, 100, 1000))
     pool = [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if rng.random() < 0.5 else [Mean(2, 3, keep=False)]
@@ -279,7 +280,7 @@ def _halves(rng: Rng, shape: Shape) -> nn.Module:
 
 MAP_PIECES: tuple[tuple[float, Maker], ...] = (
     (30, _conv), (8, _depthwise), (12, _inverted), (8, _bottleneck), (7, _branches), (6, _pool), (3, _resize),
-    (3, _transposed), (4, _map_norm), (4, activation), (4, arithmetic), (3, _gate), (3, _to_tokens), (1, _head),
+    (3, _transposed), (4, _map_norm), (4, activation), (4, arithmetic), (3, _gate), (3, _to_tokens), (1, _scores),
     (2, _classifier), (3, _shuffle), (5, _channels_last), (3, _windows), (2, _padded), (3, _halves), (3, reordered),
     (2, _selective),
 )  # fmt: skip

@@ -49,7 +49,7 @@ def function(rng: Rng, gelu: float = 0.0) -> nn.Module:
 
 
 def after_others(rng: Rng) -> nn.Module:
-    """An activation function whose input no other op reads, so that it may overwrite it: it does half of the time."""
+    """An activation function for an input that no other op reads: it works in place half of the time, where it can."""
     act = function(rng)
     if hasattr(act, "inplace"):
         setattr(act, "inplace", bool(rng.random() < 0.5))  # noqa: B010 - modules let any attribute be set

@@ -198,7 +198,7 @@ class Embedded(nn.Module):
         self.register_buffer("order", torch.arange(tokens, device="cpu"), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, tokens] of any numbers, from which words are made -> [n, tokens, d]."""
+        """[n, t] of any numbers, from which indices of words are made -> [n, t, d]."""
         word = (x * 1e3).long().remainder(self.words.num_embeddings)
         y: Tensor = self.words(word) + self.places(self.order)
         return y
@@ -221,10 +221,10 @@ class Summed(nn.Module):
 
 
 class Grid(nn.Module):
-    """A token module on windows of a map, rolled by `shift` before.
+    """A token module on windows of `size` x `size` of a square map, which is rolled by `shift` before and back after.
 
-    The whole map is one window where `size` is 0 or does not divide the height, unless that were more than `_TOKENS`
-    tokens; then windows of another size are taken.
+    The whole map is one window where `size` is 0 or does not divide the height. If that were more than `_TOKENS`
+    tokens, windows of another size are taken, where one from 4 to 8 divides the height.
     """
 
     def __init__(self, body: nn.Module, size: int, shift: int) -> None:
@@ -301,7 +301,7 @@ class Recurrent(nn.Module):
 
 
 class AddedProduct(nn.Module):
-    """A matrix product with a bias as one `addmm`, its weights [in, out], as GPT-2 has it."""
+    """A linear layer as one `addmm`, with weights [in, out], as in GPT-2."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()

@@ -21,9 +21,9 @@ from hwcost.spaces.designed.modules import Shape
 from hwcost.spaces.designed.stages import last_stages, signals, stages, transformer
 
 VERSION = 10
-_SIGNALS, _HEADS, _LAST_STAGES = 0.04, 0.03, 0.08  # of all networks
+_SIGNALS, _HEADS, _LAST_STAGES = 0.04, 0.03, 0.08  # shares, each of the networks that are none of the kinds before it
 _LONG_TIMES = (1e-3, 1.2e-1)  # s: least and most expected time at which a network of realistic structure is cut off
-_LATER = 0.5  # of those, the share that starts at a layer in the middle; the time limit would hide the late layers
+_LATER = 0.5  # of those, the share whose first layers are left out: else the time limit would hide the late layers
 
 Rng = np.random.Generator
 
@@ -46,7 +46,7 @@ class DesignedSpace:
         return self._draw(params)[0]
 
     def inputs(self, params: Mapping[str, Any], device: str = "meta") -> tuple[Tensor, ...]:
-        """The network's input."""
+        """The network's input, without defined values."""
         return (torch.empty(self._draw(params)[1], device=device),)
 
     def network(self, params: Mapping[str, Any]) -> tuple[nn.Module, tuple[Tensor, ...]]:
@@ -65,7 +65,7 @@ class DesignedSpace:
 
 
 def draw(rng: Rng) -> tuple[nn.Module, Shape]:
-    """A random network and the shape of its input; the module says which kinds there are."""
+    """A random network of one of the kinds that the head of this file lists, and the shape of its input."""
     if rng.random() < _SIGNALS:
         return _cut(rng, *signals(rng), limit=log_uniform(rng, *_LONG_TIMES))
     if rng.random() < _HEADS:
@@ -84,10 +84,12 @@ def _cut(rng: Rng, layers: list[nn.Module], start: Shape, limit: float) -> tuple
     """A run of a network's layers whose expected time is about `limit` (s), and the shape of its input.
 
     Args:
-        rng: decides whether the run starts at the first layer or at a random one of the first half.
+        rng: decides whether the run starts at the first layer or at a random one of the first half, but before any
+            layer that changes the number of dimensions.
         layers: of the whole network.
         start: shape of the network's input.
-        limit: layers are added until their expected time exceeds it; one that would make it twice as long is left out.
+        limit: layers are added until their expected time exceeds it. The run ends before a layer that would make it
+            longer than twice the limit, unless it is the first.
     """
     first = int(rng.integers(len(layers) // 2 + 1)) if rng.random() < _LATER else 0
     for layer in layers[:first]:

@@ -58,7 +58,7 @@ class Style:
     kernel: int
     expansion: int  # of inverted bottlenecks
     excite: bool  # whether blocks have squeeze-excite
-    into: bool  # whether activations and sums overwrite an input that no other op reads
+    into: bool  # whether activations and sums work in place where no other op reads the input
 
 
 def stages(rng: Rng) -> tuple[list[Layer], Shape]:
@@ -239,17 +239,20 @@ def _gate(s: Style, c: int) -> list[Layer]:
 
 
 def _plain(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Pooling or a stride, then a convolution, as in VGG."""
     if stride == 2 and s.rng.random() < 0.5:
         return nn.Sequential(nn.MaxPool2d(2, 2), *_conv(i, o, 3), s.act())
     return nn.Sequential(*_conv(i, o, 3, stride), s.act())
 
 
 def _basic(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Two convolutions with a skip, as in ResNet-18."""
     body = [*_conv(i, o, 3, stride), s.act(), *_conv(o, o, 3), *_gate(s, o)]
     return nn.Sequential(_joined(s, body, i, o, stride), s.act())
 
 
 def _bottleneck(s: Style, i: int, o: int, stride: int) -> Layer:
+    """1x1, 3x3 and 1x1 convolutions with a skip, as in ResNet-50, or with groups as in ResNeXt."""
     inner = max(8, o // int(pick(s.rng, 1, 2, 4)) // 8 * 8)
     width = int(s.rng.choice([g for g in (8, 16, 24, 32, 64) if inner % g == 0]))
     groups = inner // width if s.rng.random() < 0.35 else 1
@@ -258,6 +261,7 @@ def _bottleneck(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _inverted(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Expand, depthwise, project, with a skip where shapes allow it, as in MobileNetV2."""
     hidden = 8 * max(1, round(i * s.expansion / 8))
     kernel = int(pick(s.rng, 3, 5, s.kernel))
     body = [*_conv(i, hidden), s.act(), *_conv(hidden, hidden, kernel, stride, hidden), s.act(), *_gate(s, hidden)]
@@ -266,15 +270,18 @@ def _inverted(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _separable(s: Style, i: int, o: int, stride: int) -> Layer:
+    """A depthwise convolution, then one over all channels, as in MobileNet."""
     inner = 2 * i if s.rng.random() < 0.2 else i
     return nn.Sequential(*_conv(i, inner, s.kernel, stride, i), s.act(), *_conv(inner, o), s.act())
 
 
 def _down(i: int, o: int, stride: int) -> list[Layer]:
+    """A strided convolution where the shape changes, nothing where it stays."""
     return [] if stride == 1 and i == o else [nn.Conv2d(i, o, stride, stride)]
 
 
-def _next(s: Style, i: int, o: int, stride: int) -> Layer:
+def _convnext(s: Style, i: int, o: int, stride: int) -> Layer:
+    """A depthwise convolution and a feed-forward on channels, as in ConvNeXt."""
     hidden = o * int(pick(s.rng, 2, 3, 4))
     mlp = nn.Sequential(nn.LayerNorm(o), nn.Linear(o, hidden), nn.GELU(), nn.Linear(hidden, o))
     body = [nn.Conv2d(o, o, int(pick(s.rng, 5, 7, 7)), padding="same", groups=o), ChannelsLast(mlp)]
@@ -282,6 +289,7 @@ def _next(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _dense(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Convolutions whose outputs are appended to their inputs, as in DenseNet."""
     growth = int(pick(s.rng, 8, 16, 24, 32))
     layers: list[Layer] = []
     for number in range(int(pick(s.rng, 1, 2, 3))):
@@ -300,6 +308,7 @@ def _dense(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _fire(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Fewer channels, then 1x1 and 3x3 convolutions of them side by side, as in SqueezeNet."""
     squeeze, half = max(8, o // 8), o // 2
     wide = [
         nn.Sequential(nn.Conv2d(squeeze, half, 1), s.act()),
@@ -310,17 +319,18 @@ def _fire(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _inception(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Branches of several kernel sizes and a pooling, concatenated, as in Inception; `long` ones are 1x7 and 7x1."""
     parts = [max(8, o // 4), max(8, o // 8), max(8, o // 8)]
     rest = max(8, o - sum(parts))
     long = s.rng.random() < 0.5
-    five = (
+    large = (
         [nn.Conv2d(parts[1], rest, (1, 7), padding=(0, 3)), nn.Conv2d(rest, rest, (7, 1), padding=(3, 0))]
         if long
         else [nn.Conv2d(parts[1], rest, 5, padding=2)]
     )
     made: list[Layer] = [
         nn.Sequential(*_conv(i, parts[0]), s.act()),
-        nn.Sequential(*_conv(i, parts[1]), s.act(), *five, s.act()),
+        nn.Sequential(*_conv(i, parts[1]), s.act(), *large, s.act()),
         nn.Sequential(nn.MaxPool2d(3, 1, 1) if long else nn.AvgPool2d(3, 1, 1), *_conv(i, parts[2]), s.act()),
     ]
     down = [nn.MaxPool2d(3, 2, 1)] if stride == 2 else []
@@ -328,6 +338,7 @@ def _inception(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 def _shuffle(s: Style, i: int, o: int, stride: int) -> Layer:
+    """Half of the channels through a branch, then all interleaved, as in ShuffleNetV2."""
     down = [] if stride == 1 and i == o else [*_conv(i, i, 3, stride, i), *_conv(i, o), s.act()]
     half = o // 2
     branch = [*_conv(half, half), s.act(), *_conv(half, half, 3, 1, half), *_conv(half, half), s.act()]
@@ -381,7 +392,7 @@ def _parted(s: Style, i: int, o: int, stride: int) -> Layer:
 
 
 _BLOCKS = (
-    _plain, _basic, _bottleneck, _inverted, _separable, _next, _dense, _fire, _inception, _shuffle, _multi, _attend,
+    _plain, _basic, _bottleneck, _inverted, _separable, _convnext, _dense, _fire, _inception, _shuffle, _multi, _attend,
     _local, _parted,
 )  # fmt: skip
 _WEIGHTS = np.array([8, 10, 15, 16, 7, 7, 6, 3, 5, 5, 6, 6, 3, 3]) / 100

@@ -1,6 +1,6 @@
-"""The lowering for ONNX Runtime against the graph that ONNX Runtime itself optimises: the same kernels.
+"""The lowering for ONNX Runtime has the same kernels as the graph that ONNX Runtime itself optimises.
 
-The reference is read from the runtime, never written down here, so a test fails when either side changes.
+The reference is read from the runtime, never written down here, so that a test fails when either side changes.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class First(nn.Module):
 
 
 def windows(x: Tensor) -> Tensor:
-    """[n, c, h, w] -> windows of 4 x 4, channels last, shifted by 2."""
+    """[n, c, h, w] -> windows of 4 x 4 pixels of the map shifted by 2, [windows, 16, c]."""
     n, c, h, w = x.shape
     x = x.permute(0, 2, 3, 1).roll((-2, -2), (1, 2))
     return x.reshape(n, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, c)
@@ -118,7 +118,7 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def compared(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
-    """Kernels of the optimised graph in the order they run, with their reuse distances, and those of the lowering."""
+    """(kernel, reuse distance) in the order they run: of the graph that ONNX Runtime optimised, and of the lowering."""
     networks = onnx.prepare(module, inputs, threads=1).network, onnx.lower(trace(module, inputs))
     real, foreseen = ([(p.kernel, p.distance) for p in network.kernels] for network in networks)
     return real, foreseen
@@ -147,7 +147,7 @@ def test_designed_networks_are_foreseen_whole() -> None:
 
 @pytest.mark.parametrize("form", ["mul", "add", "scale"])
 def test_a_gelu_of_a_product_stays_in_its_parts(form: str) -> None:
-    """Of a sum it is one kernel, and of what is scaled too, where the convolution before it does that."""
+    """A GELU of a sum is one kernel. So is one of a scaled value where the scale folds into the convolution before."""
     shape = (1, 8, 8, 8)
     layers = nn.Sequential(nn.Conv2d(8, 8, 1), Arithmetic(form, shape), nn.GELU())
     real, foreseen = compared(*materialise(lambda: (layers, (torch.empty(shape, device="meta"),))))
@@ -155,7 +155,7 @@ def test_a_gelu_of_a_product_stays_in_its_parts(form: str) -> None:
 
 
 def test_the_same_module_runs_in_the_same_order_each_time() -> None:
-    """ONNX Runtime's optimiser places the copies out of blocks around each of six gates as chance has it."""
+    """Six gates, since ONNX Runtime's optimiser places the copies out of blocks around each of them at random."""
     gated = [part for _ in range(6) for part in (nn.Conv2d(16, 16, 3, padding=1), SqueezeExcite(16, 16))]
     module, inputs = materialise(lambda: (nn.Sequential(*gated), (torch.empty(1, 16, 8, 8, device="meta"),)))
     orders = {onnx.prepare(module, inputs, threads=1).network.kernels for _ in range(4)}

@@ -1,4 +1,4 @@
-"""Events of a profile of ONNX Runtime, read without their arguments: the same as a JSON parser reads them."""
+"""Events of a profile of ONNX Runtime: cutting off their arguments before parsing gives what a JSON parser gives."""
 
 import json
 from typing import Any

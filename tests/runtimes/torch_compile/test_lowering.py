@@ -51,7 +51,7 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def compared(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[Counter[object], Counter[object]]:
-    """Kernels of the generated code, and those of the lowering."""
+    """Kernels of the compiled function, and those of the lowering, each counted."""
     real = Counter[object](p.kernel for p in compiler.prepare(module, inputs, threads=1).network.kernels)
     return real, Counter[object](p.kernel for p in compiler.lower(trace(module, inputs)).kernels)
 
@@ -63,7 +63,7 @@ def test_the_kernels_of_a_pattern_are_foreseen(name: str) -> None:
     assert foreseen == real
 
 
-# Copies that inductor makes once for two readers, or of what a product reads in another order.
+# Inductor makes one copy for both convolutions in the first; in the second, it copies what a product reads transposed.
 NOT_YET: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "an input of two convolutions": (lambda: Concatenated([nn.Conv2d(16, 8, 1), nn.Conv2d(16, 24, 1)]), MAP),
     "attention by its parts": (lambda: Residual(Attention(32, 4, fused=False)), TOKENS),
@@ -81,7 +81,7 @@ def test_what_is_not_foreseen_yet(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("space", space_names())
 def test_a_network_of_a_space_has_as_many_kernels_as_foreseen(space: str) -> None:
-    """To 5 %."""
+    """To 5 % of the number of kernels."""
     for item in islice(sampled_items(get_space(space), seed=11), 1):
         real, foreseen = compared(*materialise(item.build))
         assert abs(foreseen.total() - real.total()) <= 0.05 * real.total(), item.name

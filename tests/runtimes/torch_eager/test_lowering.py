@@ -10,7 +10,7 @@ from hwcost.tracing.trace import trace
 
 
 class Gate(nn.Module):
-    """Two calls of its own around one of a module of its own."""
+    """Calls two operators itself, and between them a module that it holds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,8 +21,8 @@ class Gate(nn.Module):
 
 
 def test_calls_are_of_operators_and_of_the_modules_that_make_them() -> None:
-    """Linear, relu, linear, mul: four operators. The first linear's module, the gate, the inner linear's module, and
-    the gate again once that has returned: four more, for the counting does not know that the gate was never left."""
+    """Four operators: linear, relu, linear, mul. Four modules: the first linear, the gate, the inner linear, and the
+    gate again. It is counted twice, since only the modules of operators are known, and not that the gate went on."""
     graph = trace(nn.Sequential(nn.Linear(8, 8), Gate()), (torch.empty(2, 8),))
     assert [op.module for op in graph.ops] == ["0", "1", "1.inner", "1"]
     assert TorchEager().lower(graph).calls == 8

@@ -1,4 +1,4 @@
-"""Tests of running with torch eager: the CUDA paths, on events that are made up, since no GPU was at hand."""
+"""Tests of running with torch eager: the code for CUDA, with made-up CUDA events, since no GPU was at hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hwcost.runtimes.torch_eager.session import EagerSession, prepare
 
 
 class Event:
-    """Happens one millisecond after the one before it."""
+    """A made-up CUDA event, which happens one millisecond after the one recorded before it."""
 
     happened = 0
 
@@ -31,7 +31,7 @@ class Event:
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> EagerSession:
-    """A session that takes its inputs for those of a device on which an inference ends after 10 ms."""
+    """A session that believes its inputs are on a CUDA device, on which an inference ends after 10 ms."""
     made = prepare(nn.Sequential(nn.Linear(8, 4), nn.ReLU()).eval(), (torch.ones(2, 8),), threads=1)
     assert not made.sleeps
     monkeypatch.setattr(torch.cuda, "Event", Event)
