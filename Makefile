@@ -34,7 +34,7 @@ venv: .venv/.installed ## .venv with hwcost and every optional part
 dev: .venv/.installed-dev ## .venv with the test tools besides
 
 test: dev ## the tests, on all cores; make test ARGS='-k roofline' chooses
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 lint: dev ## style, format, and that imports point down
 	$(BIN)/ruff check .

@@ -34,9 +34,13 @@ def keep_freed_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the system interrupt this process, as Ctrl-C does, when its parent process ends; Linux only."""
+    """Have the system interrupt this process, as Ctrl-C does, when its parent process ends; Linux only.
+
+    A shell has its background processes ignore Ctrl-C; they are terminated instead.
+    """
     if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGINT)
+        is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM if is_ignored else signal.SIGINT)
 
 
 @contextmanager

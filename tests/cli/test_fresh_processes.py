@@ -91,10 +91,12 @@ def test_a_process_that_fails_ends_the_command(monkeypatch: pytest.MonkeyPatch) 
     assert ended.value.exit_code == 130
 
 
-def test_a_part_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    """Whoever kills the command does not leave its fresh process measuring."""
+@pytest.mark.parametrize("handler", ["SIG_DFL", "SIG_IGN"], ids=["in the foreground", "in the background"])
+def test_a_part_ends_with_the_process_that_started_it(handler: str) -> None:
+    """Whoever kills the command does not leave its fresh process measuring, also where Ctrl-C is ignored."""
     script = (
-        "import os, subprocess, sys\n"
+        "import os, signal, subprocess, sys\n"
+        f"signal.signal(signal.SIGINT, signal.{handler})\n"
         "child = subprocess.Popen([sys.executable, '-c', 'from hwcost.measure.process import end_with_parent; "
         "end_with_parent(); print(1, flush=True); import time; time.sleep(600)'], stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"

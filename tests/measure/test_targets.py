@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -33,7 +35,9 @@ ready = build()
 
 
 @pytest.fixture
-def nets(tmp_path):
+def nets(tmp_path, monkeypatch):
+    for name in ("nets", "more"):  # of another test
+        monkeypatch.delitem(sys.modules, name, raising=False)
     path = tmp_path / "nets.py"
     path.write_text(NETS)
     return path
