@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwcost.cli.errors import UsageError
-from hwcost.cli.models import accuracy_document, errors_document, load_model
+from hwcost.cli.models import accuracy_document, errors_document, load_model, warnings_said
 from hwcost.cli.options import (
     EnvironmentOption,
     JsonFlag,
@@ -117,6 +117,7 @@ def _show_evaluation(accuracy: Accuracy, others: Mapping[str, Accuracy]) -> None
 def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Network], Accuracy]:
     """The networks of a store, lowered, and the model's accuracy on them."""
     from hwcost.measure.store.store import Store
+    from hwcost.model.data import UnmeasuredFusedAttention
 
     measurements = Store.open(url).measurements(model.runtime, model.threads, environment=environment)
     if model.measurements is not None:
@@ -125,7 +126,8 @@ def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Networ
         if seen:
             say(f"{seen} of {len(measurements)} networks were in the fit of this model: their figures flatter it")
         _warn_of_differences(model.measurements, measurements)
-    return model.lower_measured(measurements), model.evaluate(measurements)
+    with warnings_said(UnmeasuredFusedAttention):
+        return model.lower_measured(measurements), model.evaluate(measurements)
 
 
 def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs: str) -> tuple[list[Network], Accuracy]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hwcost.cli.output import say
@@ -10,6 +12,16 @@ from hwcost.cli.output import say
 if TYPE_CHECKING:
     from hwcost.model.accuracy import Accuracy
     from hwcost.model.cost_model import CostModel
+
+
+@contextmanager
+def warnings_said(always: type[Warning]) -> Iterator[None]:
+    """Say warnings as messages of one line; those of class `always` although they were given before."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", always)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        say(message)
 
 
 def load_model(
@@ -27,11 +39,8 @@ def load_model(
     from hwcost.model.cost_model import CostModel
     from hwcost.model.data import DefaultModel
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DefaultModel)
+    with warnings_said(DefaultModel):
         model = CostModel.load(name, runtime=runtime, threads=threads)
-    for warning in caught:
-        say(str(warning.message))
     return model if quantile == "low" else model.at_quantile(quantile)
 
 

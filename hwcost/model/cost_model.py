@@ -28,7 +28,7 @@ from hwcost.model import files
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.model.blocks import Assembler, composes
 from hwcost.model.catalogue import Catalogue, Part, Whole, compose, distance
-from hwcost.model.data import DefaultModel, ModelData, ModelError
+from hwcost.model.data import DefaultModel, ModelData, ModelError, UnmeasuredFusedAttention
 from hwcost.model.estimate import Estimate
 from hwcost.model.features import Columns, Target, columns, reach_of
 from hwcost.model.fit import Fitted, fit
@@ -323,8 +323,8 @@ class CostModel:
         """Measured networks as the kernels that were measured.
 
         A network that ran fused attention layers of which this model has measured none is built again and lowered as
-        `lower` does, so that its estimate is the one that everybody gets; where it cannot be built, its measured
-        kernels stand.
+        `lower` does, so that its estimate is the one that everybody gets; where it cannot be built, a warning says so
+        and its measured kernels stand.
         """
         return [self._lower_measured(network) for network in measurements.networks]
 
@@ -332,8 +332,13 @@ class CostModel:
         if self.lowering.takes_apart({m.kernel.kind for m in network.kernels}):
             try:
                 return self.lower(*rebuild(network.spec))
-            except MeasurementError:
-                pass
+            except MeasurementError as error:
+                warnings.warn(
+                    f"{network.name} ran fused attention layers, of which this model has measured none, and cannot be "
+                    f"built again to take them by their parts ({error}): its estimate is a guess",
+                    UnmeasuredFusedAttention,
+                    stacklevel=2,
+                )
         placed = tuple(Placed(m.kernel, m.module, m.distance) for m in network.kernels)
         return Network(placed, network.calls, self.runtime)
 

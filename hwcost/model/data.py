@@ -29,6 +29,10 @@ class OldModelFile(UserWarning):
     """A model file of a format that holds no trees was read, and its trees were grown again."""
 
 
+class UnmeasuredFusedAttention(UserWarning):
+    """A measured network ran fused attention layers that the model has not measured and cannot take apart."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelData:
     """A model as a value; `hwcost.model.files` writes and reads it.

@@ -21,6 +21,8 @@ Ints = NDArray[np.int64]
 
 _MINIMUM_OF_KIND = 5  # measured kernels of a kind, from which on a kernel of it can be supported
 _BINS = 255  # as many as the trees take
+MOST_KINDS = 255  # as many categories as the trees take
+_GRID = 2.0**20  # CPUs differ in the last bit of a logarithm: features are equal when they are within 1 / _GRID
 _ALL_PAIRS = 1 << 22  # differences of two numbers, up to which no search tree is built
 
 
@@ -48,13 +50,20 @@ class Bins:
 
 
 def _edges(column: Array, weight: Array) -> Array:
-    """Largest values of all bins but the last; midpoints between the values where they are few."""
+    """Largest values of all bins but the last; midpoints between the values where they are few.
+
+    Where an edge is a value of the fit, it is moved up a little, but no further than half of the way to the next value:
+    the bins of the fit stay as they are, and a CPU on which that value comes out a bit larger finds it in its bin.
+    """
     distinct = np.unique(column)
     if len(distinct) <= _BINS:
         return np.asarray((distinct[1:] + distinct[:-1]) / 2)
     order = np.argsort(column)
     below = np.cumsum(weight[order])
-    return np.unique(column[order][below.searchsorted(below[-1] * np.arange(1, _BINS) / _BINS)])
+    edges = np.unique(column[order][below.searchsorted(below[-1] * np.arange(1, _BINS) / _BINS)])
+    next_value = np.append(distinct, np.inf)[distinct.searchsorted(edges, side="right")]
+    moved = edges + np.minimum((next_value - edges) / 2, 1 / _GRID)
+    return np.asarray(np.where(moved < next_value, moved, edges))  # nothing lies between neighbouring floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +157,14 @@ class Learned:
 
 
 def _identities(coded: Array) -> NDArray[np.uint64]:
-    """[n] hashes of rows of coded features [n, features]; rows that differ share one once in 2^64.
+    """[n] hashes of rows of coded features [n, features], rounded; rows that differ share one once in 2^64.
 
     The bits of each column are mixed as in the finaliser of MurmurHash3, since few of a short number's bits are set,
     then weighted by odd numbers of their own and summed. (pandas hashes rows too, but takes twenty times as long for
     the 160 kernels of a network.)
     """
-    bits = np.ascontiguousarray(coded, dtype=np.float64).view(np.uint64)
+    rounded = np.rint(np.ascontiguousarray(coded, dtype=np.float64) * _GRID) + 0.0  # no -0.0, whose bits differ
+    bits = rounded.view(np.uint64)
     odd = np.random.default_rng(0).integers(1 << 63, size=coded.shape[1], dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     return _mixed((_mixed(bits) * odd).sum(axis=1, dtype=np.uint64))
 

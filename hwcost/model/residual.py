@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.model.features import Columns, support_columns
-from hwcost.model.learned import Answers, Bins, Learned
+from hwcost.model.learned import MOST_KINDS, Answers, Bins, Learned
 from hwcost.model.trees import Settings, Trees
 
 Array = NDArray[np.float64]
@@ -90,6 +90,9 @@ class Residual:
             networks: how many networks held each, [n]; one each where not given.
             settings: of the trees.
             prior: what is known from other measurements; it is refined here.
+
+        Raises:
+            ValueError: more kinds than the trees can tell apart.
         """
         terms, terms_of_any = ({}, _NO_TERMS) if prior is not None else _learn_terms(data, latency, weight)
         base = prior.log_latency(data) if prior is not None else _log_of_terms(data, terms, terms_of_any)
@@ -97,6 +100,8 @@ class Residual:
         names = np.array(data.kinds)
         kinds = tuple(map(str, np.unique(names)))
         r = {kind: target[names == kind] for kind in kinds}
+        if len(kinds) > MOST_KINDS:
+            raise ValueError(f"a fit tells at most {MOST_KINDS} kinds of kernel apart, but got {len(kinds)}")
         number = {kind: n for n, kind in enumerate(kinds)}
         coded = data.features.copy()
         coded[:, 0] = [number[kind] for kind in data.kinds]

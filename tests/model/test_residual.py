@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from hwcost.device.device import Device
 from hwcost.measure.types import Measurements
 from hwcost.model.features import NAMES, Columns, Target, columns
-from hwcost.model.learned import _identities
+from hwcost.model.learned import Bins, _identities
 from hwcost.model.residual import Residual, known_as
 from hwcost.model.trees import Settings
 
@@ -101,6 +102,38 @@ def test_a_kernel_is_believed_by_how_many_networks_held_it(
     without = Residual.fit(data, latency, ones, 0 * ones, settings=few).predict(data).latency
     found = Residual.fit(data, latency, ones, networks * ones, settings=few).predict(data).latency
     assert np.log(found / without) == pytest.approx(share * np.log(latency / without), abs=1e-9)
+
+
+@pytest.mark.parametrize("towards", [-np.inf, np.inf])
+def test_a_cpu_whose_logarithms_differ_in_the_last_bit_knows_the_measured_kernels(
+    measurements: Measurements, device: Device, towards: float
+) -> None:
+    data, latency = _data(measurements, device)
+    fitted = Residual.fit(data, latency, np.ones_like(latency))
+    there = dataclasses.replace(data, features=np.nextafter(data.features, towards))
+    assert fitted.predict(there).known.all()
+    assert fitted.predict(there).latency == pytest.approx(fitted.predict(data).latency, rel=1e-12)
+
+
+@pytest.mark.parametrize("distinct", [200, 2000], ids=["few values", "many values"])
+def test_a_cpu_whose_logarithms_differ_in_the_last_bit_finds_the_same_bins(distinct: int) -> None:
+    column = np.log2(1.0 + np.random.default_rng(0).permutation(distinct))
+    bins = Bins.of(np.column_stack([np.zeros(distinct), column]), np.ones(distinct))
+    here, above, below = (
+        bins(np.column_stack([np.zeros(distinct), x]))
+        for x in (column, np.nextafter(column, np.inf), np.nextafter(column, -np.inf))
+    )
+    assert np.array_equal(here, above)
+    assert np.array_equal(here, below)
+    assert len(np.unique(here[:, 1])) == min(distinct, 255)
+
+
+def test_more_kinds_than_the_trees_tell_apart_are_refused(measurements: Measurements, device: Device) -> None:
+    data, latency = _data(measurements, device)
+    rows = np.resize(np.arange(len(latency)), 300)
+    many = dataclasses.replace(_rows(data, rows), kinds=tuple(f"kind {n}" for n in range(300)))
+    with pytest.raises(ValueError, match="at most 255 kinds of kernel apart, but got 300"):
+        Residual.fit(many, latency[rows], np.ones(300))
 
 
 def test_errors_of_measured_kernels_are_kept_apart(measurements: Measurements, device: Device) -> None:
