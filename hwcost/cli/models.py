@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def warnings_said(always: type[Warning]) -> Iterator[None]:
-    """Say warnings as messages of one line; those of class `always` although they were given before."""
+    """Say warnings as messages of one line, also where an error ends it; `always` those of this class.
+
+    Python itself shows a warning of one place once only.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", always)
-        yield
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        say(message)
+        try:
+            yield
+        finally:
+            for message in dict.fromkeys(str(warning.message) for warning in caught):
+                say(message)
 
 
 def load_model(

@@ -335,7 +335,8 @@ class CostModel:
             except MeasurementError as error:
                 warnings.warn(
                     f"{network.name} ran fused attention layers, of which this model has measured none, and cannot be "
-                    f"built again to take them by their parts ({error}): its estimate is a guess",
+                    f"built again to take them by their parts ({error}): its estimate is a guess; measure networks "
+                    "with such layers and fit again",
                     UnmeasuredFusedAttention,
                     stacklevel=2,
                 )

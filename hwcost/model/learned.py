@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 _MINIMUM_OF_KIND = 5  # measured kernels of a kind, from which on a kernel of it can be supported
 _BINS = 255  # as many as the trees take
 MOST_KINDS = 255  # as many categories as the trees take
-_GRID = 2.0**20  # CPUs differ in the last bit of a logarithm: features are equal when they are within 1 / _GRID
+_GRID = 2.0**20  # features are compared in steps of 1 / _GRID, since CPUs differ in the last bit of a logarithm
 _ALL_PAIRS = 1 << 22  # differences of two numbers, up to which no search tree is built
 
 
@@ -53,7 +53,8 @@ def _edges(column: Array, weight: Array) -> Array:
     """Largest values of all bins but the last; midpoints between the values where they are few.
 
     Where an edge is a value of the fit, it is moved up a little, but no further than half of the way to the next value:
-    the bins of the fit stay as they are, and a CPU on which that value comes out a bit larger finds it in its bin.
+    the bins of the fit stay as they are, and a CPU on which that value comes out a bit larger finds it in its bin. Two
+    values of the fit that are neighbouring floats leave no room for that; another CPU may bin them otherwise.
     """
     distinct = np.unique(column)
     if len(distinct) <= _BINS:
@@ -63,7 +64,7 @@ def _edges(column: Array, weight: Array) -> Array:
     edges = np.unique(column[order][below.searchsorted(below[-1] * np.arange(1, _BINS) / _BINS)])
     next_value = np.append(distinct, np.inf)[distinct.searchsorted(edges, side="right")]
     moved = edges + np.minimum((next_value - edges) / 2, 1 / _GRID)
-    return np.asarray(np.where(moved < next_value, moved, edges))  # nothing lies between neighbouring floats
+    return np.asarray(np.where(moved < next_value, moved, edges))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +158,7 @@ class Learned:
 
 
 def _identities(coded: Array) -> NDArray[np.uint64]:
-    """[n] hashes of rows of coded features [n, features], rounded; rows that differ share one once in 2^64.
+    """[n] hashes of rows of coded features [n, features]; rows that differ once rounded share one once in 2^64.
 
     The bits of each column are mixed as in the finaliser of MurmurHash3, since few of a short number's bits are set,
     then weighted by odd numbers of their own and summed. (pandas hashes rows too, but takes twenty times as long for
@@ -189,6 +190,7 @@ def to_members(learned: Learned) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         "sigmas": dict(learned.sigmas),
         "sigma_all": learned.sigma_all,
         "binned": list(learned.bins.edges),
+        "grid": _GRID,
     }
     edges = list(learned.bins.edges.values())
     arrays: dict[str, NDArray[Any]] = {
@@ -212,6 +214,8 @@ def from_members(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
     """
     if tuple(values["features"]) != NAMES:
         raise ValueError("its trees are of the features of another version; fit it again on its measurements")
+    if values.get("grid") != _GRID:
+        raise ValueError("its measured kernels are not found by rounded features; fit it again on its measurements")
     ends = np.cumsum(arrays["edge_counts"])
     edges = [arrays["edges"][end - count : end] for end, count in zip(ends, arrays["edge_counts"], strict=True)]
     kinds, kind = tuple(map(str, values["kinds"])), arrays["kind"].astype(np.int64)

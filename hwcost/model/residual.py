@@ -101,7 +101,10 @@ class Residual:
         kinds = tuple(map(str, np.unique(names)))
         r = {kind: target[names == kind] for kind in kinds}
         if len(kinds) > MOST_KINDS:
-            raise ValueError(f"a fit tells at most {MOST_KINDS} kinds of kernel apart, but got {len(kinds)}")
+            raise ValueError(
+                f"a fit tells at most {MOST_KINDS} kinds of kernel apart, but got {len(kinds)}; "
+                "fit on measurements of fewer different networks"
+            )
         number = {kind: n for n, kind in enumerate(kinds)}
         coded = data.features.copy()
         coded[:, 0] = [number[kind] for kind in data.kinds]

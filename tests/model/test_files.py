@@ -179,6 +179,17 @@ def test_members_that_do_not_fit_together_are_refused(model: CostModel, tmp_path
             assert said is None or "\n" not in said, name
 
 
+def test_a_file_that_finds_kernels_by_unrounded_features_is_refused(model: CostModel, tmp_path: Path) -> None:
+    """It would take none of its measured kernels for measured, without a word."""
+    model.save(tmp_path / "m.hwcost")
+    held = _members(tmp_path / "m.hwcost")
+    document = json.loads(held["fitted.json"])
+    del document["residual"]["grid"]
+    _write(tmp_path / "m.hwcost", held | {"fitted.json": json.dumps(document).encode()})
+    with pytest.raises(ModelError, match="not found by rounded features; fit it again"):
+        CostModel.load(tmp_path / "m.hwcost")
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     _write(tmp_path / "m.hwcost", {"model.json": json.dumps({"format": 99}).encode()})
     with pytest.raises(ModelError, match=r"format 99.*update hwcost"):
