@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hwcost.measure.targets import InputSpec, TargetError, build_target, first_line, parse_input
+from hwcost.measure.inputs import InputSpec, TargetError, parse_input
+from hwcost.measure.targets import build_target, first_line
 from hwcost.measure.types import Item, MeasurementError
 
 if TYPE_CHECKING:

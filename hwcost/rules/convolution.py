@@ -2,14 +2,15 @@
 
 macs = output elements * (input channels / groups) * kernel positions. A transposed convolution has as many products
 for each element of its *input*. The bias is one addition per output element, in other_flops. Kernel positions that
-lie in the padding are counted too, as in published tables.
+lie in the padding are counted too, as in published tables. Macs are those of real numbers (see `arithmetic`).
 """
 
 from __future__ import annotations
 
 import math
 
-from hwcost.graph import OpSpec
+from hwcost.graph import OpSpec, TensorSpec
+from hwcost.rules.arithmetic import parts, real_macs
 from hwcost.rules.registry import Work, rule
 
 
@@ -25,7 +26,7 @@ def convolution(op: OpSpec) -> Work:
     """Stride, dilation and groups show in the shapes of the output and the weight."""
     if op.param("transposed"):
         return transposed(op)
-    return Work(macs=op.outputs[0].numel * _taps(op), other_flops=_bias(op))
+    return Work(macs=_macs(op, op.outputs[0]), other_flops=_bias(op))
 
 
 # [b, o, *out] = conv_transpose2d([b, i, *in], [i, o/groups, *kernel], [o]?)
@@ -36,7 +37,12 @@ def convolution(op: OpSpec) -> Work:
 )  # fmt: skip
 def transposed(op: OpSpec) -> Work:
     """Each input element is multiplied with every kernel position of each filter of its group."""
-    return Work(macs=op.inputs[0].numel * _taps(op), other_flops=_bias(op))
+    return Work(macs=_macs(op, op.inputs[0]), other_flops=_bias(op))
+
+
+def _macs(op: OpSpec, each: TensorSpec) -> int:
+    """Multiply-adds, from the tensor each of whose elements takes part in `_taps` products."""
+    return real_macs(each.numel * _taps(op), op.inputs[0], op.input("weight") or op.inputs[1])
 
 
 def _taps(op: OpSpec) -> int:
@@ -46,7 +52,8 @@ def _taps(op: OpSpec) -> int:
 
 
 def _bias(op: OpSpec) -> int:
-    return op.outputs[0].numel if op.input("bias") else 0
+    out = op.outputs[0]
+    return out.numel * parts(out) if op.input("bias") else 0
 
 
 # [b, o, *out] = deform_conv2d([b, i, *in], [o, i/groups, *kernel], offset, mask?, bias)

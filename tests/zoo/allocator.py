@@ -13,19 +13,19 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_of_a_run(module: nn.Module, inputs: tuple[Any, ...]) -> int:
+def peak_of_a_run(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> int:
     """Bytes of parameters, buffers and inputs, plus the most that one inference allocates on top."""
     module.eval()
+    kwargs = kwargs or {}
     with torch.inference_mode():
-        module(*inputs)  # what is made once and kept is not part of a run
+        module(*inputs, **kwargs)  # what is made once and kept is not part of a run
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            module(*inputs)
+            module(*inputs, **kwargs)
     live = most = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             live += event.nbytes()
             most = max(most, live)
-    held = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*module.state_dict().values(), *inputs)
-    }
+    tensors = (*module.parameters(), *module.buffers(), *inputs)
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return most + sum(held.values())

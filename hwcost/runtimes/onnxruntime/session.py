@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import shutil
 import tempfile
 import warnings
@@ -23,7 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.graph import TensorSpec
-from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, nothing, vanishing
+from hwcost.runtimes.base import (
+    Between,
+    Network,
+    Placed,
+    RuntimeUnavailable,
+    evaluating,
+    nothing,
+    quiet,
+    vanishing,
+)
 from hwcost.runtimes.onnxruntime.lowering import OnnxRuntime
 from hwcost.runtimes.onnxruntime.nodes import Node, dtype_of, kernel_of
 from hwcost.runtimes.onnxruntime.run_order import file_order
@@ -62,8 +70,7 @@ def export(module: Any, inputs: Sequence[Any]) -> bytes:
     import torch
 
     buffer = io.BytesIO()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad(), by_parts():
+    with warnings.catch_warnings(), torch.no_grad(), by_parts(), quiet("torch.onnx"), evaluating(module):
         warnings.simplefilter("ignore")
         torch.onnx.export(module, tuple(inputs), cast(Any, buffer), dynamo=False, opset_version=_OPSET)
     return buffer.getvalue()

@@ -264,3 +264,70 @@ def test_a_read_only_store_can_be_read_and_not_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written"):
         Store.open(tmp_path / "m.db", create=True)
     assert Store.open(tmp_path / "m.db").environments() == ()
+
+
+# -- damage -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("network", "distances"), ("network", "name"), ("network", "calls"), ("kernel", "description"), ("round", "whole"),
+     ("round", "steal"), ("environment", "description")],
+)  # fmt: skip
+def test_a_row_that_changed_is_told_from_a_whole_one(tmp_path: Path, table: str, column: str) -> None:
+    """One bit of one value, as a disk may lose it."""
+    store = Store.open(tmp_path / "m.db", create=True)
+    network = store.add_network(store.environment_id(here), item("a"), Network((Placed(relu(8), "a", 4),), 1, "x"))
+    for number in range(3):
+        store.add_round(network, number, visit(0.002))
+    assert len(store.measurements()) == 1
+    with sqlite3.connect(tmp_path / "m.db") as base:
+        (value,) = base.execute(f"SELECT {column} FROM hwcost_{table} LIMIT 1").fetchone()
+        if isinstance(value, bytes):
+            value = value[:-2] + bytes([value[-2] ^ 1]) + value[-1:]
+        else:
+            value = value.replace("1", "3", 1) + "x" * ("1" not in value) if isinstance(value, str) else value + 1
+        base.execute(
+            f"UPDATE hwcost_{table} SET {column} = ? WHERE rowid = (SELECT min(rowid) FROM hwcost_{table})", [value]
+        )
+    base.close()
+    with pytest.raises(StoreError, match=r"m\.db is damaged: a row of hwcost_"):
+        store.measurements()
+    store.close()
+
+
+def test_a_damaged_page_is_told(tmp_path: Path) -> None:
+    """A page that says it holds one row less loses that row without a word."""
+    store = Store.open(tmp_path / "m.db", create=True)
+    environment = store.environment_id(here)
+    for name in ("a", "b"):
+        network = store.add_network(environment, item(name), Network((Placed(relu(8), "a", 4),), 1, "x"))
+        store.add_round(network, 0, visit(0.002))
+    store.close()
+    with sqlite3.connect(tmp_path / "m.db") as base:
+        (page,) = base.execute("SELECT rootpage FROM sqlite_master WHERE name = 'hwcost_round'").fetchone()
+        (size,) = base.execute("PRAGMA page_size").fetchone()
+    base.close()
+    content = bytearray((tmp_path / "m.db").read_bytes())
+    at = (page - 1) * size + 3  # number of cells of the page, two bytes
+    assert content[at : at + 2] == b"\x00\x02"
+    content[at + 1] = 1
+    (tmp_path / "m.db").write_bytes(content)
+    with pytest.raises(StoreError, match="is damaged"):
+        Store.open(tmp_path / "m.db").measurements()
+
+
+def test_a_view_in_place_of_a_table_is_not_run(tmp_path: Path) -> None:
+    """It would count for ever."""
+    with sqlite3.connect(tmp_path / "m.db") as base:
+        endless = "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n)"
+        base.execute(f"CREATE VIEW hwcost_store AS {endless} SELECT 'version' AS key, value FROM n")
+    base.close()
+    with pytest.raises(StoreError, match="must hold plain tables, but hwcost_store is none"):
+        Store.open(tmp_path / "m.db")
+
+
+def test_a_pipe_is_no_store(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.db")
+    with pytest.raises(StoreError, match="pipe or a device"):
+        Store.open(tmp_path / "m.db")
