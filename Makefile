@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help python venv dev test lint types fuzz bench quickstart zoo wheel clean
+.PHONY: help python venv dev test lint types bench quickstart zoo wheel clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,9 +43,6 @@ lint: dev ## style, format, and that imports point down
 
 types: dev ## mypy --strict
 	$(BIN)/mypy -p hwcost
-
-fuzz: dev ## ten thousand damaged files of every kind: each the right answer or one line; takes some minutes
-	$(BIN)/python tests/fuzz/fuzz.py $(ARGS)
 
 bench: dev zoo ## speed and repeatability, each beside a peer or a limit; needs a quiet machine and takes a while
 	.venv-zoo/bin/python tests/bench/bench_counting.py

@@ -64,10 +64,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'hwcost' has no attribute {name!r}")
-    from hwcost.extensions import first_use
-
-    with first_use:
-        value = getattr(import_module(f"hwcost.{_PLACES[name]}"), name)
+    value = getattr(import_module(f"hwcost.{_PLACES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -20,14 +20,10 @@ from importlib.metadata import EntryPoint, distributions
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from pkgutil import iter_modules
-from types import FrameType, ModuleType
+from types import ModuleType
 
 VARIABLE = "HWCOST_EXTENSIONS"
-# Held while a thread fills a registry, or imports for the first use of something. A fork waits for it: in the child,
-# a module that another thread of the parent was importing could never be imported.
-first_use = threading.RLock()
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=first_use.acquire, after_in_parent=first_use.release, after_in_child=first_use.release)
+_lock = threading.RLock()
 _loaded = set[str]()
 _loading = set[str]()  # registries that the thread which holds the lock is filling
 _errors: dict[str, str] = {}  # of registries that could not be filled
@@ -51,9 +47,9 @@ def load(package: str) -> None:
         ExtensionError: an entry point or a file of HWCOST_EXTENSIONS cannot be imported. The registry stays incomplete
             then, and every later call raises the same error.
     """
-    if package in _loaded or _is_imported_by_itself(package):
+    if package in _loaded:
         return
-    with first_use:
+    with _lock:
         if package in _loaded or package in _loading:
             return
         if package in _errors:
@@ -67,19 +63,6 @@ def load(package: str) -> None:
             raise
         finally:
             _loading.discard(package)
-
-
-def _is_imported_by_itself(package: str) -> bool:
-    """Whether this thread is importing a module of the registry's folder.
-
-    Such a module must not wait for the whole registry: the thread that fills it may be waiting for this module.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").startswith(f"{package}."):
-            return True
-        frame = frame.f_back
-    return False
 
 
 def _import_all(package: str) -> None:
@@ -114,12 +97,10 @@ def from_file(name: str | Path) -> ModuleType:
     path = Path(name).resolve()
     try:
         state = path.stat()
-        if not path.is_file():  # a pipe would be waited for
-            raise OSError("it is no file")
     except OSError as error:
         raise ExtensionError(f"no Python file {name}; {VARIABLE} and options name files that exist") from error
     version = (path, state.st_mtime_ns, state.st_size)
-    with first_use:
+    with _lock:
         module = _files.get(version)
         spec = spec_from_file_location(module.__name__ if module else _module_name(path), path)
         if spec is None or spec.loader is None:
@@ -153,4 +134,4 @@ def _module_name(path: Path) -> str:
 def _failed(error: Exception) -> str:
     """The end of an ExtensionError's message: what went wrong during the import."""
     said = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-    return f"cannot be imported: {' '.join(said.split())}"
+    return f"cannot be imported: {said}"

@@ -12,8 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
-from operator import add
 from typing import TYPE_CHECKING, Any, Literal
 
 from hwcost.cost import Cost, total
@@ -45,9 +43,9 @@ class TensorSpec:
     dtype: str = "float32"
     weight: bool = False  # a parameter, buffer or constant, not an activation
     internal: bool = False  # lives inside a fused kernel and causes no traffic
-    repeat: bool = False  # read with an earlier argument, as the same tensor, or not read, as the place of a result
-    layout: str = "contiguous"  # or "channels_last", "strided", "sparse_coo", "sparse_csr", ...
-    overlapping: int = 0  # elements that share their memory with another one, or that a sparse tensor does not store
+    repeat: bool = False  # the same tensor as an earlier argument of the op, which counts its bytes
+    layout: str = "contiguous"  # or "channels_last", "strided"
+    overlapping: int = 0  # elements that share their memory with another one, as along an axis of stride 0
 
     def __post_init__(self) -> None:
         if self.dtype not in ITEMSIZE:
@@ -182,33 +180,23 @@ class Graph:
         return tuple((name, n, first[name]) for name, n in calls.items())
 
     @cached_property
-    def _live(self) -> list[int]:
-        """Bytes of activations that are live during each op; of a graph without ops, those of its inputs."""
+    def _peak(self) -> tuple[int, int]:
+        """(bytes of live activations, op number) at the op during which most bytes are live."""
         change = [0] * (len(self.ops) + 2)
         for life in self.lives:
             change[max(life.born, 0)] += life.bytes
             change[life.dies + 1] -= life.bytes
-        return list(accumulate(change[: max(len(self.ops), 1)]))
-
-    @cached_property
-    def _peak(self) -> tuple[int, int]:
-        """(bytes of live activations, op number) at the first op during which most bytes are live."""
-        most = max(self._live)
-        return most, self._live.index(most)
+        live = most = at = 0
+        for i in range(max(len(self.ops), 1)):
+            live += change[i]
+            if live > most:
+                most, at = live, i
+        return most, at
 
     @property
     def peak_memory(self) -> int:
-        """Bytes of the weights, plus the most bytes of activations that are live at one time in an inference.
-
-        What a runtime's kernels take beside, as copies of their operands in another layout, is not in it:
-        `Runtime.workspace` tells that, where it is known.
-        """
+        """Bytes of the weights, plus the most bytes of activations that are live at one time in an inference."""
         return self.weight_bytes + self._peak[0]
-
-    def peak_with(self, workspace: Callable[[OpSpec], int]) -> int:
-        """As `peak_memory`, where each op takes `workspace` bytes more while it runs."""
-        more = (workspace(op.spec) for op in self.ops)
-        return self.weight_bytes + max(map(add, self._live, more), default=self._peak[0])
 
     @property
     def peak_op(self) -> Op | None:

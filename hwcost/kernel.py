@@ -15,12 +15,10 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from hwcost.cost import Cost, total
-from hwcost.foreign import BAD_CONTENT, one_line, parsed_json
 from hwcost.graph import OpSpec, Param, TensorSpec
 from hwcost.rules.registry import cost_of
 
 _WHOLE = frozenset({int})
-_LARGEST = (1 << 63) - 1  # size of an axis
 
 
 def bucket(distance: int) -> int:
@@ -112,16 +110,15 @@ class Kernel:
             KernelError: the text is no kernel description; the message says where.
         """
         try:
-            ops = tuple([_op_in(op) for op in parsed_json(text)])
+            ops = tuple([_op_in(op) for op in json.loads(text)])
             kernel = cls(ops, text_digest=digest_of(text) if canonical else "")
             hash(kernel)  # fails on parameters that are JSON objects
             return kernel
         except KernelError:
             raise
-        except BAD_CONTENT as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise KernelError(
-                f"a kernel is a JSON list of ops with kind, inputs and outputs, but got {text[:40]!r} "
-                f"({one_line(error)})"
+                f"a kernel is a JSON list of ops with kind, inputs and outputs, but got {text[:40]!r} ({error})"
             ) from error
 
 
@@ -180,28 +177,18 @@ def _tensors(data: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
 
 def _tensor_in(data: Mapping[str, Any]) -> TensorSpec:
     shape = tuple(data["shape"])  # checked before it is looked up, since 1, 1.0 and True are equal
-    if not _WHOLE.issuperset(map(type, shape)) or min(shape, default=0) < 0 or max(shape, default=0) > _LARGEST:
-        raise KernelError(f"a shape must hold whole numbers from 0 to {_LARGEST}, but got {_brief(data)}")
-    if type(data["name"]) is not str:
-        raise KernelError(f"the name of a tensor must be text, but got {_brief(data)}")
+    if not _WHOLE.issuperset(map(type, shape)) or min(shape, default=0) < 0:
+        raise KernelError(f"a shape must hold whole numbers from 0 on, but got {dict(data)!r}")
     if len(data) > 2:  # more than a name and a shape
         _check_rest(data)
     return _tensor(tuple({**data, "shape": shape}.items()))
 
 
 def _check_rest(data: Mapping[str, Any]) -> None:
-    if type(data.get("elements", 0)) is not int or not -1 <= data.get("elements", 0) <= _LARGEST:
-        raise KernelError(f"elements must be a whole number from 0 on, but got {_brief(data)}")
+    if type(data.get("elements", 0)) is not int:
+        raise KernelError(f"elements must be a whole number, but got {dict(data)!r}")
     if not all(type(data.get(flag, False)) is bool for flag in ("weight", "internal", "repeat")):
-        raise KernelError(f"weight, internal and repeat must be true or false, but got {_brief(data)}")
-    if not all(type(data.get(name, "")) is str for name in ("dtype", "layout")):
-        raise KernelError(f"dtype and layout must be text, but got {_brief(data)}")
-    if "overlapping" in data:
-        raise KernelError(f"a tensor has no key 'overlapping' but 'elements', in {_brief(data)}")
-
-
-def _brief(data: Mapping[str, Any]) -> str:
-    return f"{dict(data)!r:.200}"
+        raise KernelError(f"weight, internal and repeat must be true or false, but got {dict(data)!r}")
 
 
 @lru_cache(maxsize=1 << 16)

@@ -6,10 +6,9 @@ shows the progress of the steps and writes the page of the result; here are the 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -89,28 +88,6 @@ class Job:
         """A file of the folder."""
         return self.plan.folder / name
 
-    def check_plan(self) -> None:
-        """Note threads and seed in the folder; what lies there is used again by runs with the same ones alone.
-
-        Raises:
-            QuickstartError: the folder is of a run with others.
-        """
-        path, wanted = self.path("plan.json"), {"threads": self.plan.threads, "seed": self.plan.seed}
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(wanted), encoding="utf-8")
-            return
-        try:
-            was = dict(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise QuickstartError(f"{path} cannot be read ({error}); delete it, or choose another -o") from None
-        for what, value in wanted.items():
-            if was.get(what) != value:
-                raise QuickstartError(
-                    f"{self.plan.folder} holds a run with --{what} {was.get(what)}, but this one has --{what} {value}; "
-                    "choose another -o, or go back"
-                )
-
     # -- the machine ------------------------------------------------------------------------------
 
     def calibrate(self) -> Device:
@@ -137,7 +114,8 @@ class Job:
 
         plan = self.plan
         items = list(islice(sampled_items(self.space, seed=plan.seed), plan.networks))
-        with closing(Store.open(self.path("measurements.db"), create=True)) as store, self.step("measure") as bar:
+        store = Store.open(self.path("measurements.db"), create=True)
+        with self.step("measure") as bar:
             return measure(
                 items,
                 runtime=RUNTIME,
@@ -222,7 +200,8 @@ class Job:
         from hwcost.measure.store.store import Store
 
         items = [space_item(self.space, params) for params in chosen]
-        with closing(Store.open(self.path("verification.db"), create=True)) as store, self.step("verify") as bar:
+        store = Store.open(self.path("verification.db"), create=True)
+        with self.step("verify") as bar:
             return measure(
                 items,
                 runtime=RUNTIME,
@@ -251,7 +230,6 @@ def run(job: Job, commands: tuple[str, ...] = ()) -> QuickstartResult:
     """
     from hwcost.report.result import QuickstartResult
 
-    job.check_plan()
     device = job.calibrate()
     model = job.model(device)
     table = job.table(model)

@@ -73,25 +73,22 @@ def level_time(weights: Array, read: Array, written: Array, distance: Array, dev
         threads: number of threads whose common bandwidth counts.
 
     An activation is read from the smallest level that holds it together with all bytes moved since it was written.
-    Weights are read from the last level (L3, or L2 where there is no L3) if they take at most half of it, since the
-    rest of the network needs space there too, and else from DRAM. What is written goes to the smallest level that
-    holds it.
+    Weights are read from L3 if they take at most half of it, since the rest of the network needs space there too, and
+    else from DRAM. What is written goes to the smallest level that holds it.
     """
     shared = 2.0 * weights
     return (
-        weights / _level_bandwidth(shared, device, threads, last=True)
+        weights / _level_bandwidth(shared, device, threads, smallest="L3")
         + read / _level_bandwidth(read + np.maximum(distance, 0.0), device, threads)
         + written / _level_bandwidth(written, device, threads)
     )
 
 
-def _level_bandwidth(size: Array, device: Device, threads: int, *, last: bool = False) -> Array:
-    """Bandwidth (byte/s) of the smallest level that holds `size` bytes: L2, L3 or DRAM; with `last`, not before L3.
-
-    A device without L3 has L2 as its last level.
-    """
+def _level_bandwidth(size: Array, device: Device, threads: int, smallest: str = "L2") -> Array:
+    """Bandwidth (byte/s) of the smallest level that holds `size` bytes: L2 (unless `smallest` is L3), L3 or DRAM."""
     bandwidth = np.full(np.shape(size), device.bandwidth("DRAM", threads))
-    levels = [level for level in ("L3", "L2") if device.cache_size(level)]
-    for level in levels[:1] if last else levels:
-        bandwidth = np.where(size <= (device.cache_size(level) or 0), device.bandwidth(level, threads), bandwidth)
+    for level in ("L3", "L2")[: 1 if smallest == "L3" else 2]:
+        capacity = device.cache_size(level)
+        if capacity:
+            bandwidth = np.where(size <= capacity, device.bandwidth(level, threads), bandwidth)
     return bandwidth

@@ -10,8 +10,7 @@ _NAMES = {  # public name -> the module that defines it, which is imported when 
     "FeasibleSampler": "sampler",
     "LatencyObjective": "objective",
     "NothingFits": "candidates",
-    "ObjectiveError": "models",
-    "Rows": "models",
+    "ObjectiveError": "judging",
     "StudyError": "storage",
     "run_study": "study",
     "summarise": "summary",
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from hwcost.search import scoring as scoring
     from hwcost.search import spaces as spaces
     from hwcost.search.candidates import NothingFits as NothingFits
-    from hwcost.search.models import ObjectiveError as ObjectiveError
-    from hwcost.search.models import Rows as Rows
+    from hwcost.search.judging import ObjectiveError as ObjectiveError
     from hwcost.search.objective import LatencyObjective as LatencyObjective
     from hwcost.search.sampler import ArchitectureSampler as ArchitectureSampler
     from hwcost.search.sampler import FeasibleSampler as FeasibleSampler

@@ -1,7 +1,6 @@
 """Budgets: what an architecture may cost, in which quantity, on which device, in which block.
 
-A budget names quantities and their limits, each limit a text with a unit or a number in SI units. A latency of a second
-or more must be written with its unit: a plain 5 is more likely meant in ms.
+A budget names quantities and their limits, each limit a text with a unit or a number in SI units:
 
     "5 ms"                                         latency
     {"latency": "5 ms", "peak_memory": "2 MB"}     several quantities
@@ -108,11 +107,6 @@ def _limit(device: str, quantity: str, amount: Amount, several: bool) -> Limit:
             f"no quantity or model {quantity!r} to budget; choose from {', '.join(QUANTITIES)}, blocks.NAME, {device}"
         )
     dimension = dimension_of(quantity)
-    if dimension == "second" and isinstance(amount, (int, float)) and not isinstance(amount, bool) and amount >= 1:
-        raise BudgetError(
-            f"a budget of {quantity} without a unit is in seconds, and {amount!r} would be that many; write "
-            f"'{amount} ms', or '{amount} s' if it is meant"
-        )
     most = units.parse(amount, dimension) if dimension else _plain_number(quantity, amount)
     if most <= 0:
         raise BudgetError(f"a budget must be above 0, but got {quantity} = {amount!r}")

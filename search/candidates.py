@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hwcost.search.detached_trial import PRUNED, Chooser, draw, fixed_chooser, random_chooser, try_build
+from hwcost.search.detached_trial import Chooser, draw, fixed_chooser, random_chooser, try_build
 from hwcost.search.judging import Judgement, ObjectiveError
 from hwcost.search.objective import LatencyObjective
 
 _GENERATIONS = 25  # of a descent towards the budget, where no random architecture is within it
 _PARENTS = 10  # that each generation keeps
 _CHILDREN = 8  # of each parent
-_OTHER_UNIT = 100  # excess of the nearest, from which on the model may have another unit than seconds
 _MOST_NEIGHBOURS = 120  # that are examined of one architecture
+_PRUNED = Judgement("pruned", {}, {"build": math.inf}, {})  # of parameters that `build` prunes
 
 
 class NothingFits(ObjectiveError):
@@ -27,28 +27,11 @@ class NothingFits(ObjectiveError):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An architecture: the parameters that a trial would have, its judgement, and perhaps those of its training."""
+    """An architecture: the parameters that a trial would have, and its judgement."""
 
     params: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
     judgement: Judgement
-    tuned: Mapping[str, Any] = field(default_factory=dict)  # parameters of the training
-    tuned_distributions: Mapping[str, BaseDistribution] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """Equal for equal architectures with equal parameters of the training."""
-        return f"{self.judgement.key} {text_of(self.tuned)}" if self.tuned else self.judgement.key
-
-    @property
-    def all_params(self) -> Mapping[str, Any]:
-        """Those of the architecture and of the training."""
-        return {**self.params, **self.tuned} if self.tuned else self.params
-
-    @property
-    def all_distributions(self) -> Mapping[str, BaseDistribution]:
-        """The distributions of `all_params`."""
-        return {**self.distributions, **self.tuned_distributions} if self.tuned else self.distributions
 
     @property
     def worst(self) -> float:
@@ -61,13 +44,12 @@ class Pool:
     """The feasible architectures among all that were examined: random ones, and neighbours of good ones."""
 
     objective: LatencyObjective
-    fixed: Mapping[str, Any] = field(default_factory=dict)  # parameters that have one value in all candidates
     feasible: dict[str, Candidate] = field(default_factory=dict)  # by key
     examined: int = 0  # random architectures that `fill` has examined
     infeasible: int = 0  # of these, over the budget
     nearest: Candidate | None = None  # the infeasible one with the smallest excess
     _neighbours: dict[str, int] = field(default_factory=dict)  # key -> how many neighbours were asked for
-    _seen: set[str] = field(default_factory=set)  # the parameters of all that were examined, as `text_of` gives them
+    _seen: set[tuple[tuple[str, Any], ...]] = field(default_factory=set)  # the parameters of all that were examined
 
     @property
     def feasible_share(self) -> float:
@@ -76,11 +58,9 @@ class Pool:
 
     def examine(self, choose: Chooser) -> Candidate:
         """Build and judge one architecture; a feasible one joins the pool."""
-        if self.fixed:
-            choose = partial(_fixed_or, fixed_chooser(self.fixed, np.random.default_rng(0)), self.fixed, choose)
         trial, architecture = try_build(self.objective.build, choose)
-        self._seen.add(text_of(trial.params))
-        judgement = self.objective.judge(architecture, trial.params, trial.constraints)
+        self._seen.add(tuple(trial.params.items()))
+        judgement = _PRUNED if architecture is None else self.objective.judge(architecture, trial.params)
         candidate = Candidate(trial.params, trial.distributions, judgement)
         if judgement.feasible:
             self.feasible.setdefault(judgement.key, candidate)
@@ -113,19 +93,12 @@ class Pool:
             by_key = {c.judgement.key: c for c in [*parents, *children]}
             parents = sorted(by_key.values(), key=lambda c: c.worst)[:_PARENTS]
         assert self.nearest is not None
-        reason = self.nearest.judgement.reason
-        if reason == PRUNED:
+        if self.nearest.judgement is _PRUNED:
             raise NothingFits(f"build prunes all of {self.examined} random architectures; have it let some pass")
-        if reason:
-            raise NothingFits(
-                f"none of {self.examined} random architectures can be built and traced; of the last one, "
-                f"{dict(self.nearest.params)!r:.200}: {reason}"
-            )
         limit, excess = max(self.nearest.judgement.excess.items(), key=lambda item: item[1])
-        hint = "; a model answers in seconds: does this one answer in ms?" if excess > _OTHER_UNIT else ""
         raise NothingFits(
             f"no architecture is within the budget: 0 of {self.examined} random ones (feasible share 0 %), and the "
-            f"nearest that a descent found has {limit} at {1 + excess:.3g} times its limit; raise the budget{hint}"
+            f"nearest that a descent found has {limit} at {1 + excess:.3g} times its limit; raise the budget"
         )
 
     def explore(self, rng: np.random.Generator, count: int) -> None:
@@ -154,20 +127,8 @@ class Pool:
         if before >= _MOST_NEIGHBOURS:
             return
         for params in _mutations(parent, rng, count):
-            if text_of(params) not in self._seen:
+            if tuple(params.items()) not in self._seen:
                 yield self.examine(fixed_chooser(params, rng))
-
-
-def _fixed_or(
-    fix: Chooser, fixed: Mapping[str, Any], choose: Chooser, name: str, distribution: BaseDistribution
-) -> Any:
-    """The value of a fixed parameter, and the choice of `choose` for all others."""
-    return fix(name, distribution) if name in fixed else choose(name, distribution)
-
-
-def text_of(params: Mapping[str, Any]) -> str:
-    """Parameters as a text; their values need not be hashable."""
-    return repr(list(params.items()))
 
 
 def _mutations(parent: Candidate, rng: np.random.Generator, count: int) -> Iterator[dict[str, Any]]:

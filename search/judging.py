@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -13,15 +13,17 @@ import numpy as np
 
 from hwcost.graph import Graph
 from hwcost.search.budgets import GENERIC, BudgetError, Limit, blocks_at, value_of
-from hwcost.search.detached_trial import Invalid, random_chooser, reason_of, try_build
-from hwcost.search.models import ObjectiveError, ask
-from hwcost.search.once import beside, key_of
+from hwcost.search.detached_trial import random_chooser, try_build
+from hwcost.search.once import key_of
 from hwcost.search.protocols import Build, Estimate, LatencyModel
 from hwcost.search.utilisation import ceilings_of, energy_of, facts_of, parts_of
 
 _MOST_KEPT = 50_000  # judgements kept in memory
 _SAMPLES = 64  # random architectures that are searched for a block of the budget
-INVALID = "build"  # the excess of what is no architecture
+
+
+class ObjectiveError(ValueError):
+    """Arguments of an objective that make no sense together, or a value that no study can use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +32,8 @@ class Judgement:
 
     key: str  # equal architectures have equal keys
     costs: Mapping[str, float]  # device -> the quantity that is traded against the metric, in SI units
-    ours: Mapping[str, float]  # key of a limit -> value / limit - 1
+    excess: Mapping[str, float]  # key of a limit -> value / limit - 1
     facts: Mapping[str, Any]  # what the trial keeps of the first estimate; of several, each in "devices" by name
-    reason: str = ""  # why it is no architecture, where it cannot be built or traced
-    own: Mapping[str, float] = field(default_factory=dict)  # constraints that `build` has set itself
-
-    @property
-    def excess(self) -> Mapping[str, float]:
-        """All constraints: above 0 is infeasible."""
-        return with_own(self.ours, self.own) if self.own else self.ours
 
     @property
     def feasible(self) -> bool:
@@ -77,44 +72,32 @@ class Judge:
         self._existing: set[str] = set()  # blocks of the budget that some architecture has
         self._lock = threading.Lock()
 
-    def judge(
-        self, architecture: Any, params: Mapping[str, Any], build: Build, own: Mapping[str, float] | None = None
-    ) -> Judgement:
+    def judge(self, architecture: Any, params: Mapping[str, Any], build: Build) -> Judgement:
         """The judgement of an architecture.
 
         Args:
             architecture: what `build` made of `params`.
             params: of its trial.
             build: makes other architectures, where this one lacks a block that the budget names.
-            own: constraints that `build` has set itself.
 
         Raises:
-            ObjectiveError: a model's estimate is no latency, or a model of the user's own has failed.
+            ObjectiveError: a model's estimate is no latency.
             BudgetError: no architecture has a block that the budget names.
         """
-        if isinstance(architecture, Invalid):
-            return _invalid(key_of(dict(params), params), architecture.reason)
         key = key_of(architecture, params)
         judgement = self._judgements.get(key)
         if judgement is None:
-            judgement = self._make(architecture, key, params, build)
+            judgement = self._make(architecture, key, build)
             with self._lock:
                 if len(self._judgements) >= _MOST_KEPT:
                     self._judgements.clear()
                 self._judgements[key] = judgement
-        return replace(judgement, own=dict(own)) if own and not judgement.reason else judgement
+        return judgement
 
-    def _make(self, architecture: Any, key: str, params: Mapping[str, Any], build: Build) -> Judgement:
+    def _make(self, architecture: Any, key: str, build: Build) -> Judgement:
         """A judgement that is not in memory yet; arguments and errors as of `judge`."""
-        try:
-            inputs = self._inputs_of(architecture)
-            estimates = self._estimate_all(architecture, params, inputs)
-        except ObjectiveError:
-            raise
-        except Exception as error:
-            if _is_module(architecture):  # a kernel may be larger than the map it meets, for instance
-                return _invalid(key, reason_of(error))
-            raise ObjectiveError(f"the model cannot estimate {dict(params)!r:.200}: {reason_of(error)}") from error
+        inputs = self._inputs_of(architecture)
+        estimates = self._estimate_all(architecture, inputs)
         graph = _tracer(architecture, inputs)
 
         def value(quantity: str, device: str, confidence: float) -> float:
@@ -129,20 +112,20 @@ class Judge:
         first = next(iter(facts.values()))
         return Judgement(key, costs, excess, {**first, "devices": facts} if len(facts) > 1 else first)
 
-    def breakdown(self, architecture: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    def breakdown(self, architecture: Any) -> dict[str, Any]:
         """Which kernel or block of an architecture costs what on each device, as JSON; see `artifacts`."""
         devices = {}
-        for name, estimate in self._estimate_all(architecture, params, self._inputs_of(architecture)).items():
+        for name, estimate in self._estimate_all(architecture, self._inputs_of(architecture)).items():
             devices[name] = {**facts_of(estimate, self._ceilings[name]), "parts": parts_of(estimate)}
         return {"devices": devices}
 
     # -- estimates --------------------------------------------------------------------------------
 
-    def _estimate_all(self, architecture: Any, params: Mapping[str, Any], inputs: Any) -> dict[str, Estimate]:
-        return {name: self._estimate(name, architecture, params, inputs) for name in self._models}
+    def _estimate_all(self, architecture: Any, inputs: Any) -> dict[str, Estimate]:
+        return {name: self._estimate(name, architecture, inputs) for name in self._models}
 
-    def _estimate(self, name: str, architecture: Any, params: Mapping[str, Any], inputs: Any) -> Estimate:
-        estimate = ask(self._models[name], architecture, params, inputs)
+    def _estimate(self, name: str, architecture: Any, inputs: Any) -> Estimate:
+        estimate = self._models[name].estimate(architecture, inputs)
         if not (math.isfinite(estimate.latency) and estimate.latency > 0):
             rule = f"model {name!r} must estimate a latency above 0 s"
             raise ObjectiveError(f"{rule}, but gave {estimate.latency} for {architecture!r:.80}")
@@ -176,15 +159,10 @@ class Judge:
         rng = np.random.default_rng(0)
         names: dict[str, None] = {}  # of all blocks, in the order they are found
         for _ in range(_SAMPLES):
-            trial, architecture = try_build(build, random_chooser(rng))
-            if isinstance(architecture, Invalid):
+            _, architecture = try_build(build, random_chooser(rng))
+            if architecture is None:
                 continue
-            try:
-                estimate = self._estimate(limit.device, architecture, trial.params, self._inputs_of(architecture))
-            except Exception:
-                if _is_module(architecture):
-                    continue
-                raise
+            estimate = self._estimate(limit.device, architecture, self._inputs_of(architecture))
             if blocks_at(limit.quantity, estimate):
                 return
             names |= dict.fromkeys(getattr(estimate, "blocks", {}))
@@ -194,20 +172,6 @@ class Judge:
         )
 
 
-def _invalid(key: str, reason: str) -> Judgement:
-    """The judgement of what is no architecture."""
-    return Judgement(key, {}, {INVALID: math.inf}, {}, reason)
-
-
-def _is_module(architecture: Any) -> bool:
-    return callable(getattr(architecture, "forward", None))
-
-
-def with_own(ours: Mapping[str, float], own: Mapping[str, float]) -> dict[str, float]:
-    """Our constraints beside the user's own: of two with the same name the user's keeps it."""
-    return {**{beside(key) if key in own else key: value for key, value in ours.items()}, **own}
-
-
 def _tracer(architecture: Any, inputs: Any) -> Callable[[], Graph]:
     """A function that traces the architecture when it is first called."""
 
@@ -215,7 +179,7 @@ def _tracer(architecture: Any, inputs: Any) -> Callable[[], Graph]:
     def graph() -> Graph:
         from hwcost.tracing.trace import trace
 
-        if not _is_module(architecture):
+        if not callable(getattr(architecture, "forward", None)):
             raise BudgetError(
                 "a budget of memory, parameters, flops or bytes needs an architecture that is an nn.Module, "
                 f"or an estimate that knows it, but got a {type(architecture).__name__}"
@@ -223,6 +187,3 @@ def _tracer(architecture: Any, inputs: Any) -> Callable[[], Graph]:
         return trace(architecture, inputs)
 
     return graph
-
-
-__all__ = ["Judge", "Judgement", "ObjectiveError"]

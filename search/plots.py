@@ -19,7 +19,6 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 from plotly.subplots import make_subplots
 
-from hwcost.report.style import name_of
 from hwcost.search import scoring
 from hwcost.search.artifacts import breakdown_of
 from hwcost.search.once import ATTRIBUTE, METRIC, attribute_of, is_training
@@ -89,7 +88,7 @@ def plot_latency_history(study: optuna.Study, *, device: str | None = None) -> g
     figure.update_yaxes(title=_metric_name(study), row=1, col=1)
     figure.update_yaxes(title=f"latency{_of(device)} (ms)", rangemode="tozero", row=2, col=1)
     figure.update_xaxes(title="Trial", row=2, col=1)
-    figure.update_layout(title=f"Latency and {_metric_name(study).capitalize()} History Plot{_of(device)}")
+    figure.update_layout(title=f"Latency and Accuracy History Plot{_of(device)}")
     return figure
 
 
@@ -110,8 +109,6 @@ def plot_block_costs(
         ArtifactError: the breakdown of an architecture is not in the folder.
     """
     trained, _, _ = _split(study, device)
-    if not trained:
-        raise PlotError(f"study {study.study_name!r} has no feasible training whose cost could be shown; search on")
     by_number = {t.number: t for t in trained}
     best = [by_number[number] for number in _front(study, trained, device)]
     chosen = [best[i] for i in sorted({round(i) for i in np.linspace(0, len(best) - 1, winners)})]
@@ -257,7 +254,7 @@ def _hover(trial: FrozenTrial, device: str | None) -> str:
     """The text that appears over a point: the trial's parameters and how well it uses the device."""
     facts = _facts(trial, device)
     more = [f"{k}: {facts[k]:.3g}" for k in ("intensity", "memory_share", "achieved") if k in facts]
-    return "<br>".join([f"Trial {trial.number}", *(name_of(f"{k} = {v}") for k, v in trial.params.items()), *more])
+    return "<br>".join([f"Trial {trial.number}", *(f"{k} = {v}" for k, v in trial.params.items()), *more])
 
 
 def _points(

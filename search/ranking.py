@@ -38,7 +38,7 @@ class CachedViews:
     def _restart(self) -> None:
         """Forget all views, for an encoder of the parameters that are known now."""
         self._encode = Encoder(dict(self._distributions), self._features)
-        self._row: dict[str, int] = {}  # key of a candidate -> its row in the views
+        self._row: dict[str, int] = {}  # key of an architecture -> its row in the views
         self._views: Views | None = None
 
     def add_parameters(self, candidates: Sequence[Candidate]) -> None:
@@ -46,20 +46,20 @@ class CachedViews:
 
         In a conditional space each candidate has only some of the parameters. A new one makes all views anew.
         """
-        new = {n: d for c in candidates for n, d in c.all_distributions.items() if n not in self._distributions}
+        new = {name: d for c in candidates for name, d in c.distributions.items() if name not in self._distributions}
         if new:
             self._distributions |= new
             self._restart()
 
     def __call__(self, candidates: Sequence[Candidate], device: int) -> Views:
         """The views of `candidates`, with their costs on one of the objective's devices."""
-        new = list({c.key: c for c in candidates if c.key not in self._row}.values())
+        new = list({c.judgement.key: c for c in candidates if c.judgement.key not in self._row}.values())
         if new:
-            more = self._encode([c.all_params for c in new], np.ones(len(new)))
-            self._row |= {c.key: len(self._row) + i for i, c in enumerate(new)}
+            more = self._encode([c.params for c in new], np.ones(len(new)))
+            self._row |= {c.judgement.key: len(self._row) + i for i, c in enumerate(new)}
             self._views = more if self._views is None else self._views + more
         assert self._views is not None
-        rows = [self._row[c.key] for c in candidates]
+        rows = [self._row[c.judgement.key] for c in candidates]
         return self._views[rows].with_cost(costs_of(candidates, device))
 
 

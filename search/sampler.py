@@ -7,8 +7,7 @@ knows and a general sampler does not:
   input of the surrogate.
 * Parameters with the same list of choices have similar effects, and the space may tell more of an architecture than its
   parameters do (`encoding`).
-* No architecture is worth training twice, unless its training has parameters of its own: then these are searched
-  together with it (`joint`).
+* No architecture is worth training twice.
 
 It proposes in two phases:
 
@@ -22,36 +21,28 @@ It proposes in two phases:
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from hwcost.search.candidates import Candidate, Pool
-from hwcost.search.detached_trial import Invalid, building_for, draw, random_chooser, try_build
-from hwcost.search.joint import best_of, drawn, with_tuned
-from hwcost.search.learning import Learner, Lesson, whole
+from hwcost.search.detached_trial import DetachedTrial, draw, fixed_chooser, random_chooser, try_build
 from hwcost.search.objective import LatencyObjective
-from hwcost.search.once import tuned_of
+from hwcost.search.once import attribute_of, is_training
 from hwcost.search.ranking import CachedViews, Ranking
 
+Array = NDArray[np.float64]
 _LOOKS = 3000  # architectures that are examined for the first pool
 _LOOKS_AT_MODULES = 300  # the same where `build` gives modules, which take longer to build and estimate
 _PARENTS = 6  # of the front, of the best by metric and of those that rank first: those whose neighbours are examined
 _CLIMBS = 3  # rounds of examining the neighbours of the candidates that rank first
 _REJECTIONS = 100  # trials without a training, after which the first phase draws from the pool
-_TUNED = 16  # architectures that are ranked with many parameters of the training
-_CHEAP = (
-    optuna.samplers.RandomSampler,
-    optuna.samplers.QMCSampler,
-    optuna.samplers.NSGAIISampler,
-    optuna.samplers.CmaEsSampler,
-)
 _TRIES = 50  # proposals of another sampler, before the nearest feasible candidate is taken
 
 
@@ -67,13 +58,11 @@ class _PoolSampler(optuna.samplers.BaseSampler):
     def _start(self) -> None:
         """Make what belongs to one process and is never pickled."""
         self._pool = Pool(self._objective)
-        self._learner = Learner(self._objective)
         self._lock = threading.RLock()
         self._proposed: dict[int, Candidate] = {}  # number of a trial -> its candidate
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_lock", "_pool", "_learner", "_proposed")
-        return {k: v for k, v in self.__dict__.items() if k not in own}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_pool", "_proposed")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -97,7 +86,7 @@ class _PoolSampler(optuna.samplers.BaseSampler):
         if self._looks is None:
             choose = random_chooser(np.random.default_rng(self._seed))
             architectures = (try_build(self._objective.build, choose)[1] for _ in range(_LOOKS))
-            first = next((a for a in architectures if not isinstance(a, Invalid)), None)
+            first = next((architecture for architecture in architectures if architecture is not None), None)
             self._looks = _LOOKS_AT_MODULES if callable(getattr(first, "forward", None)) else _LOOKS
         return self._looks
 
@@ -110,22 +99,19 @@ class _PoolSampler(optuna.samplers.BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """The distributions of the candidate that is proposed for `trial`; empty for a random trial."""
-        with self._lock, building_for(whole(study)):
-            fixed = _fixed_params(study.sampler)
-            if fixed != self._pool.fixed:
-                self._pool = Pool(self._objective, fixed)
+        with self._lock:
             candidate = self.propose(study, trial, np.random.default_rng([self._seed, 2, trial.number]))
         if candidate is None:
             return {}
         self._proposed[trial.number] = candidate
-        return dict(candidate.all_distributions)
+        return dict(candidate.distributions)
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The parameters of the candidate that is proposed for `trial`, those in `search_space`."""
+        """The parameters of the candidate that is proposed for `trial`."""
         candidate = self._proposed.pop(trial.number, None)
-        return {n: v for n, v in candidate.all_params.items() if n in search_space} if candidate else {}
+        return dict(candidate.params) if candidate else {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -151,34 +137,36 @@ class ArchitectureSampler(_PoolSampler):
     ) -> None:
         super().__init__(objective, seed, looks)
         self._trainings_to_start = start
+        self._candidates: dict[int, Candidate] = {}  # number of a trial -> its candidate
         self._views = CachedViews(objective.build)
         self.fruitless = 0  # proposals in a row for which all feasible candidates were trained already
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, rng: np.random.Generator) -> Candidate | None:
         """Random at first, then the candidate with the largest expected improvement."""
-        trials = whole(study).get_trials(deepcopy=False)
-        lesson = self._learner.lesson(trials)
-        done = len(lesson.trials)
-        starting = done < self._trainings_to_start
-        if starting and len(trials) - done < _REJECTIONS:
+        trials = study.get_trials(deepcopy=False)
+        trained = [t for t in trials if is_training(t)]
+        starting = len(trained) < self._trainings_to_start
+        if starting and len(trials) - len(trained) < _REJECTIONS:
             return None
         self.pool.explore(rng, self.looks // 50)
-        self._examine_neighbours(self._best(lesson), rng)
-        free = [candidate for key, candidate in self.pool.feasible.items() if key not in lesson.taken]
+        self._examine_neighbours(self._best(trained), rng)
+        taken = {attribute_of(t).get("key") for t in trials if t.state in (TrialState.COMPLETE, TrialState.RUNNING)}
+        free = [candidate for key, candidate in self.pool.feasible.items() if key not in taken]
         if not free:
             self.fruitless += 1
             return None
         self.fruitless = 0
         if starting:
             return free[int(rng.integers(len(free)))]
-        ranking = self._rank(lesson, free, rng)
-        if not lesson.tuned:
-            return self._climb(ranking, free, lesson.taken, rng)[0]
-        return self._tune(whole(study), trial, lesson, ranking, free, rng)
+        running = [t for t in trials if t.state == TrialState.RUNNING and attribute_of(t).get("key")]
+        ranking = self._rank(trained, running, free, rng)
+        return self._climb(ranking, free, taken, rng)
 
-    def _best(self, lesson: Lesson) -> list[Candidate]:
+    def _best(self, trained: Sequence[FrozenTrial]) -> list[Candidate]:
         """The trained architectures whose neighbours are examined: some of the front, and the best by metric."""
-        values = lesson.values
+        if not trained:
+            return []
+        values = np.array([self._to_maximise(t) for t in trained])  # [trial, objective]
         order = np.argsort(-values[:, 0], kind="stable")
         front = []
         for i in order:
@@ -186,71 +174,66 @@ class ArchitectureSampler(_PoolSampler):
             if not dominates.any():
                 front.append(i)
         chosen = list(dict.fromkeys([*front[:_PARENTS], *order[:_PARENTS].tolist()]))
-        return [lesson.candidates[i] for i in chosen[: 2 * _PARENTS]]
+        return [self._candidate(trained[i]) for i in chosen[: 2 * _PARENTS]]
 
-    def _rank(self, lesson: Lesson, free: Sequence[Candidate], rng: np.random.Generator) -> Ranking:
+    def _rank(
+        self,
+        trained: Sequence[FrozenTrial],
+        running: Sequence[FrozenTrial],
+        free: Sequence[Candidate],
+        rng: np.random.Generator,
+    ) -> Ranking:
         """A ranking by the metric, and by the cost on one device, drawn at random, where cost is an objective too."""
+        metrics = np.array([self._to_maximise(t)[0] for t in trained])
         device = int(rng.integers(len(self._objective.models)))
-        self._views.add_parameters([*lesson.candidates, *lesson.running, *free])
+        trained_candidates = [self._candidate(t) for t in trained]
+        running_candidates = [self._candidate(t) for t in running]
+        self._views.add_parameters([*trained_candidates, *running_candidates, *free])
         return Ranking(
             self._views,
-            lesson.candidates,
-            lesson.values[:, 0],
-            lesson.running,
+            trained_candidates,
+            metrics,
+            running_candidates,
             free,
             device=device,
             several=len(self._objective.directions) > 1,
             rng=rng,
         )
 
-    def _tune(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        lesson: Lesson,
-        ranking: Ranking,
-        free: Sequence[Candidate],
-        rng: np.random.Generator,
-    ) -> Candidate | None:
-        """The architecture and the parameters of its training that rank first together.
-
-        Architectures are ranked with the parameters of the best training first, and those at the top then with many.
-        """
-        values = dict(zip((t.number for t in lesson.trials), lesson.values[:, 0].tolist(), strict=True))
-        best = best_of(lesson.tuned, values, _PARENTS)
-        tuned = drawn(study, trial, lesson.tuned, best, rng)
-        usual = (tuned_of(best[0]), {name: best[0].distributions[name] for name in tuned_of(best[0])})
-        architectures = self._climb(ranking, [with_tuned(c, usual) for c in free], lesson.taken, rng)
-        joint = [with_tuned(c, t) for c in architectures[:_TUNED] for t in tuned]
-        new = [c for c in joint if c.key not in lesson.taken]
-        if not new:
-            self.fruitless += 1
-            return None
-        return new[int(np.argmax(ranking(new)))]
-
-    def _climb(
-        self, ranking: Ranking, free: list[Candidate], taken: set[str], rng: np.random.Generator
-    ) -> list[Candidate]:
-        """`free` and neighbours of those at the top, examined `_CLIMBS` times, in the order of their rank.
+    def _climb(self, ranking: Ranking, free: list[Candidate], taken: set[Any], rng: np.random.Generator) -> Candidate:
+        """The candidate that ranks first, among `free` and neighbours of those at the top, examined `_CLIMBS` times.
 
         Args:
             ranking: scores candidates.
-            free: feasible candidates that are not trained, all with the same parameters of the training, if any.
-            taken: keys of the candidates that are trained or being trained.
+            free: feasible candidates that are not trained.
+            taken: keys of the architectures that are trained or being trained.
             rng: draws the neighbours.
         """
-        tuned = free[0].tuned, free[0].tuned_distributions
         scores = ranking(free)
         for _ in range(_CLIMBS):
             first = [free[int(i)] for i in np.argsort(-scores, kind="stable")[:_PARENTS]]
             before = len(self.pool.feasible)
             self._examine_neighbours(first, rng)
-            new = [with_tuned(c, tuned) for c in list(self.pool.feasible.values())[before:]]
-            new = [c for c in new if c.judgement.key not in taken]
+            new = [c for c in list(self.pool.feasible.values())[before:] if c.judgement.key not in taken]
             if new:
                 free = [*free, *new]
                 scores = np.concatenate([scores, ranking(new)])
-        return [free[int(i)] for i in np.argsort(-scores, kind="stable")]
+        return free[int(np.argmax(scores))]
+
+    def _candidate(self, trial: FrozenTrial) -> Candidate:
+        """The candidate of a trial, built anew from its parameters."""
+        candidate = self._candidates.get(trial.number)
+        if candidate is None:
+            detached = DetachedTrial(fixed_chooser(trial.params, np.random.default_rng(self._seed)))
+            judgement = self._objective.judge(self._objective.build(detached), detached.params)
+            candidate = Candidate(detached.params, detached.distributions, judgement)
+            self._candidates[trial.number] = candidate
+        return candidate
+
+    def _to_maximise(self, trial: FrozenTrial) -> list[float]:
+        """The values of a trial, with the sign of those that are minimised changed."""
+        signs = [1.0 if direction == "maximize" else -1.0 for direction in self._objective.directions]
+        return [sign * value for sign, value in zip(signs, trial.values or (), strict=True)]
 
 
 class FeasibleSampler(_PoolSampler):
@@ -279,30 +262,21 @@ class FeasibleSampler(_PoolSampler):
         self._base = base
 
     def propose(self, study: optuna.Study, trial: FrozenTrial, rng: np.random.Generator) -> Candidate | None:
-        """The first feasible proposal of the other sampler, or the feasible candidate nearest to its last one.
-
-        Of candidates that were not trained yet, where there are any.
-        """
+        """The first feasible proposal of the other sampler, or the feasible candidate nearest to its last one."""
         rejected: Candidate | None = None
         for _ in range(_TRIES):
-            proposal, costly = self._ask_base(study, trial)
+            proposal = self._ask_base(study, trial)
             if proposal.judgement.feasible:
                 return proposal
-            repeats = rejected is not None and proposal.params == rejected.params
+            if rejected is not None and proposal.params == rejected.params:
+                break  # a deterministic sampler would repeat itself
             rejected = proposal
-            if repeats or costly:
-                break  # it would repeat itself, or fit its model once more
         assert rejected is not None
         last = rejected
         self._examine_neighbours([last], rng)
-        taken = self._learner.lesson(whole(study).get_trials(deepcopy=False)).taken
-        feasible = list(self.pool.feasible.values())
-        free = [candidate for candidate in feasible if candidate.judgement.key not in taken] or feasible
-        nearest = min(free, key=lambda candidate: _distance(candidate, last))
-        return with_tuned(nearest, (dict(last.tuned), dict(last.tuned_distributions)))
+        return min(self.pool.feasible.values(), key=lambda candidate: _differences(candidate, last))
 
-    def _ask_base(self, study: optuna.Study, trial: FrozenTrial) -> tuple[Candidate, bool]:
-        """A proposal of the other sampler, and whether another one may be costly, because a model is fitted for it."""
+    def _ask_base(self, study: optuna.Study, trial: FrozenTrial) -> Candidate:
         space = self._base.infer_relative_search_space(study, trial)
         relative = self._base.sample_relative(study, trial, space)
 
@@ -311,16 +285,7 @@ class FeasibleSampler(_PoolSampler):
                 return relative[name]
             return self._base.sample_independent(study, trial, name, distribution)
 
-        candidate = self._pool.examine(choose)
-        rest = {name: value for name, value in relative.items() if name not in candidate.params}
-        proposal = with_tuned(candidate, (rest, {name: space[name] for name in rest}))
-        return proposal, bool(relative) and not isinstance(self._base, _CHEAP)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """The other sampler's: of a parameter that the architecture has not, such as a learning rate."""
-        return self._base.sample_independent(study, trial, param_name, param_distribution)
+        return self._pool.examine(choose)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Passed on to the other sampler."""
@@ -337,29 +302,7 @@ class FeasibleSampler(_PoolSampler):
         self._base.reseed_rng()
 
 
-def _distance(a: Candidate, b: Candidate) -> float:
-    """How far two candidates are apart: 1 for each category that differs or that only one has, and for numbers the
-    share of the range between them, but at least a little.
-    """
-    total = 0.0
-    for name in a.params.keys() | b.params.keys():
-        one, other = a.params.get(name, ...), b.params.get(name, ...)
-        if one == other:
-            continue
-        distribution = a.distributions.get(name)
-        if one is ... or other is ... or not isinstance(distribution, (IntDistribution, FloatDistribution)):
-            total += 1.0
-            continue
-        scale = math.log if distribution.log else float
-        width = scale(distribution.high) - scale(distribution.low)
-        total += 0.05 + 0.95 * abs(scale(one) - scale(other)) / width
-    return total
-
-
-def _fixed_params(sampler: Any) -> dict[str, Any]:
-    """The parameters that a PartialFixedSampler fixes, around a sampler or inside of it."""
-    fixed: dict[str, Any] = {}
-    while sampler is not None:
-        fixed = {**getattr(sampler, "_fixed_params", {}), **fixed}
-        sampler = getattr(sampler, "_base_sampler", None) or getattr(sampler, "_base", None)
-    return fixed
+def _differences(a: Candidate, b: Candidate) -> int:
+    """Number of parameters in which two candidates differ; one that only one of them has counts."""
+    names = a.params.keys() | b.params.keys()
+    return sum(a.params.get(n, ...) != b.params.get(n, ...) for n in names)

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -24,7 +23,7 @@ class StudyError(ValueError):
     """A study that cannot be opened, or that belongs to another search."""
 
 
-def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None:
+def open_storage(storage: str | BaseStorage | None) -> BaseStorage | None:
     """A storage by path or URL.
 
     Args:
@@ -36,7 +35,6 @@ def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None
     """
     if storage is None or isinstance(storage, BaseStorage):
         return storage
-    storage = str(storage)
     scheme, _, rest = storage.partition("://")
     try:
         if not rest:
@@ -52,14 +50,6 @@ def open_storage(storage: str | Path | BaseStorage | None) -> BaseStorage | None
             f"study storage {without_password(storage)!r} cannot be opened: {reason}; give a path such as study.db, or "
             "a URL of sqlite:///, journal:///, postgresql:// or grpc://"
         ) from error
-
-
-def close(storage: BaseStorage) -> None:
-    """Let go of the connections of a storage that was opened here; it opens them again when it is used."""
-    storage.remove_session()
-    engine = getattr(getattr(storage, "_backend", storage), "engine", None)  # RDBStorage is often behind a cache
-    if engine is not None:
-        engine.dispose()
 
 
 def without_password(storage: str) -> str:

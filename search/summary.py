@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.search.detached_trial import PRUNED, random_chooser, try_build
+from hwcost.search.detached_trial import random_chooser, try_build
 from hwcost.search.judging import Judgement, ObjectiveError
 from hwcost.search.objective import LatencyObjective
 
@@ -54,8 +54,7 @@ def summarise(
     """Estimate random architectures of an objective's `build`; nothing is trained.
 
     Each parameter is drawn uniformly from its choices, as a random sampler does. A share among n samples has a
-    standard error of at most 0.5 / sqrt(n). Architectures that `build` prunes, or that cannot be built
-    or traced, are left out.
+    standard error of at most 0.5 / sqrt(n). Architectures that `build` prunes are left out.
 
     Args:
         objective: whose `build`, models and budget are meant.
@@ -64,26 +63,21 @@ def summarise(
         progress: called with (architectures done, samples).
 
     Raises:
-        ObjectiveError: none of them is an architecture.
+        ObjectiveError: `build` prunes all of them.
     """
     rng = np.random.default_rng(seed)
     points: list[dict[str, Any]] = []  # the parameters of each architecture
     judgements: list[Judgement] = []
-    reason = ""  # why the last architecture was left out
     for i in range(samples):
         trial, architecture = try_build(objective.build, random_chooser(rng))
-        judgement = objective.judge(architecture, trial.params, trial.constraints)
-        if judgement.reason:
-            reason = judgement.reason
+        if architecture is None:
             continue
         points.append(trial.params)
-        judgements.append(judgement)
+        judgements.append(objective.judge(architecture, trial.params))
         if progress:
             progress(i + 1, samples)
-    if not points and reason == PRUNED:
-        raise ObjectiveError(f"build prunes all of {samples} random architectures; have it let some pass")
     if not points:
-        raise ObjectiveError(f"none of {samples} random architectures can be built and traced; the last: {reason}")
+        raise ObjectiveError(f"build prunes all of {samples} random architectures; have it let some pass")
     return SpaceSummary(
         samples=len(points),
         devices=tuple(_summarise_device(name, objective, points, judgements) for name in objective.models),
@@ -117,22 +111,19 @@ def _feasible_share(objective: LatencyObjective, judgements: Sequence[Judgement]
     keys = [limit.key for limit in objective.gate if device in (None, limit.device)]
     if not keys:
         return None
-    return float(np.mean([all(j.ours[key] <= 0 for key in keys) for j in judgements]))
+    return float(np.mean([all(judgement.excess[key] <= 0 for key in keys) for judgement in judgements]))
 
 
 def _effect(decision: str, points: Sequence[Mapping[str, Any]], logs: Array) -> Effect | None:
     """The effect of a decision on the logarithms of latencies; None where fewer than two choices were drawn enough."""
-    choices: dict[str, Any] = {}  # by their texts, since a list cannot be a key
-    groups: dict[str, list[float]] = {}
+    groups: dict[Any, list[float]] = {}
     for point, log in zip(points, logs, strict=True):
         if decision in point:
-            text = repr(point[decision])
-            choices[text] = point[decision]
-            groups.setdefault(text, []).append(log)
-    means = {text: float(np.mean(group)) for text, group in groups.items() if len(group) >= _AT_LEAST}
+            groups.setdefault(point[decision], []).append(log)
+    means = {choice: float(np.mean(group)) for choice, group in groups.items() if len(group) >= _AT_LEAST}
     if len(means) < 2:
         return None
-    slowest = max(means, key=lambda text: means[text])
-    fastest = min(means, key=lambda text: means[text])
+    slowest = max(means, key=lambda choice: means[choice])
+    fastest = min(means, key=lambda choice: means[choice])
     factor = float(np.exp(means[slowest] - means[fastest]))
-    return Effect(decision=decision, slowest=choices[slowest], fastest=choices[fastest], factor=factor)
+    return Effect(decision=decision, slowest=slowest, fastest=fastest, factor=factor)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwcost.foreign import unzipped
 from hwcost.graph import ITEMSIZE, OpSpec, TensorSpec
 from hwcost.kernel import Kernel, KernelError
+from hwcost.model.provenance import unpacked
 from hwcost.paths import shipped
 from hwcost.rules.registry import cost_of
 
@@ -190,7 +190,7 @@ def test_a_kernel_holds_an_op() -> None:
 
 def test_what_ships_is_in_canonical_form_so_that_its_text_tells_the_digest() -> None:
     for path in sorted(Path(str(shipped("models"))).glob("*.hwcost")):
-        table = pq.read_table(io.BytesIO(unzipped(path.read_bytes())["kernels.parquet"]))
+        table = pq.read_table(io.BytesIO(unpacked(path.read_bytes())["kernels.parquet"]))
         for text in table["description"].to_pylist()[::50]:
             assert Kernel.from_json(text).to_json() == text
             assert Kernel.from_json(text, canonical=True).digest == Kernel.from_json(text).digest

@@ -10,7 +10,7 @@ import pytest
 
 from hwcost.cli.quickstart import summary
 from hwcost.device.device import Device
-from hwcost.quickstart import Job, Plan, QuickstartError, run
+from hwcost.quickstart import Job, Plan, run
 from hwcost.report.page import save_page
 from hwcost.report.result import QuickstartResult
 
@@ -87,11 +87,3 @@ def test_a_second_run_measures_and_trains_nothing_again(result: QuickstartResult
 def test_more_trainings_go_on_where_it_stopped(result: QuickstartResult, folder: Path) -> None:
     more = run(Job(plan=replace(small(folder), trainings=6)))
     assert more.count("trained") == 6
-
-
-@pytest.mark.parametrize("other", [{"threads": 2}, {"seed": 1}])
-def test_a_folder_of_another_run_is_refused(other: dict[str, int], tmp_path: Path) -> None:
-    Job(plan=Plan(folder=tmp_path)).check_plan()
-    Job(plan=Plan(folder=tmp_path)).check_plan()
-    with pytest.raises(QuickstartError, match=r"holds a run with --(threads 1|seed 0), but this one has"):
-        Job(plan=Plan(folder=tmp_path, **other)).check_plan()  # type: ignore[arg-type]

@@ -124,12 +124,6 @@ def test_each_part_comes_from_the_level_that_holds_it(
     assert times(weights, read, written, distance, BOTH) == pytest.approx(seconds)
 
 
-def test_weights_come_from_l2_where_that_is_the_last_level() -> None:
-    device = cached(("L2", 1e6, 100e9))
-    assert times(0.4e6, 0, 0, 0, device) == pytest.approx(0.4e6 / 100e9)
-    assert times(0.6e6, 0, 0, 0, device) == pytest.approx(0.6e6 / 10e9)  # more than half of it
-
-
 amounts = st.floats(0, 1e9)
 
 

@@ -19,7 +19,7 @@ from hwcost.cli.options import (
     examples,
 )
 from hwcost.cli.output import console, print_json
-from hwcost.cli.targets import checked_float, graph_of, is_onnx, module_of
+from hwcost.cli.targets import graph_of, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,19 +50,15 @@ def advise(
     kwargs: KwargsOption = "",
     runtime: RuntimeOfModelOption = None,
     threads: ThreadsOfModelOption = None,
-    dtype: DtypeOption = "",
+    dtype: DtypeOption = "float32",
     as_json: JsonFlag = False,
 ) -> None:
     """Say what to change in a network, with the predicted gain of each change; no weights are read."""
     if bool(device) == bool(model):
         raise UsageError("advice needs either --device NAME or --model FILE")
-    checked_float(dtype)
-    network, inputs = (
-        (graph_of(target, input or [], kwargs, dtype), None)
-        if is_onnx(target)
-        else module_of(target, input or [], kwargs, dtype)
-    )
-    cost_model = model_or_roofline(target, device, model, runtime, threads, dtype)
+    onnx = target.endswith(".onnx")
+    network, inputs = (graph_of(target, input or []), None) if onnx else module_of(target, input or [], kwargs)
+    cost_model = model_or_roofline(device, model, runtime, threads, dtype)
     from hwcost.advise.advise import advise as ask
 
     found = ask(network, inputs, model=cost_model)

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from hwcost.cli.errors import explain
 from hwcost.cli.options import examples
-from hwcost.cli.output import end_output, printable_warnings, say
+from hwcost.cli.output import end_output, say
 from hwcost.version import __version__
 
 _VERBS = (  # files of this package, in the order of the help, which is that of the work
@@ -100,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
-        with printable_warnings():
-            code = app(arguments, prog_name="hwcost", standalone_mode=False)
+        code = app(arguments, prog_name="hwcost", standalone_mode=False)
     except BrokenPipeError:
         end_output()
         return 0

@@ -65,8 +65,7 @@ def _show_device(device: Device, runtime: str, threads: int, output: Path) -> No
     from hwcost.report.ceilings import reached
 
     out = console()
-    out.print(device.name, style="bold", end="")
-    out.print(f" on {threads} thread{'s' if threads > 1 else ''}: {output}")
+    out.print(f"[bold]{device.name}[/bold] on {threads} thread{'s' if threads > 1 else ''}: {output}")
     for c in device.compute:
         if c.threads == threads:
             out.print(f"  {c.dtype:10} {reached(c)}  ± {c.spread or 0.0:.1%}")
@@ -74,7 +73,7 @@ def _show_device(device: Device, runtime: str, threads: int, output: Path) -> No
         if m.threads != threads:
             continue
         out.print(f"  {m.level:10} {reached(m)}  ± {m.spread or 0.0:.1%}")
-        out.print(f"  {m.level}: {m.measured_source}", style="dim")
+        out.print(f"  [dim]{m.level}: {m.measured_source}[/dim]")
     _show_kinds(device, runtime, threads)
     dispatch = units.format(device.dispatch, "second") if device.dispatch else "unknown"
     joined = f", fork-join {device.host['fork_join']}" if "fork_join" in device.host else ""

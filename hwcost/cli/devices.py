@@ -52,12 +52,11 @@ def _show_device(device: Device, as_json: bool) -> None:
     if as_json:
         return print_json(_summary(device) | _ceilings(device))
     out = console()
-    out.print(device.name, style="bold", end="")
-    out.print(f"  {device.kind}, {device.cores} cores  {device.description}")
+    out.print(f"[bold]{device.name}[/bold]  {device.kind}, {device.cores} cores  {device.description}")
     out.print(ceiling_table(device))
     out.print(f"ridge point {units.format(device.ridge(), 'flop/byte')} (float32, DRAM, all threads)")
     for key, value in device.host.items():
-        out.print(f"{key}: {value}", style="dim")
+        out.print(f"[dim]{key}: {value}[/dim]")
 
 
 def _summary(device: Device) -> dict[str, Any]:

@@ -20,11 +20,10 @@ from hwcost.cli.options import (
     examples,
 )
 from hwcost.cli.output import console, print_json
-from hwcost.cli.targets import checked_float, graph_of
+from hwcost.cli.targets import graph_of
 
 if TYPE_CHECKING:
     from hwcost.graph import Graph
-    from hwcost.model.cost_model import CostModel
     from hwcost.model.estimate import Estimate
 
 
@@ -34,7 +33,6 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "hwcost estimate torchvision.models:resnet18 --input 1x3x224x224 --device intel-i9-10980xe",
             "hwcost estimate nets.py:small --input 1x3x32x32 --model default --depth 1 --json",
-            "hwcost estimate nets.py:bert --input 1x16:int64=0..30522 --input 1x16:int64=ones --model default",
             "hwcost estimate model.onnx --device here.toml",
         )
     )(estimate)
@@ -52,7 +50,7 @@ def estimate(
     kwargs: KwargsOption = "",
     runtime: RuntimeOfModelOption = None,
     threads: ThreadsOfModelOption = None,
-    dtype: DtypeOption = "",
+    dtype: DtypeOption = "float32",
     depth: Annotated[int, typer.Option("--depth", min=1, help="Parts of the module path that name a block.")] = 2,
     quantile: QuantileOption = "low",
     as_json: JsonFlag = False,
@@ -60,21 +58,13 @@ def estimate(
     """Count what a network does, bound its time by a device, or predict it with a model; per block."""
     if bool(device) == bool(model):
         raise UsageError("an estimate needs either --device NAME or --model FILE")
-    graph = graph_of(target, input or [], kwargs, checked_float(dtype))
-    cost_model = model_or_roofline(target, device, model, runtime, threads, dtype, quantile)
+    graph = graph_of(target, input or [], kwargs)
+    cost_model = model_or_roofline(device, model, runtime, threads, dtype, quantile)
     found = cost_model.estimate(graph)
     if as_json:
         place = {"device": cost_model.device.name, "runtime": cost_model.runtime, "threads": cost_model.threads}
-        document = {**as_document(graph, found, depth), "workspace": _workspace(graph, cost_model)}
-        return print_json({"target": target, "input": input or [], **place, **document})
-    return _print(graph, found, depth, _workspace(graph, cost_model))
-
-
-def _workspace(graph: Graph, model: CostModel) -> int | None:
-    """Bytes beyond the peak memory that the kernels of the model's runtime take; None where that is not known."""
-    from hwcost.runtimes.registry import get_runtime
-
-    return get_runtime(model.runtime).workspace(graph, threads=model.threads, lanes=model.device.lanes)
+        return print_json({"target": target, "input": input or [], **place, **as_document(graph, found, depth)})
+    return _print(graph, found, depth)
 
 
 def as_document(graph: Graph, found: Estimate, depth: int) -> dict[str, Any]:
@@ -112,7 +102,7 @@ def as_document(graph: Graph, found: Estimate, depth: int) -> dict[str, Any]:
     }
 
 
-def _print(graph: Graph, found: Estimate, depth: int, workspace: int | None) -> None:
+def _print(graph: Graph, found: Estimate, depth: int) -> None:
     """Print a table of blocks, then the counts and the latency of the whole network."""
     from hwcost import units
     from hwcost.report.text import block_table
@@ -123,7 +113,6 @@ def _print(graph: Graph, found: Estimate, depth: int, workspace: int | None) -> 
         f"{units.format(cost.macs, 'mac')}, {units.format(cost.flops, 'flop')}, {units.format(cost.bytes, 'byte')} "
         f"({units.format(cost.intensity, 'flop/byte')}), {graph.params:,} parameters, "
         f"peak memory {units.format(graph.peak_memory, 'byte')}"
-        + (f" and {units.format(workspace, 'byte')} of workspace in convolutions" if workspace else "")
     )
     screen.print(_verdict(found))
     for op, calls, module in graph.uncounted:

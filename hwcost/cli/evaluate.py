@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +15,10 @@ from hwcost.cli.options import (
     EnvironmentOption,
     JsonFlag,
     KwargsOption,
-    NetworkInputOption,
     QuantileOption,
     RuntimeOfModelOption,
     ThreadsOfModelOption,
     examples,
-    refuse,
 )
 from hwcost.cli.output import console, print_json, progress, say, writable
 from hwcost.cli.targets import module_of, target_item
@@ -32,9 +28,6 @@ if TYPE_CHECKING:
     from hwcost.model.accuracy import Accuracy, Comparison
     from hwcost.model.cost_model import CostModel
     from hwcost.runtimes.base import Network
-
-
-_COMPARED = 20  # networks of a store that are built again to see whether the lowering foresees their kernels
 
 
 def register(app: typer.Typer) -> None:
@@ -55,7 +48,9 @@ def evaluate(
         list[str] | None,
         typer.Argument(metavar="[TARGET]...", help="package.module:callable or path/file.py:callable."),
     ] = None,
-    input: NetworkInputOption = None,  # noqa: A002 - the option's name
+    input: Annotated[  # noqa: A002 - the option's name
+        list[str] | None, typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224; repeat for more inputs.")
+    ] = None,
     kwargs: KwargsOption = "",
     store: Annotated[str, typer.Option(metavar="URL", help="Networks that were measured before.")] = "",
     environment: EnvironmentOption = "",
@@ -71,10 +66,6 @@ def evaluate(
     """Compare predicted with measured latency: of TARGETs, measured now, or of a store's networks."""
     if bool(targets) == bool(store):
         raise UsageError("evaluate takes either TARGETs with --input, or --store")
-    if store:
-        refuse({"--input": input, "--kwargs": kwargs}, "for TARGETs; networks of a --store have theirs")
-    else:
-        refuse({"--environment": environment}, "for a --store; TARGETs are measured here and now")
     if plot is not None:
         writable(plot)
     if quantile != "low" and baselines:
@@ -85,7 +76,7 @@ def evaluate(
                 "a latency table is evaluated on networks of its space, measured by `hwcost measure --space S "
                 "--samples 20 --store URL`: give --store alone"
             )
-        accuracy = _of_table(model, store, environment, runtime, threads)
+        accuracy = _of_table(model, store, environment)
     elif store:
         loaded = load_model(model, runtime=runtime, threads=threads, quantile=quantile)
         networks, accuracy = _of_store(loaded, store, environment)
@@ -104,16 +95,12 @@ def evaluate(
     _show_evaluation(accuracy, others)
 
 
-def _of_table(path: str, store: str, environment: str, runtime: str | None, threads: int | None) -> Accuracy:
-    """The sums of a latency table against the networks of its space that a store holds; `runtime` and `threads` must be
-    the table's where they are given."""
+def _of_table(path: str, store: str, environment: str) -> Accuracy:
+    """The sums of a latency table against the networks of its space that a store holds."""
     from hwcost.measure.store.store import Store
     from hwcost.table.table import LatencyTable
 
     table = LatencyTable.load(path)
-    for option, asked, has in (("runtime", runtime, table.runtime), ("threads", threads, table.threads)):
-        if asked is not None and asked != has:
-            raise UsageError(f"table {path} is of {option} {has}, but --{option} {asked} was asked; leave it out")
     return table.evaluate(Store.open(store).measurements(table.runtime, table.threads, environment=environment))
 
 
@@ -140,40 +127,7 @@ def _of_store(model: CostModel, url: str, environment: str) -> tuple[list[Networ
             say(f"{seen} of {len(measurements)} networks were in the fit of this model: their figures flatter it")
         _warn_of_differences(model.measurements, measurements)
     with warnings_said(UnmeasuredFusedAttention):
-        lowered, accuracy = model.lower_measured(measurements), model.evaluate(measurements)
-    _tell_what_is_known(model, measurements, lowered)
-    return lowered, accuracy
-
-
-def _tell_what_is_known(model: CostModel, measurements: Measurements, measured: list[Network]) -> None:
-    """Say by how much estimates differ where a network ran other kernels than it is lowered to: the store tells which
-    kernels ran, and `hwcost estimate` does not know them. Looked at are up to `_COMPARED` networks of known spaces."""
-    from hwcost.measure.items import rebuild
-    from hwcost.measure.types import MeasurementError
-    from hwcost.tracing.trace import TraceError
-
-    whole = [pair for pair in zip(measurements.networks, measured, strict=True) if not pair[0].is_lone]
-    pairs = []
-    for taken, ran in whole[:: max(len(whole) // _COMPARED, 1)]:
-        if "space" in taken.spec:
-            with suppress(MeasurementError, TraceError):
-                pairs.append((ran, model.lower(*rebuild(taken.spec))))
-    other = [pair for pair in pairs if _kernels(pair[0]) != _kernels(pair[1])]
-    if other:
-        known, foreseen = (model.estimate_many(list(each)) for each in zip(*other, strict=True))
-        most = max(abs(b.latency / a.latency - 1) for a, b in zip(known, foreseen, strict=True))
-        say(
-            f"{len(other)} of {len(pairs)} networks ran other kernels than `hwcost estimate` foresees: the estimates "
-            f"here are of the kernels that ran, and those of `hwcost estimate` differ from them by up to {most:.1%}"
-        )
-    elif whole and not pairs:
-        say("the estimates are of the kernels that the store holds, which `hwcost estimate` has to foresee")
-
-
-def _kernels(network: Network) -> Counter[Any]:
-    from hwcost.model.catalogue import key
-
-    return Counter(key(placed) for placed in network.kernels)
+        return model.lower_measured(measurements), model.evaluate(measurements)
 
 
 def _of_targets(model: CostModel, targets: list[str], inputs: list[str], kwargs: str) -> tuple[list[Network], Accuracy]:

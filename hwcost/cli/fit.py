@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwcost.cli.models import accuracy_document, load_model, warnings_said
+from hwcost.cli.models import accuracy_document, load_model
 from hwcost.cli.options import DeviceOption, EnvironmentOption, JsonFlag, StoreOption, examples
 from hwcost.cli.output import console, print_json, progress, say, writable
 
@@ -51,7 +51,6 @@ def fit(
     """
     from hwcost.device.device import Device
     from hwcost.measure.store.store import Store
-    from hwcost.model.ceilings import CeilingsBeaten
     from hwcost.model.cost_model import CostModel
 
     here = Device.load(device)
@@ -62,26 +61,14 @@ def fit(
     earlier = _prior(prior, measurements) if prior else None
     start = time.monotonic()
     with progress(f"fitting on {len(measurements)} networks") as bar:
-        with warnings_said(CeilingsBeaten):
-            model = CostModel.fit(measurements, device=here, prior=earlier)
+        model = CostModel.fit(measurements, device=here, prior=earlier)
         bar(1, 1)
     seconds = time.monotonic() - start
     model.save(output)
     if as_json:
         left_out = {"left_out": len(stored) - len(measurements)}
-        beaten_by = {"ceilings_beaten": _share_that_beats(here, measurements)}
-        return print_json(_fitted(model, measurements, output, seconds) | left_out | beaten_by)
+        return print_json(_fitted(model, measurements, output, seconds) | left_out)
     _show_fit(model, measurements, output)
-
-
-def _share_that_beats(device: Device, measurements: Measurements) -> float:
-    """Share of the measured kernels that are faster than the ceilings of the device allow."""
-    from hwcost.measure.arrays import Flat
-    from hwcost.model.ceilings import beaten
-    from hwcost.model.features import Target
-
-    place = measurements.environment
-    return beaten(Flat.of(measurements), Target(device, place.threads, place.dtype, place.runtime)).share
 
 
 def _check_cpu(device: Device, measurements: Measurements) -> None:
@@ -130,8 +117,9 @@ def _show_fit(model: CostModel, measurements: Measurements, path: Path) -> None:
 
     out = console()
     kernels = sum(len(n.kernels) for n in measurements.networks)
-    out.print(model.device.name, style="bold", end="")
-    out.print(f", {model.runtime}, {model.threads} thread(s): {kernels} kernels measured")
+    out.print(
+        f"[bold]{model.device.name}[/bold], {model.runtime}, {model.threads} thread(s): {kernels} kernels measured"
+    )
     if model.held_out is not None:
         out.print(accuracy_lines(model.held_out, "networks held out of the fit"), soft_wrap=True)
     out.print(f"wrote {describe_path(path)}")

@@ -13,13 +13,11 @@ from hwcost.cli.errors import UsageError
 from hwcost.cli.options import (
     JsonFlag,
     KwargsOption,
-    NetworkInputOption,
     QuantileOption,
     RuntimeOption,
     StoreOption,
     ThreadsOption,
     examples,
-    refuse,
 )
 from hwcost.cli.output import console, print_json, progress, say
 
@@ -46,7 +44,9 @@ def measure(
         list[str] | None,
         typer.Argument(metavar="[TARGET]...", help="package.module:callable or path/file.py:callable."),
     ] = None,
-    input: NetworkInputOption = None,  # noqa: A002 - the option's name
+    input: Annotated[  # noqa: A002 - the option's name
+        list[str] | None, typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224; repeat for more inputs.")
+    ] = None,
     kwargs: KwargsOption = "",
     space: Annotated[str, typer.Option("--space", metavar="NAME", help="A search space, or `designed`.")] = "",
     samples: Annotated[int | None, typer.Option(min=1, help="Networks to draw from the space.")] = None,
@@ -63,7 +63,7 @@ def measure(
         typer.Option(metavar="SHARE", help="Go on, up to twice the rounds or the --time, until the spread is this."),
     ] = None,
     quantile: QuantileOption = "low",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the networks drawn from the space; 0 where none.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the networks drawn from the space.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure networks and their kernels on this machine; goes on where it stopped."""
@@ -73,12 +73,10 @@ def measure(
     quantile_name(quantile)  # refused before anything is measured
     if fresh_processes.is_one():
         fresh_processes.end_with_parent()
-    if targets and not space:
-        refuse({"--seed": seed}, "for a --space, whose networks are drawn; TARGETs are not")
-    items, family = _items(targets or [], input or [], kwargs, space, samples, seed or 0, limited=bool(time))
+    items = _items(targets or [], input or [], kwargs, space, samples, seed, limited=bool(time))
     visits = disturbed = 0
     if space and get_runtime(runtime).keeps_heap and not fresh_processes.is_one():
-        options = {"space": space, "seed": seed or 0, "runtime": runtime, "threads": threads, "store": store}
+        options = {"space": space, "seed": seed, "runtime": runtime, "threads": threads, "store": store}
         options |= {"rounds": rounds} | ({"spread": spread} if spread else {})
         with _kept(store):
             time, visits, disturbed = fresh_processes.measure_all_but_the_last(options, samples, time)
@@ -94,8 +92,8 @@ def measure(
     )
     outcome.visits += visits
     outcome.disturbed += disturbed
-    names = set() if space else {item.name for item in items}
-    networks = [n for n in found.networks if (n.family == family if space else n.name in names)]
+    names = None if space else {item.name for item in items}
+    networks = [n for n in found.networks if (n.family == space if names is None else n.name in names)]
     if as_json:
         document: dict[str, Any] = {
             "store": store,
@@ -120,9 +118,8 @@ def _items(
     seed: int,
     *,
     limited: bool,
-) -> tuple[Iterable[Item], str]:
+) -> Iterable[Item]:
     """The networks to measure: those of TARGETs, or random ones of a space, without end where only time limits them.
-    And the family of the latter, which is the space's name, also where --space gives its file.
 
     Raises:
         UsageError: options that do not go together.
@@ -136,13 +133,13 @@ def _items(
     if targets:
         from hwcost.cli.targets import target_item
 
-        return [target_item(target, inputs, kwargs) for target in targets], ""
+        return [target_item(target, inputs, kwargs) for target in targets]
     if samples is None and not limited:
         raise UsageError('a space needs --samples N or --time, as in --time "10 min"')
     return _drawn(space, samples, seed)
 
 
-def _drawn(name: str, samples: int | None, seed: int) -> tuple[Iterable[Item], str]:
+def _drawn(name: str, samples: int | None, seed: int) -> Iterable[Item]:
     from itertools import islice
 
     from hwcost.measure.items import sampled_items, sampled_space
@@ -153,7 +150,7 @@ def _drawn(name: str, samples: int | None, seed: int) -> tuple[Iterable[Item], s
     except SpaceError as error:
         raise UsageError(f"{error}; or `designed`, the sample that covers the shapes") from error
     drawn = sampled_items(chosen, seed=seed)
-    return drawn if samples is None else list(islice(drawn, samples)), chosen.name
+    return drawn if samples is None else list(islice(drawn, samples))
 
 
 def _campaign(

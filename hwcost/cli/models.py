@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hwcost.cli.errors import UsageError
 from hwcost.cli.output import say
-from hwcost.cli.targets import is_onnx
 
 if TYPE_CHECKING:
     from hwcost.model.accuracy import Accuracy
@@ -52,40 +50,15 @@ def load_model(
 
 
 def model_or_roofline(
-    target: str, device: str, model: str, runtime: str | None, threads: int | None, dtype: str, quantile: str = "low"
+    device: str, model: str, runtime: str | None, threads: int | None, dtype: str, quantile: str = "low"
 ) -> CostModel:
-    """The model that --model names or, where --device is given in its place, the roofline of that device alone.
-
-    Where nothing says on which runtime, a network of torch is taken to run on torch-eager, and an ONNX file on
-    onnxruntime.
-
-    Raises:
-        UsageError: `target` is an ONNX file, and the runtime runs none.
-    """
+    """The model that --model names or, where --device is given in its place, the roofline of that device alone."""
     from hwcost.model.cost_model import CostModel
 
-    usual = "onnxruntime" if is_onnx(target) else "torch-eager"
-    if is_onnx(target) and runtime is not None:
-        _check_runs_onnx(runtime, target)
     if model:
-        asked = usual if model == "default" and runtime is None else runtime
-        found = load_model(model, runtime=asked, threads=threads, quantile=quantile)
-    else:
-        found = CostModel.analytic(device, runtime or usual, threads or 1, dtype or "float32")
-    if is_onnx(target):
-        _check_runs_onnx(found.runtime, target)
-    return found if model or quantile == "low" else found.at_quantile(quantile)
-
-
-def _check_runs_onnx(runtime: str, target: str) -> None:
-    from hwcost.runtimes.registry import get_runtime, runtime_names
-
-    if not get_runtime(runtime).takes_onnx:
-        others = [name for name in runtime_names() if get_runtime(name).takes_onnx]
-        raise UsageError(
-            f"{runtime} runs modules of torch and no ONNX files, so that it has no time for {target}; give --runtime "
-            f"{' or '.join(others)}, or a model of one of these"
-        )
+        return load_model(model, runtime=runtime, threads=threads, quantile=quantile)
+    bound = CostModel.analytic(device, runtime or "torch-eager", threads or 1, dtype)
+    return bound if quantile == "low" else bound.at_quantile(quantile)
 
 
 def accuracy_document(accuracy: Accuracy) -> dict[str, Any]:

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hwcost.cli.errors import UsageError
 from hwcost.cli.output import reserve_output
-
-
-def refuse(options: Mapping[str, object], why: str) -> None:
-    """Refuse options that would do nothing here.
-
-    Args:
-        options: value by name; one that is None, "" or empty was not given.
-        why: what they are for, as the rest of the sentence "--seed is ...".
-
-    Raises:
-        UsageError: one of them was given.
-    """
-    given = [name for name, value in options.items() if value or value == 0]
-    if given:
-        verb, them = ("are", "them") if len(given) > 1 else ("is", "it")
-        raise UsageError(f"{' and '.join(given)} {verb} {why}; leave {them} out")
 
 
 def examples(*lines: str) -> str:
@@ -50,18 +32,19 @@ NetworkArgument = Annotated[
         metavar="TARGET", show_default=False, help="package.module:callable, path/file.py:callable or file.onnx."
     ),
 ]
-_INPUT = typer.Option(
-    "--input",
-    "-i",
-    metavar="SHAPE",
-    help="1x3x224x224, or 1x16:int64 with a dtype; repeat for more inputs. With values where the network reads them: "
-    "1x16:int64=0..100 (random integers), =ones, =zeros, =arange, =random, =7, =3,5,2, or a file.npz or file.npy.",
-)
-NetworkInputOption = Annotated[list[str] | None, _INPUT]  # not needed for an ONNX file, which states its shapes
+NetworkInputOption = Annotated[  # not needed for an ONNX file, which states the shapes of its inputs
+    list[str] | None,
+    typer.Option("--input", "-i", metavar="SHAPE", help="1x3x224x224, or 1x16:int64; repeat for more inputs."),
+]
 KwargsOption = Annotated[
     str, typer.Option("--kwargs", metavar="JSON", help="Keyword arguments of the callable, a JSON object.")
 ]
-InputOption = Annotated[list[str], _INPUT]
+InputOption = Annotated[
+    list[str],
+    typer.Option(
+        "--input", "-i", metavar="SHAPE", help="1x3x224x224, or 1x16:int64 with a dtype; repeat for more inputs."
+    ),
+]
 DeviceOption = Annotated[
     str, typer.Option("--device", "-d", metavar="NAME", help="A name of the catalogue, or a device file.")
 ]
@@ -82,9 +65,7 @@ EnvironmentOption = Annotated[
     str,
     typer.Option("--environment", metavar="DIGITS", help="Which one, where several of the store fit."),
 ]
-DtypeOption = Annotated[
-    str, typer.Option("--dtype", metavar="NAME", help="Run the network in this floating-point dtype, not in its own.")
-]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="Dtype whose compute ceiling counts.")]
 QuantileOption = Annotated[
     str,
     typer.Option("--quantile", metavar="NAME", help="Latency meant: low (unloaded), typical (0.5) or tail (0.95)."),

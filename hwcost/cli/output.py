@@ -11,7 +11,6 @@ import json
 import math
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
@@ -22,12 +21,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 import typer
 
 from hwcost.cli.errors import UsageError
-from hwcost.foreign import one_line, printable
 
 if TYPE_CHECKING:
-    from hwcost.report.screen import Screen
+    from rich.console import Console
 
-_LONGEST = 2000  # characters of a message
 _WIDTH_OF_PIPES = 140  # columns of text that goes to a file or a pipe, so that the lines of tables stay whole
 
 # -- text ---------------------------------------------------------------------------------------
@@ -35,25 +32,14 @@ _WIDTH_OF_PIPES = 140  # columns of text that goes to a file or a pipe, so that 
 
 def say(line: str) -> None:
     """Print a message to the user, as one line on standard error."""
-    print(f"hwcost: {one_line(line, _LONGEST)}", file=sys.stderr)
+    print(f"hwcost: {' '.join(line.split())}", file=sys.stderr)
 
 
-@contextmanager
-def printable_warnings() -> Iterator[None]:
-    """Have Python's warnings, which may quote names of others, printed without control characters."""
-    usual = warnings.formatwarning
-    warnings.formatwarning = lambda *args, **options: printable(usual(*args, **options))
-    try:
-        yield
-    finally:
-        warnings.formatwarning = usual
-
-
-def console() -> Screen:
+def console() -> Console:
     """A console that prints tables and text on standard output."""
-    from hwcost.report.screen import Screen
+    from rich.console import Console
 
-    return Screen(width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_PIPES)
 
 
 def end_output() -> None:
@@ -117,8 +103,7 @@ def _flush_libraries() -> None:
 def print_json(document: Mapping[str, Any]) -> None:
     """Print the verb's one JSON document; numbers that JSON does not know (inf, nan) become null."""
     out = _document.get() or sys.stdout
-    text = json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
-    out.write(printable(text, lambda character: json.dumps(character)[1:-1]) + "\n")
+    out.write(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     out.flush()
 
 
@@ -148,24 +133,23 @@ class Progress(Protocol):
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
     """A progress bar on standard error; call the result with (done, total, note). It pulses until the first call."""
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from hwcost.report.screen import Screen
-
     columns = (
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim", markup=False),
+        TextColumn("[dim]{task.fields[note]}"),
     )
-    with Bar(*columns, console=Screen(stderr=True)) as bar:
-        task = bar.add_task(one_line(title), total=None, note="")
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, note="")
 
         def move(done: float, total: float, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=one_line(note))
+            bar.update(task, completed=done, total=total, note=note)
 
         yield move
 

@@ -19,7 +19,7 @@ from hwcost.cli.options import (
     examples,
 )
 from hwcost.cli.output import console, print_json, writable
-from hwcost.cli.targets import checked_float, module_of
+from hwcost.cli.targets import module_of
 
 if TYPE_CHECKING:
     from hwcost.device.device import Device
@@ -43,21 +43,20 @@ def roofline(
     kwargs: KwargsOption = "",
     runtime: RuntimeOption = "torch-eager",
     threads: ThreadsOption = 1,
-    dtype: DtypeOption = "",
+    dtype: DtypeOption = "float32",
     as_json: JsonFlag = False,
 ) -> None:
     """Draw the kernels of networks under a device's ceilings, in one HTML file that opens offline."""
     from hwcost.device.device import Device
 
     writable(output)
-    checked_float(dtype)
     here = Device.load(device)
     estimates = {t: _bounded(t, input, kwargs, here, runtime, threads, dtype) for t in targets}
 
     from hwcost.report.html import save_figure
     from hwcost.report.rooflines import roofline_figure
 
-    figure = roofline_figure(here, estimates, threads=threads, dtype=dtype or "float32", runtime=runtime)
+    figure = roofline_figure(here, estimates, threads=threads, dtype=dtype, runtime=runtime)
     save_figure(figure, output, f"Roofline of {here.name}", _notes(estimates, runtime, threads))
     if as_json:
         return print_json({"path": str(output), "device": here.name, "networks": _placed(estimates)})
@@ -72,8 +71,8 @@ def _bounded(
     """A network's kernels with their roofline times."""
     from hwcost.model.cost_model import CostModel
 
-    model = CostModel.analytic(device, runtime=runtime, threads=threads, dtype=dtype or "float32")
-    return model.estimate(*module_of(target, inputs, kwargs, dtype))
+    model = CostModel.analytic(device, runtime=runtime, threads=threads, dtype=dtype)
+    return model.estimate(*module_of(target, inputs, kwargs))
 
 
 def _notes(estimates: dict[str, Estimate], runtime: str, threads: int) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,6 @@ from hwcost.cli.output import console, print_json, progress, say
 
 if TYPE_CHECKING:
     import optuna
-    from optuna.storages import BaseStorage
 
     from hwcost.search.data import Data
     from hwcost.search.objective import LatencyObjective
@@ -36,7 +34,6 @@ def register(app: typer.Typer) -> None:
             'hwcost search --space tiny-cnn --model default --budget "5 ms" --dry-run',
             'hwcost search --space tiny-cnn --model here.hwcost --budget "5 ms" --trials 40 --storage search.db',
             'hwcost search --space nas-bench-201 --model default --budget "20 ms" --data nas-bench-201/cifar100',
-            'hwcost search --space tiny-cnn --model default --budget "4 ms" --reuse "tiny-cnn digits constraint 5 ms"',
             'hwcost search --space tiny-cnn --model pi.parquet --budget "20 ms" --model here.hwcost --budget "2 ms"',
         )
     )(search)
@@ -60,10 +57,6 @@ def search(
         str | None, typer.Option("--data", metavar="NAME", help="digits, nas-bench-201/SET or file.py:callable.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Of the study.")] = None,
-    reuse: Annotated[
-        list[str] | None,
-        typer.Option("--reuse", metavar="NAME", help="A study whose trainings are told again; repeatable."),
-    ] = None,
     confidence: Annotated[
         float, typer.Option("--confidence", metavar="P", help="Probability of being within the budget.")
     ] = 0.5,
@@ -95,47 +88,18 @@ def search(
     chosen, budgets = get_space(space), _budgets(budget, model)
     weighed = _across(across, model)
     _check(budgets, model, form, confidence, weighed, dashboard)
-    source = data or _DATA.get(chosen.name, "digits")
-    found = get_data(source, chosen, seed=seed)
+    found = get_data(data or _DATA.get(chosen.name, "digits"), chosen, seed=seed)
     models = {m: _priced(m, chosen, runtime, threads, quantile) for m in model}
-    objective = _objective(chosen, source, found, models, budgets, form, confidence, weighed, storage)
+    objective = _objective(chosen, found, models, budgets, form, confidence, weighed, storage)
     if dry_run:
         summary = _summary(objective)
         return print_json(_summary_json(summary)) if as_json else _tell_summary(chosen, summary)
-    of_budget = f"{form} {' '.join(budget)}"
-    with _opened(storage) as opened:
-        named = name or f"{chosen.name} {source} {of_budget}"
-        if name is None:
-            _tell_of_earlier(opened, named, f"{chosen.name} {of_budget}")
-        study = _run(objective, trials, seed, opened, storage, named, jobs, reuse or [])
-        _check_trained(study)
-        if dashboard:
-            _publish(study, objective)
-        document = outcome(study, objective) | _scores(study, chosen, objective, models, found)
+    study = _run(objective, trials, seed, storage, name or f"{chosen.name} {form} {' '.join(budget)}", jobs)
+    if dashboard:
+        _publish(study, objective)
+    document = outcome(study, objective) | _scores(study, chosen, objective, models, found)
     print_json(document) if as_json else _tell(document, objective)
     return None
-
-
-@contextmanager
-def _opened(storage: str) -> Iterator[BaseStorage]:
-    """The storage of a study, closed in the end."""
-    from hwcost.search.storage import close, open_storage
-
-    opened = open_storage(storage)
-    assert opened is not None
-    try:
-        yield opened
-    finally:
-        close(opened)
-
-
-def _tell_of_earlier(storage: BaseStorage, name: str, earlier: str) -> None:
-    """Say where the study is that the same command of version 0.1 has made, which did not name its data."""
-    import optuna
-
-    names = optuna.get_all_study_names(storage)
-    if earlier in names and name not in names:
-        say(f"study {earlier!r} of an earlier version is kept, and not used; --name {earlier!r} goes on with it")
 
 
 def _priced(name: str, space: Space, runtime: str | None, threads: int | None, quantile: str) -> LatencyTable:
@@ -216,7 +180,6 @@ def _budgets(budget: list[str], model: list[str]) -> Any:
 
 def _objective(
     space: Space,
-    source: str,
     data: Data,
     models: Mapping[str, LatencyTable],
     budget: Any,
@@ -238,7 +201,6 @@ def _objective(
         confidence=confidence,
         across=across,
         artifacts=folder_beside(storage),
-        data=source,
     )
 
 
@@ -248,11 +210,6 @@ class Training:
 
     evaluate: Callable[[Any, Any], float]
     storage: str
-
-    @property
-    def identity(self) -> Callable[[Any, Any], float]:
-        """What tells it from another training, in a study's record."""
-        return self.evaluate
 
     def __call__(self, params: Any, trial: Any) -> float:
         """Train one architecture; returns its accuracy.
@@ -273,53 +230,23 @@ class Training:
             ) from error
 
 
-def _run(
-    objective: LatencyObjective,
-    trials: int,
-    seed: int,
-    opened: BaseStorage,
-    storage: str,
-    name: str,
-    jobs: int,
-    reuse: list[str],
-) -> optuna.Study:
+def _run(objective: LatencyObjective, trials: int, seed: int, storage: str, name: str, jobs: int) -> optuna.Study:
     import optuna
 
     from hwcost.search import run_study
-    from hwcost.search.storage import without_password
+    from hwcost.search.storage import open_storage, without_password
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # progress is shown by the bar
-    known = optuna.get_all_study_names(opened)
-    for other in reuse:
-        if other not in known:
-            raise UsageError(f"--reuse {other}: no such study; the storage has {', '.join(known) or 'none'}")
-    sources = [optuna.load_study(study_name=other, storage=opened) for other in reuse]
+    opened = open_storage(storage)  # a storage that cannot be opened is an error before a bar is drawn
     try:
         with progress("searching") as bar:
             return run_study(
-                objective,
-                trainings=trials,
-                seed=seed,
-                storage=opened,
-                name=name,
-                n_jobs=jobs,
-                progress=bar,
-                reuse=sources or None,
+                objective, trainings=trials, seed=seed, storage=opened, name=name, n_jobs=jobs, progress=bar
             )
     except KeyboardInterrupt:
         kept = without_password(storage)
         say(f"interrupted: the trainings that were finished are in {kept}; the same command goes on from there")
         raise typer.Exit(130) from None
-
-
-def _check_trained(study: optuna.Study) -> None:
-    """Raise a UsageError where every training of the study has given NaN."""
-    from hwcost.search.once import attribute_of, is_training
-
-    trials = study.get_trials(deepcopy=False)
-    failed = sum(attribute_of(t).get("state") == "failed" for t in trials)
-    if failed and not any(map(is_training, trials)):
-        raise UsageError(f"evaluate must return a finite number, but returned nan in all {failed} trainings")
 
 
 def _publish(study: optuna.Study, objective: LatencyObjective) -> None:

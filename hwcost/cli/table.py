@@ -20,7 +20,6 @@ from hwcost.cli.options import (
     RuntimeOfModelOption,
     ThreadsOfModelOption,
     examples,
-    refuse,
 )
 from hwcost.cli.output import console, print_json, progress, writable
 
@@ -82,12 +81,6 @@ def table(
         raise UsageError("table takes either --model or, for a table of what was measured, --store")
     if store and quantile != "low":
         raise UsageError("a table of what was measured holds the unloaded latency; give --quantile with --model")
-    if store:
-        refuse({"--jobs": jobs, "--dask": dask}, "for a table that a --model prices")
-    else:
-        refuse({"--environment": environment}, "for a --store, whose measurements are of one; a --model is of one")
-    if dask:
-        refuse({"--jobs": jobs}, "for this machine; a --dask cluster has its own processes")
     start = time.monotonic()
     if store:
         rows = _measured(chosen, store, output, runtime, threads, environment)

@@ -20,7 +20,6 @@ from hwcost import units
 from hwcost.graph import ITEMSIZE
 
 Level = Literal["L1", "L2", "L3", "DRAM"]
-MOST_THREADS = 1 << 20  # of a device, and cores
 FILE = "file"  # pydantic's validation context of a device that is read from a file
 
 
@@ -65,14 +64,12 @@ class Frozen(BaseModel):
 class Ceiling(Frozen):
     """A ceiling from a data sheet, a measured one, or both, with their sources; subclasses say in which unit."""
 
-    threads: int | None = Field(default=None, ge=1, le=MOST_THREADS, description="None: the whole device")
+    threads: int | None = Field(default=None, ge=1, description="None: the whole device")
     paper: float | None = None
     paper_source: str = ""
     measured: float | None = None
     measured_source: str = ""
-    spread: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="repeatability, relative half-width"
-    )
+    spread: float | None = Field(default=None, ge=0, description="repeatability, relative half-width")
 
     @model_validator(mode="after")
     def _has_value_and_source(self) -> Self:

@@ -60,7 +60,6 @@ from pydantic_core import ErrorDetails
 
 from hwcost.device.ceilings import (
     FILE,
-    MOST_THREADS,
     Ceiling,
     ComputeCeiling,
     DeviceError,
@@ -71,7 +70,6 @@ from hwcost.device.ceilings import (
     Seconds,
     checked_dtype,
 )
-from hwcost.foreign import BAD_CONTENT, one_line, read_bytes
 from hwcost.paths import shipped
 
 
@@ -82,15 +80,13 @@ class Device(Frozen):
     kind: Literal["cpu", "gpu", "npu"] = "cpu"
     description: str = ""
     source: str = Field(default="", description="where cores and sizes come from")
-    cores: int = Field(default=1, ge=1, le=MOST_THREADS, description="physical cores; multiprocessors of a GPU")
+    cores: int = Field(default=1, ge=1, description="physical cores; multiprocessors of a GPU")
     compute: tuple[ComputeCeiling, ...] = Field(min_length=1)
     memory: tuple[MemoryCeiling, ...] = Field(min_length=1)
     kinds: tuple[KindCeiling, ...] = Field(
         default=(), description="what kinds of kernel reach at best, where it was measured"
     )
-    lanes: int | None = Field(
-        default=None, ge=1, le=MOST_THREADS, description="float32s in a vector register; None: this machine's"
-    )
+    lanes: int | None = Field(default=None, ge=1, description="float32s in a vector register; None: this machine's")
     dispatch: Seconds | None = Field(default=None, description="time that the call of an op takes by itself")
     energy: Energy | None = Field(default=None, description="of a flop and of a byte of traffic, where known")
     host: Mapping[str, str] = Field(default_factory=dict, description="CPU, versions, date of a measurement")
@@ -257,11 +253,11 @@ class Device(Frozen):
             DeviceError: the text is no TOML, or breaks a rule.
         """
         try:
-            return cls.model_validate(tomllib.loads(text.removeprefix("\ufeff")), context=FILE)
+            return cls.model_validate(tomllib.loads(text), context=FILE)
+        except tomllib.TOMLDecodeError as error:
+            raise DeviceError(f"{source} is no TOML: {error}") from error
         except ValidationError as error:
-            raise DeviceError(f"{source}: {one_line(_first(error.errors()))}") from error
-        except BAD_CONTENT as error:  # a TOMLDecodeError is a ValueError
-            raise DeviceError(f"{source} is no TOML: {one_line(error)}") from error
+            raise DeviceError(f"{source}: {_first(error.errors())}") from error
 
 
 C = TypeVar("C", ComputeCeiling, MemoryCeiling)
@@ -283,7 +279,7 @@ def _unmeasured(what: str, ceiling: Ceiling) -> list[str]:
 
 def _load(file: Traversable) -> Device:
     try:
-        text = (read_bytes(file) if isinstance(file, Path) else file.read_bytes()).decode("utf-8-sig")
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise DeviceError(f"device file {file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -314,4 +310,4 @@ def _rule(error: ErrorDetails) -> str:
         return "a device file has no such key"
     if error["type"] == "value_error":  # our own message, which has the value in it
         return message
-    return f"{message}, but got {error['input']!r:.80}"
+    return f"{message}, but got {error['input']!r}"

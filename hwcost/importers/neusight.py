@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
+import json
 import math
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TextIO
 
-from hwcost.foreign import BAD_CONTENT, LARGEST, one_line, parsed_json, read_bytes
 from hwcost.graph import OpSpec, TensorSpec
-from hwcost.importers.fields import counted, positive, whole_number
+from hwcost.importers.fields import positive, whole_number
 from hwcost.importers.registry import FormatError, Imported, importer
 from hwcost.kernel import Kernel
 from hwcost.measure.types import Environment, Measurements, NetworkMeasurement, Timing, lone
@@ -53,26 +52,21 @@ def read(path: Path) -> Imported:
 
 def _file(path: Path) -> Iterator[tuple[Environment, NetworkMeasurement]]:
     try:
-        reader = csv.DictReader(io.StringIO(_text(path), newline=""))
-        missing = {"OPName", "Latency", "Device"} - set(reader.fieldnames or ())
-        if missing:
-            raise FormatError(f"{path}:1: a NeuSight file must have the columns {sorted(missing)}")
-        for row in reader:
-            yield _measured(row, path, f"{path}:{reader.line_num}")
-    except FormatError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
-        raise FormatError(f"{path} cannot be read as CSV: {one_line(error)}") from error
+        with _open(path) as lines:
+            reader = csv.DictReader(lines)
+            missing = {"OPName", "Latency", "Device"} - set(reader.fieldnames or ())
+            if missing:
+                raise FormatError(f"{path}:1: a NeuSight file must have the columns {sorted(missing)}")
+            for row in reader:
+                yield _measured(row, path, f"{path}:{reader.line_num}")
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"{path} cannot be read as CSV: {error}") from error
 
 
-def _text(path: Path) -> str:
-    content = read_bytes(path)
+def _open(path: Path) -> TextIO:
     if path.name.endswith(".gz"):
-        with gzip.open(io.BytesIO(content)) as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise ValueError(f"it unpacks to more than {LARGEST:,} bytes")
-    return content.decode("utf-8-sig")
+        return gzip.open(path, "rt", encoding="utf-8", newline="")
+    return path.open(encoding="utf-8", newline="")
 
 
 def _measured(row: Row, path: Path, where: str) -> tuple[Environment, NetworkMeasurement]:
@@ -102,17 +96,8 @@ def _multiprocessors(gpu: str, folder: Path) -> int:
     for above in (folder, *folder.parents[:3]):
         sheet = above / "device_configs" / f"{gpu.replace(' ', '_')}.json"
         if sheet.is_file():
-            return _number_of(sheet)
+            return int(json.loads(sheet.read_text(encoding="utf-8"))["Num_Sm"])
     return 0
-
-
-def _number_of(sheet: Path) -> int:
-    try:
-        return whole_number(parsed_json(read_bytes(sheet))["Num_Sm"], "Num_Sm", str(sheet))
-    except FormatError:
-        raise
-    except BAD_CONTENT as error:
-        raise FormatError(f"{sheet} must be a JSON object with Num_Sm: {one_line(error)}") from error
 
 
 # -- kernels ----------------------------------------------------------------------------------------
@@ -122,8 +107,7 @@ def _kernel(row: Row, where: str) -> Kernel:
     make = _OPS.get(str(row["OPName"]))
     if make is None:
         raise FormatError(f"{where}: OPName must be one of {', '.join(_OPS)}, but got {row['OPName']!r}")
-    made = Kernel((make(lambda column, least=1: whole_number(row.get(column), column, where, least)),))
-    return counted(made, where)
+    return Kernel((make(lambda column, least=1: whole_number(row.get(column), column, where, least)),))
 
 
 def _tensor(name: str, *shape: int) -> TensorSpec:
@@ -171,8 +155,6 @@ def _convolution(n: Cell) -> OpSpec:
     size, stride, padding = n("Input_Size"), n("Stride"), n("Padding", 0)
     window = n("Kernel_Szie")  # spelled so in the files
     out = (size + 2 * padding - window) // stride + 1
-    if out < 1:
-        raise ValueError(f"a window of {window} does not fit into {size} with a padding of {padding}")
     params = [("padding", (padding, padding))] if padding else []
     params += [("stride", (stride, stride))] if stride != 1 else []
     inputs = (_tensor("input", b, inner, size, size), _weight("weight", outer, inner, window, window))

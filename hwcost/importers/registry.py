@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwcost.extensions import from_file, load
-from hwcost.foreign import one_line
 from hwcost.measure.types import Measurements
 
 _GROUP = "hwcost.importers"
@@ -123,8 +122,7 @@ def read(name: str, path: Path) -> Imported:
     except Exception as error:
         if type(error).__module__.startswith("hwcost."):
             raise
-        said = f"{type(error).__name__}: {one_line(error)}"
-        raise FormatError(f"{path} cannot be read as {chosen.name}: {said}") from error
+        raise FormatError(f"{path} cannot be read as {chosen.name}: {type(error).__name__}: {error}") from error
     if not isinstance(found, Imported):
         raise FormatError(f"format {chosen.name} must return an Imported, but returned {type(found).__name__}")
     return found

@@ -2,8 +2,6 @@
 
     networks.parquet  kernels.parquet  times.parquet  README.md
 
-Each Parquet file holds a digest of its bytes (`hwcost.foreign.SEAL`): one that was damaged on its way is refused.
-
 The tables are those of `hwcost.measure.tables`. They hold timings; the rounds behind them stay in the store.
 """
 
@@ -17,9 +15,9 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from hwcost import units
-from hwcost.foreign import BAD_CONTENT, is_whole, one_line, parquet_table, parsed_json, read_bytes, real_number
 from hwcost.measure.tables import SCHEMAS, from_tables, to_tables, write_parquet
 from hwcost.measure.types import MeasurementError, Measurements
 
@@ -63,20 +61,12 @@ def _dated(tables: dict[str, pa.Table], period: Period | None) -> dict[str, pa.T
 
 
 def load_period(folder: str | os.PathLike[str]) -> Period | None:
-    """When exported measurements were taken, of a folder that `load` reads; None where the files do not say.
-
-    Raises:
-        MeasurementError: the file is missing or cannot be read.
-    """
-    path = Path(folder) / "networks.parquet"
-    metadata = _table(path).schema.metadata or {}
+    """When exported measurements were taken, of a folder that `load` reads; None where the files do not say."""
+    metadata = pq.read_schema(Path(folder) / "networks.parquet").metadata or {}
     if b"period" not in metadata:
         return None
-    try:
-        first, last = parsed_json(metadata[b"period"])
-        return real_number(first, "its period", 0.0), real_number(last, "its period", 0.0)
-    except BAD_CONTENT as error:
-        raise MeasurementError(f"{path} must say when it was measured: {one_line(error)}") from error
+    first, last = json.loads(metadata[b"period"])
+    return float(first), float(last)
 
 
 def load(folder: str | os.PathLike[str]) -> Measurements:
@@ -85,26 +75,16 @@ def load(folder: str | os.PathLike[str]) -> Measurements:
     Raises:
         MeasurementError: a file is missing or cannot be read; the message names it.
     """
-    tables = {name: _table(Path(folder) / f"{name}.parquet") for name in SCHEMAS}
-    try:
-        return from_tables(tables)
-    except MeasurementError as error:
-        raise MeasurementError(f"{folder}: {error}") from error
-
-
-def _table(path: Path) -> pa.Table:
-    try:
-        content = read_bytes(path)
-    except FileNotFoundError as error:
-        raise MeasurementError(f"exported measurements must have {path.name}, but {path.parent} has none") from error
-    except OSError as error:
-        raise MeasurementError(f"{path} cannot be read: {error.strerror}") from error
-    if is_whole(content) is False:
-        raise MeasurementError(f"{path} is damaged: its bytes are not those that were written; get the file again")
-    try:
-        return parquet_table(content)
-    except ValueError as error:
-        raise MeasurementError(f"{path} is no Parquet file: {error}") from error
+    tables: dict[str, pa.Table] = {}
+    for name in SCHEMAS:
+        path = Path(folder) / f"{name}.parquet"
+        if not path.is_file():
+            raise MeasurementError(f"exported measurements must have {path.name}, but {path.parent} has none")
+        try:
+            tables[name] = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise MeasurementError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from error
+    return from_tables(tables)
 
 
 def card(measurements: Measurements, *, command: str = "", period: Period | None = None) -> str:

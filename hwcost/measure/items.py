@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from hwcost.measure.inputs import InputSpec, TargetError, parse_input
-from hwcost.measure.targets import build_target, first_line
+from hwcost.measure.targets import InputSpec, TargetError, build_target, first_line, parse_input
 from hwcost.measure.types import Item, MeasurementError
 
 if TYPE_CHECKING:

@@ -1,43 +1,90 @@
-"""Networks named by where their code stands.
+"""Networks named by where their code stands, and inputs written as text.
 
 A target is "package.module:callable" or "path/file.py:callable". The callable returns an `nn.Module`, or is one. (In
 most of the package the word means a device with runtime, threads and dtype.)
+
+An input is its shape, "1x3x224x224", followed by a dtype where that is not float32, "1x128:int64".
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hwcost.extensions import ExtensionError, from_file
-from hwcost.foreign import one_line
-from hwcost.measure.inputs import InputSpec as InputSpec
-from hwcost.measure.inputs import TargetError as TargetError
-from hwcost.measure.inputs import parse_input as parse_input
+from hwcost.graph import ITEMSIZE
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+
+_SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(\w+))?\Z")
+
+
+class TargetError(ValueError):
+    """A target that gives no network, or text that is no input; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """Shape and dtype of one input; `str` writes it as `parse_input` reads it."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.shape)) + ("" if self.dtype == "float32" else f":{self.dtype}")
+
+    def tensor(self, device: str = "meta") -> torch.Tensor:
+        """An input: the same random numbers every time for floats, zeros (a valid index everywhere) for other dtypes.
+
+        On the meta device it has no values.
+        """
+        import torch
+
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        if device == "meta" or not dtype.is_floating_point:
+            return torch.zeros(self.shape, dtype=dtype, device=device)
+        seed = torch.Generator().manual_seed(0)
+        return torch.rand(self.shape, generator=seed).to(dtype)
+
+
+def parse_input(text: str) -> InputSpec:
+    """Read one input.
+
+    Raises:
+        TargetError: the text is no shape, or the dtype is unknown.
+    """
+    match = _SHAPE.match(text.strip())
+    shape = tuple(int(n) for n in match[1].split("x")) if match else ()
+    if match is None or 0 in shape:
+        raise TargetError(
+            f"input must be sizes above 0 joined by x, as in 1x3x224x224 or 1x128:int64, but got {text!r}"
+        )
+    dtype = match[2] or "float32"
+    if dtype not in ITEMSIZE:
+        raise TargetError(f"input {text!r}: dtype must be one of {', '.join(ITEMSIZE)}, but got {dtype!r}")
+    return InputSpec(shape, dtype)
 
 
 def build_target(target: str, kwargs: Mapping[str, Any] | None = None) -> nn.Module:
     """Import a target and call it with `kwargs`; returns the module in eval mode.
 
-    What the target's code prints goes to standard error. While it is imported and called, the files beside it can be
-    imported too; of a module, those of the working directory, as for `python -m`.
+    What the target's code prints goes to standard error.
 
     Raises:
         TargetError: it cannot be imported, raises, or gives no nn.Module; one line says which and why.
     """
     from torch import nn
 
-    location = target.rpartition(":")[0]
-    folder = Path(location).resolve().parent if location.endswith(".py") else Path.cwd()
-    with redirect_stdout(sys.stderr), _importable(folder):
+    with redirect_stdout(sys.stderr):
         builder = _find(target)
         module = builder if isinstance(builder, nn.Module) else _call(builder, target, dict(kwargs or {}))
     if not isinstance(module, nn.Module):
@@ -50,7 +97,7 @@ def _call(builder: Any, target: str, arguments: Mapping[str, Any]) -> Any:
         return builder(**arguments)
     except Exception as error:
         call = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
-        raise TargetError(f"target {target}: calling it with ({call:.200}) raised {first_line(error)}") from error
+        raise TargetError(f"target {target}: calling it with ({call}) raised {first_line(error)}") from error
 
 
 def _find(target: str) -> Any:
@@ -71,6 +118,9 @@ def _find(target: str) -> Any:
 
 
 def _import_module(name: str) -> ModuleType:
+    """An importable module; modules of the working directory count, as they do for `python -m`."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         return import_module(name)
     except Exception as error:
@@ -78,12 +128,14 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _import_file(path: Path) -> ModuleType:
+    """The module of a Python file, which may import the files beside it."""
     if not path.is_file():
         raise TargetError(f"target file {path} does not exist")
     try:
-        return from_file(path)
+        with _importable(path.resolve().parent):
+            return from_file(path)
     except ExtensionError as error:
-        raise TargetError(f"target file {one_line(error)}") from error
+        raise TargetError(f"target file {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
@@ -92,8 +144,7 @@ def _importable(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ValueError):  # where the target's code has taken it out
-            sys.path.remove(str(folder))
+        sys.path.remove(str(folder))
 
 
 def first_line(error: BaseException) -> str:

@@ -6,8 +6,6 @@ over the catalogue's columns. What an estimate says of its single kernels is mad
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,7 +19,7 @@ from hwcost.kernel import Kernel, bucket, label
 from hwcost.model.estimate import Bound, Estimate, KernelEstimate, KernelEstimates
 from hwcost.model.features import Columns
 from hwcost.model.fit import Fitted
-from hwcost.model.intervals import Errors, interval_of, parts_of_sums
+from hwcost.model.intervals import interval_of, parts_of_sums
 from hwcost.model.residual import Prediction
 from hwcost.rules.registry import cost_of
 from hwcost.runtimes.base import Placed
@@ -90,12 +88,6 @@ class _Columns:
         return _Columns(*(np.append(getattr(self, n), getattr(more, n)) for n in _Columns.__slots__))
 
 
-# Held while a thread adds to a catalogue or to the blocks of a space; a fork waits for it.
-adding = threading.RLock()
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=adding.acquire, after_in_parent=adding.release, after_in_child=adding.release)
-
-
 class Catalogue:
     """The distinct kernels that were predicted so far."""
 
@@ -111,9 +103,9 @@ class Catalogue:
         """Keys of those kernels that were not predicted so far, each once; a kernel comes with its network's reach."""
         return list({k: None for p, reach in kernels if (k := key(p, reach)) not in self._rows})
 
-    def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, errors: Errors) -> None:
-        """Take in predictions, in the order of `keys`; `errors` are those of the model."""
-        together = errors.shared_of(predicted.known, predicted.beyond)
+    def add(self, keys: Sequence[Key], data: Columns, predicted: Prediction, shared: float = 0.0) -> None:
+        """Take in predictions, in the order of `keys`; `shared` is the error of unmeasured kernels together."""
+        together = np.where(predicted.known, 0.0, shared)
         compute_bound, roofline, least = data.compute_bound, data.roofline, data.least(predicted.supported)
         for i, one in enumerate(keys):
             kernel, row = one[0], len(self.predicted)

@@ -27,8 +27,7 @@ from hwcost.measure.types import MeasurementError, Measurements, NetworkMeasurem
 from hwcost.model import files
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.model.blocks import Assembler, composes
-from hwcost.model.catalogue import Catalogue, Part, Whole, adding, compose, distance
-from hwcost.model.ceilings import believed
+from hwcost.model.catalogue import Catalogue, Part, Whole, compose, distance
 from hwcost.model.data import DefaultModel, ModelData, ModelError, UnmeasuredFusedAttention
 from hwcost.model.estimate import Estimate
 from hwcost.model.features import Columns, Target, columns, reach_of
@@ -96,9 +95,6 @@ class CostModel:
             prior: a fitted model of another machine, runtime or thread count, whose data say what is
                 not measured here.
 
-        Ceilings that the measured kernels beat are raised, with a warning (`hwcost.model.ceilings`); the model's
-        `device` has the raised ones.
-
         Raises:
             ModelError: too few networks, or too few of different names, or measurements of another runtime or
                 thread count.
@@ -126,9 +122,7 @@ class CostModel:
         chosen = settings or Settings()
         if prior is not None and not prior.is_fitted:
             raise ModelError("a prior must be a fitted model, but got the roofline alone; leave the prior out")
-        flat = Flat.of(measurements)
-        target = replace(target, device=believed(flat, target))
-        fitted = fit(flat, target, chosen, prior.fitted.residual if prior else None)
+        fitted = fit(Flat.of(measurements), target, chosen, prior.fitted.residual if prior else None)
         today = datetime.now(UTC).date().isoformat()
         families = [network.family for network in measurements.networks]
         told = provenance_of(environment, families, today, prior.provenance if prior else "")
@@ -287,9 +281,7 @@ class CostModel:
         if space is not None and not composes(space, self.runtime):
             networks = [(space.build(params).eval(), space.inputs(params)) for params in networks]
         elif space is not None:
-            with adding:
-                wholes = self._assembler(space).wholes(networks)
-            return self._compose(wholes)
+            return self._compose(self._assembler(space).wholes(networks))
         return self._estimates([self.lower(*n) if isinstance(n, tuple) else self.lower(n) for n in networks])
 
     def graph(self, network: nn.Module | Graph, inputs: Any = None, kwargs: dict[str, Any] | None = None) -> Graph:
@@ -411,12 +403,11 @@ class CostModel:
     def _parts(self, networks: Sequence[tuple[Network, int]]) -> list[Part]:
         """Rows of the catalogue, after predicting the kernels not seen before, all at once; each network, or part
         of one, with the reach of the whole."""
-        with adding:
-            keys = self._catalogue.unknown((p, reach) for network, reach in networks for p in network.kernels)
-            if keys:
-                pairs = [(kernel, distance(bucket)) for kernel, bucket, _ in keys]
-                data = columns(pairs, self.target, [reach for *_, reach in keys])
-                self._catalogue.add(keys, data, self._predict(data), self.fitted.errors)
+        keys = self._catalogue.unknown((p, reach) for network, reach in networks for p in network.kernels)
+        if keys:
+            pairs = [(kernel, distance(bucket)) for kernel, bucket, _ in keys]
+            data = columns(pairs, self.target, [reach for *_, reach in keys])
+            self._catalogue.add(keys, data, self._predict(data), self.fitted.errors.shared)
         return [self._catalogue.part(network.kernels, network.calls, reach) for network, reach in networks]
 
     def _reach(self, traffic: float) -> int:
@@ -431,7 +422,7 @@ class CostModel:
     def _predict(self, data: Columns) -> Prediction:
         if not self.is_fitted:
             none = np.zeros(len(data.kinds), dtype=bool)
-            return Prediction(data.roofline, np.zeros(len(none)), none, none, np.zeros(len(none)))
+            return Prediction(data.roofline, np.zeros(len(none)), none, none)
         return self.fitted.residual.predict(data, self.fitted.errors.sigma)
 
     def _compose(self, wholes: Sequence[Whole]) -> list[Estimate]:

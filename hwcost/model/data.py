@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from hwcost.foreign import BAD_CONTENT, one_line, parquet_table
 from hwcost.measure.arrays import Flat
 from hwcost.measure.types import Measurements
 from hwcost.model.features import Target, buckets
 from hwcost.model.fit import Fitted
 from hwcost.model.trees import Settings
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 class ModelError(ValueError):
@@ -71,25 +68,18 @@ class ModelData:
 
         try:
             return from_tables(read_tables(self.tables))
-        except BAD_CONTENT as error:
-            raise _unreadable(error) from error
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise ModelError(f"the measurements of the model cannot be read: {_first_line(error)}") from error
 
     @cached_property
     def counts(self) -> Mapping[tuple[str, int], int]:
-        """How often each kernel was measured, by its digest and the bucket of its reuse distance.
-
-        Raises:
-            ModelError: the tables are damaged.
-        """
+        """How often each kernel was measured, by its digest and the bucket of its reuse distance."""
         if not self.is_fitted:
             return {}
         if self.tables is not None:  # then the kernels need not be read
             from hwcost.measure.tables import kernels_met
 
-            try:
-                digests, kernel, distance = kernels_met(read_tables(self.tables))
-            except BAD_CONTENT as error:
-                raise _unreadable(error) from error
+            digests, kernel, distance = kernels_met(read_tables(self.tables))
         else:
             assert self.taken is not None
             flat = Flat.of(self.taken)
@@ -98,20 +88,12 @@ class ModelData:
         return {(digests[k], b): n for (k, b), n in zip(pairs.tolist(), times.tolist(), strict=True)}
 
 
-def read_tables(stored: Mapping[str, bytes]) -> dict[str, pa.Table]:
-    """Arrow tables from the bytes of Parquet files.
+def read_tables(stored: Mapping[str, bytes]) -> dict[str, Any]:
+    """Arrow tables from the bytes of Parquet files."""
+    import pyarrow.parquet as pq
 
-    Raises:
-        ValueError: a file is damaged, or unpacks to more than is read.
-    """
-    found = {}
-    for name, content in stored.items():
-        try:
-            found[name] = parquet_table(content)
-        except ValueError as error:
-            raise ValueError(f"{name}.parquet: {error}") from error
-    return found
+    return {name: pq.read_table(io.BytesIO(content)) for name, content in stored.items()}
 
 
-def _unreadable(error: Exception) -> ModelError:
-    return ModelError(f"the measurements of the model cannot be read: {one_line(error)}")
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -20,7 +20,6 @@ Array = NDArray[np.float64]
 _FEW = 10  # networks that weigh as much as the expectation that `borne` of eq. (2) is 1
 _ENOUGH = 10  # errors, at least, from which a standard error is estimated
 _TELLING = 50  # networks of each sort, at least, for intervals of the two sorts to be calibrated apart
-_LEAST_Z = 1.0  # an interval holds the standard error at least, also where what was left out had no error at all
 _MOSTLY = 0.2  # share of the time in unmeasured kernels, below which a network counts as one of measured kernels
 
 
@@ -39,7 +38,6 @@ def errors_by_kind(rows: Rows, predicted: Array, known: NDArray[np.bool_]) -> di
     error, share = np.log(rows.latency / predicted), rows.latency / rows.total[rows.network]
     kinds = np.array(rows.data.kinds)[rows.kernel]
     spread = {}
-    usual = _standard(error, share)
     for kind in map(str, np.unique(kinds)):
         of_kind = kinds == kind
         for name, which in ((kind, of_kind & ~known), (known_as(kind), of_kind & known)):
@@ -47,8 +45,6 @@ def errors_by_kind(rows: Rows, predicted: Array, known: NDArray[np.bool_]) -> di
                 use = which if which.any() else of_kind
                 spread[name] = _standard(error[use], share[use])
         spread.setdefault(kind, _standard(error[of_kind], share[of_kind]))
-        if of_kind.sum() < _ENOUGH:  # a few errors may all be small by chance
-            spread[kind] = max(spread[kind], usual)
     return spread
 
 
@@ -69,7 +65,7 @@ def own_error(rows: Rows, predicted: Array, sigma: Mapping[str, float], known: N
     names = [known_as(k) if is_known else k for k, is_known in zip(kinds, known, strict=True)]
     by_kernel = np.array([sigma.get(n, sigma[k]) for n, k in zip(names, kinds, strict=True)])
     none = np.zeros(len(by_kernel))
-    return parts_of_sums(rows.network, rows.same, predicted, by_kernel, none, len(rows.total))[0]
+    return parts_of_sums(rows.network, rows.kernel, predicted, by_kernel, none, len(rows.total))[0]
 
 
 def parts_of_error(error: Array, own: Array, unknown: Array) -> tuple[float, float, float]:
@@ -123,8 +119,8 @@ def calibrated(error: Array, known: Array, unknown: Array, shared: float) -> tup
     """
     of_known = unknown < _MOSTLY
     if min(of_known.sum(), (~of_known).sum()) < _TELLING:
-        return max(_conformal(np.abs(error) / np.hypot(known, shared * unknown)), _LEAST_Z), shared
-    z = max(_conformal((np.abs(error) / np.hypot(known, shared * unknown))[of_known]), _LEAST_Z)
+        return _conformal(np.abs(error) / np.hypot(known, shared * unknown)), shared
+    z = _conformal((np.abs(error) / np.hypot(known, shared * unknown))[of_known])
     # an error is inside from this `shared` on: z^2 (known^2 + (shared * unknown)^2) = error^2
     needed = np.sqrt(np.maximum((error / z) ** 2 - known**2, 0.0))[~of_known] / unknown[~of_known]
     return z, _conformal(needed)
@@ -138,7 +134,7 @@ def with_drift(common: float, z: float) -> float:
     hours of the next day, a drift of 1.5 % leaves 86 % inside, and of a fit on those two hours, held to the night
     before, 94 %. Without it they are 83 and 91 %, with 2.5 % they are 90 and 96 %.
     """
-    return float(np.hypot(common, DRIFT / z))
+    return float(np.hypot(common, DRIFT / z)) if z > 0 else common
 
 
 def _conformal(score: Array) -> float:

@@ -23,7 +23,7 @@ from hwcost.roofline import level_time
 
 Array = NDArray[np.float64]
 
-CEILING_ERROR = 0.2  # by which a measured ceiling may be too low, as where the clock rate was lower than it can be
+_CEILING_ERROR = 0.2  # by which a measured ceiling may be too low, as where the clock rate was lower than it can be
 _L2, _L3 = 1e6, 32e6  # byte, of a device that does not state its caches
 
 
@@ -112,7 +112,6 @@ class Columns:
     streams: Array  # s, [n, 3]: weights, activations read, activations written, all at the bandwidth of DRAM
     features: Array  # [n, len(NAMES)]; column "kind" is 0 until the residual fills it in
     kinds: tuple[str, ...]
-    dtypes: tuple[str, ...] = ()  # `Kernel.dtype` of each; () where they are not told
 
     @property
     def roofline(self) -> Array:
@@ -131,7 +130,7 @@ class Columns:
         the error of a measured ceiling. Measurements alone are no bound: one that was rounded to whole microseconds
         may be below what the hardware can do.
         """
-        return np.where(supported, self.floor / (1 + CEILING_ERROR), self.roofline)
+        return np.where(supported, self.floor / (1 + _CEILING_ERROR), self.roofline)
 
     @property
     def compute_bound(self) -> NDArray[np.bool_]:
@@ -183,7 +182,6 @@ def columns(kernels: Sequence[tuple[Kernel, int]], target: Target, reach: ArrayL
         streams=np.column_stack([weights, read, written]) / device.bandwidth("DRAM", threads),
         features=_features([kernel for kernel, _ in kernels], load),
         kinds=kinds,
-        dtypes=tuple(dtypes),
     )
 
 

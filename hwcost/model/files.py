@@ -9,10 +9,6 @@
 
 Reading a file fits nothing, so that the same file gives the same numbers in every process.
 
-The archive's comment holds a digest of all bytes of the file (`hwcost.foreign.SEAL`), and `model.json` says so: a file
-of which one byte changed on its way is refused. Files of before, which hold none, are read as they are; of those, the
-checksums of the zip archive tell most damage.
-
 Format history:
     2  the trees and all else that was fitted; accuracy of held-out networks by name
     1  data alone: reading it fits the model (`errors.json` held what cross-validation had found)
@@ -22,32 +18,18 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.device.ceilings import DeviceError, checked_dtype
+from hwcost.device.ceilings import DeviceError
 from hwcost.device.device import Device
-from hwcost.foreign import (
-    BAD_CONTENT,
-    SEAL,
-    is_whole,
-    one_line,
-    parsed_json,
-    read_bytes,
-    real_number,
-    sealed,
-    text_value,
-    unzipped,
-    whole_number,
-)
 from hwcost.measure.types import MeasurementError
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.model.data import ModelData, ModelError, OldModelFile, read_tables
@@ -67,8 +49,7 @@ _TABLES = ("networks", "kernels", "times")
 _FITTED, _DEVICE, _ARRAYS = "fitted.json", "device.toml", "residual/"
 _ERRORS = "errors.json"  # of format 1
 _EPOCH = (2020, 1, 1, 0, 0, 0)  # one date for every member: equal models are equal files
-_MOST_PRIORS = 8  # of a model: its prior, the prior's prior, and so on
-_LONGEST_HEADER = 10_000  # characters of the description of an array
+_READ_ERRORS = (KeyError, TypeError, ValueError, AttributeError, IndexError, EOFError, OSError, zipfile.BadZipFile)
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -80,7 +61,7 @@ def members(data: ModelData) -> dict[str, bytes]:
     head = {
         "format": FORMAT, "hwcost": __version__, "runtime": target.runtime, "threads": target.threads,
         "dtype": target.dtype, "settings": asdict(data.settings), "fitted": data.is_fitted, "date": data.date,
-        "provenance": data.provenance, "digest": "blake2b",
+        "provenance": data.provenance,
     }  # fmt: skip
     held = {HEAD: json.dumps(head, indent=1, sort_keys=True).encode(), _DEVICE: target.device.to_toml().encode()}
     if data.is_fitted:
@@ -131,8 +112,7 @@ def to_bytes(data: ModelData) -> bytes:
             is_small_already = name.endswith((".parquet", ".hwcost"))
             kind = zipfile.ZIP_STORED if is_small_already else zipfile.ZIP_DEFLATED
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, kind)
-        archive.comment = SEAL
-    return sealed(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def save(data: ModelData, path: Path) -> None:
@@ -175,7 +155,7 @@ def load(path: Path) -> ModelData:
         ModelError: no such file, no model file, or one of a newer format.
     """
     try:
-        content = read_bytes(path)
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"no model file {path}; make one with `hwcost fit -o {path}`") from error
     except OSError as error:
@@ -191,86 +171,46 @@ def load(path: Path) -> ModelData:
     return data
 
 
-def _from_bytes(content: bytes, path: Path, priors: int = 0) -> tuple[ModelData, bool]:
+def _from_bytes(content: bytes, path: Path) -> tuple[ModelData, bool]:
     """A model from a file's bytes, and whether it had to be fitted; `path` names it in errors."""
-    whole = is_whole(content)
-    if whole is False:
-        raise ModelError(f"{path} is damaged: its bytes are not those that were written; get the file again")
     try:
-        held = unzipped(content)
-    except BAD_CONTENT as error:
-        raise ModelError(f"{path} is no model file ({one_line(error)}); make one with `hwcost fit`") from error
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path} is no model file ({error}); make one with `hwcost fit`") from error
     try:
-        return _from_members(held, path, priors, is_sealed=bool(whole))
+        with archive:
+            return _from_archive(archive, path)
     except ModelError:
         raise
     except (DeviceError, MeasurementError) as error:
-        raise ModelError(f"{path}: {one_line(error)}") from error
-    except BAD_CONTENT as error:
-        raise ModelError(f"{path} is no model file: {type(error).__name__} {one_line(error)}") from error
+        raise ModelError(f"{path}: {error}") from error
+    except _READ_ERRORS as error:
+        raise ModelError(f"{path} is no model file: {type(error).__name__} {error}") from error
 
 
-def _from_members(held: Mapping[str, bytes], path: Path, priors: int, *, is_sealed: bool) -> tuple[ModelData, bool]:
-    head: dict[str, Any] = parsed_json(held[HEAD])
-    form = whole_number(head["format"], "format", 1)
-    if form > FORMAT:
-        raise ModelError(f"{path} has model format {form}, but this version reads up to {FORMAT}; update hwcost")
-    if "digest" in head and not is_sealed:
-        raise ModelError(f"{path} is damaged: the digest at its end is missing; get the file again")
-    if priors > _MOST_PRIORS:
-        raise ModelError(f"{path} has a prior of a prior, and so on, more than {_MOST_PRIORS} times")
-    target = _target(head, held[_DEVICE], path)
-    if not _flag(head["fitted"], "fitted"):
+def _from_archive(archive: zipfile.ZipFile, path: Path) -> tuple[ModelData, bool]:
+    head: dict[str, Any] = json.loads(archive.read(HEAD))
+    if head["format"] > FORMAT:
+        raise ModelError(
+            f"{path} has model format {head['format']}, but this version reads up to {FORMAT}; update hwcost"
+        )
+    device = Device.from_toml(archive.read(_DEVICE).decode(), f"{path}: {_DEVICE}")
+    target = Target(device, head["threads"], head["dtype"], head["runtime"])
+    if not head["fitted"]:
         return analytic(target), False
-    settings = _made(Settings, head["settings"], "settings")
-    date, tables = str(head.get("date", "")), {name: held[f"{name}.parquet"] for name in _TABLES}
-    prior, old_prior = _from_bytes(held[PRIOR], path, priors + 1) if PRIOR in held else (None, False)
-    if form == 1 or old_prior:
-        return _fitted_again(target, settings, date, tables, prior, held.get(_ERRORS)), True
+    names = set(archive.namelist())
+    settings = Settings(**head["settings"])
+    date, tables = str(head.get("date", "")), {name: archive.read(f"{name}.parquet") for name in _TABLES}
+    prior, old_prior = _from_bytes(archive.read(PRIOR), path) if PRIOR in names else (None, False)
+    if head["format"] == 1 or old_prior:
+        stored = archive.read(_ERRORS) if _ERRORS in names else None
+        return _fitted_again(target, settings, date, tables, prior, stored), True
+    fitted = _fitted(archive, prior.fitted.residual if prior else None)
     data = ModelData(
-        target=target,
-        fitted=_fitted(held, prior.fitted.residual if prior else None),
-        provenance=text_value(head["provenance"], "provenance"),
-        settings=settings,
-        date=date,
-        prior=prior,
+        target=target, fitted=fitted, provenance=head["provenance"], settings=settings, date=date, prior=prior,
         tables=tables,
-    )
+    )  # fmt: skip
     return data, False
-
-
-def _target(head: Mapping[str, Any], device: bytes, path: Path) -> Target:
-    return Target(
-        Device.from_toml(device.decode(), f"{path}: {_DEVICE}"),
-        whole_number(head["threads"], "threads", 1),
-        checked_dtype(text_value(head["dtype"], "dtype")),
-        text_value(head["runtime"], "runtime"),
-    )
-
-
-def _flag(value: object, name: str) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, but is {value!r:.60}")
-    return value
-
-
-T = TypeVar("T")
-
-
-def _made(kind: type[T], values: Mapping[str, Any], name: str) -> T:
-    """A dataclass from values of a file, after checking those of its fields that are numbers."""
-    for field in fields(kind):  # type: ignore[arg-type]
-        if field.name not in values:
-            continue
-        value, place = values[field.name], f"{name}.{field.name}"
-        if field.type == "int":
-            whole_number(value, place)
-        elif field.type == "float":
-            real_number(value, place)
-        elif field.type == "Mapping[str, float]":
-            for key, number in value.items():
-                real_number(number, f"{place}.{key}")
-    return kind(**values)
 
 
 def analytic(target: Target) -> ModelData:
@@ -282,48 +222,28 @@ def analytic(target: Target) -> ModelData:
     )
 
 
-def _fitted(held: Mapping[str, bytes], prior: Residual | None) -> Fitted:
-    document = parsed_json(held[_FITTED])
+def _fitted(archive: zipfile.ZipFile, prior: Residual | None) -> Fitted:
+    document = json.loads(archive.read(_FITTED))
     arrays = {
-        name.removeprefix(_ARRAYS).removesuffix(".npy"): _array(content)
-        for name, content in held.items()
+        name.removeprefix(_ARRAYS).removesuffix(".npy"): _array(archive.read(name))
+        for name in archive.namelist()
         if name.startswith(_ARRAYS)
     }
-    held_out = Accuracy(tuple([_comparison(*row) for row in document["held_out"]]))
-    residual = Residual(from_members(document["residual"], arrays), prior)
+    networks = (dict(zip(_COLUMNS, row, strict=True)) for row in document["held_out"])
+    held_out = Accuracy(tuple([Comparison(**network) for network in networks]))
     return Fitted(
-        residual,
-        _made(Overhead, document["overhead"], "overhead"),
-        _made(Errors, document["errors"], "errors"),
+        Residual(from_members(document["residual"], arrays), prior),
+        Overhead(**document["overhead"]),
+        Errors(**document["errors"]),
         held_out if held_out.networks else None,
     )
 
 
-def _comparison(target: str, predicted: float, low: float, high: float, measured: float, spread: float) -> Comparison:
-    times = (("predicted", predicted), ("low", low), ("high", high), ("measured", measured))
-    for name, time in times:
-        real_number(time, f"held_out.{name}", 0.0, finite=name != "high")
-    return Comparison(
-        target=text_value(target, "held_out.target"), predicted=predicted, low=low, high=high, measured=measured,
-        spread=real_number(spread, "held_out.spread", 0.0, finite=False),
-    )  # fmt: skip
+_COLUMNS = ("target", "predicted", "low", "high", "measured", "spread")
 
 
 def _array(content: bytes) -> NDArray[Any]:
-    """The array of a .npy file: numbers, as many as its header says."""
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("an array must be in the form 1.0 of .npy files")
-    try:
-        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream, _LONGEST_HEADER)
-    except Exception as error:  # numpy reads the header as Python text
-        raise ValueError(f"an array whose header cannot be read, {one_line(error, 60)}") from error
-    if dtype.kind not in "iuf" or min(shape, default=0) < 0:
-        raise ValueError(f"an array must hold numbers, but has {dtype} of {shape!r:.60}")
-    data = content[stream.tell() :]
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"an array of the shape {shape!r:.60} must have {math.prod(shape)} numbers, and has others")
-    found: NDArray[Any] = np.frombuffer(data, dtype).reshape(shape, order="F" if by_columns else "C")
+    found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     return found
 
 
@@ -337,7 +257,7 @@ def _fitted_again(
     flat = flat_from_tables(read_tables(tables))
     known = None
     if errors is not None:
-        found = parsed_json(errors)
+        found = json.loads(errors)
         account = None
         if found["held_out"] is not None:
             if len(found["held_out"]) != len(flat):

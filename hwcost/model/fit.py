@@ -1,10 +1,8 @@
 """Fitting: from measurements to residual, overhead, errors, and an account of accuracy.
 
-Every reported error is that of networks which the fit did not see: five folds, split by network (networks that run the
-same kernels are in one), and for each fold the whole fit is made anew without it. Where a fold holds everything, as
-where one kernel alone was measured, it is held to what is known without it: the prior, or else the roofline. The width
-of the intervals is calibrated on the same predictions, so that the share of these networks inside them is the stated
-one by construction.
+Every reported error is that of networks which the fit did not see: five folds, split by network, and for each fold the
+whole fit is made anew without it. The width of the intervals is calibrated on the same predictions, so that the share
+of these networks inside them is the stated one by construction.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from hwcost.model.features import Target
 from hwcost.model.intervals import Errors, interval_of
 from hwcost.model.overhead import Overhead, fit_overhead
 from hwcost.model.residual import Residual
-from hwcost.model.rows import Rows, folds_of, groups_of, rows_of, take
+from hwcost.model.rows import FOLDS, Rows, folds_of, rows_of, take
 from hwcost.model.trees import Settings, one_thread
 
 Array = NDArray[np.float64]
@@ -68,24 +66,22 @@ def fit(
 def _cross_validate(flat: Flat, rows: Rows, settings: Settings, prior: Residual | None) -> tuple[Errors, Accuracy]:
     from joblib import Parallel, delayed
 
-    folds = folds_of(groups_of(flat), settings.seed)
+    folds = folds_of(flat.names, settings.seed)
     predicted_row = np.zeros_like(rows.latency)
     predicted = np.zeros_like(rows.total)
     known = np.zeros(len(rows.latency), dtype=bool)
 
     def leave_out(fold: int) -> None:
         train = folds != fold
-        nothing = prior or Residual(), Overhead()
-        residual, overhead = _fit_on(rows, train, settings, prior) if train.any() else nothing
+        residual, overhead = _fit_on(rows, train, settings, prior)
         found = residual.predict(rows.data)
-        times, least = found.latency[rows.kernel], rows.data.least(found.supported)[rows.kernel]
-        test_rows = ~train[rows.network]
+        times, test_rows = found.latency[rows.kernel], ~train[rows.network]
         known[test_rows] = found.known[rows.kernel][test_rows]
-        predicted_row[test_rows] = overhead.kernels(times, least)[test_rows]
-        predicted[~train] = _networks(times, least, rows, overhead)[~train]
+        predicted_row[test_rows] = overhead.kernels(times[test_rows])
+        predicted[~train] = _networks(times, rows, overhead)[~train]
 
     with one_thread():  # for the trees of each fold, since the folds run beside one another
-        Parallel(n_jobs=-1, require="sharedmem")(delayed(leave_out)(fold) for fold in set(folds.tolist()))
+        Parallel(n_jobs=-1, require="sharedmem")(delayed(leave_out)(fold) for fold in range(FOLDS))
     sigma = errors_by_kind(rows, predicted_row, known)
     own = own_error(rows, predicted_row, sigma, known)
     unknown = np.bincount(rows.network, predicted_row * ~known, len(predicted)) / np.maximum(
@@ -145,12 +141,11 @@ def _as_they_ran(rows: Rows, whole: NDArray[np.bool_]) -> Array:
     return scaled
 
 
-def _networks(times: Array, least: Array, rows: Rows, overhead: Overhead) -> Array:
-    """Latency of each network (s), [networks], from the times of its kernels in context and the shortest times that
-    are answered for them, [rows] each."""
+def _networks(times: Array, rows: Rows, overhead: Overhead) -> Array:
+    """Latency of each network (s), [networks], from the times of its kernels in context, [rows]."""
     n = len(rows.total)
-    whole = np.bincount(rows.network, overhead.kernels(times, least), n) + overhead.beside(rows.calls)
-    return np.where(rows.lone, np.bincount(rows.network, np.maximum(times, least), n), whole)
+    whole = np.bincount(rows.network, overhead.kernels(times), n) + overhead.beside(rows.calls)
+    return np.where(rows.lone, np.bincount(rows.network, times, n), whole)
 
 
 def account_of(

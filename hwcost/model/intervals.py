@@ -6,9 +6,8 @@ So the standard error of the log of a sum of kernels, which have shares w_i of i
     s^2 = s_common^2 + (sum_i w_i s_shared,i)^2 + sum_k (sum_(i of k) w_i s_i)^2.                        (1)
 
 s_common is an error that all kernels of a network have in common, s_shared one that those of them have in common which
-were not measured themselves; it is larger for kernels outside the measured range (`Errors.shared_of`). s_i is a
-kernel's own error, by its kind, and less where it was measured itself; equal kernels k have the same own error, others
-err apart. The interval of a latency t is t * exp(+-z s).
+were not measured themselves. s_i is a kernel's own error, by its kind, and less where it was measured itself; equal
+kernels k have the same own error, others err apart. The interval of a latency t is t * exp(+-z s).
 
 s_i is what a *network* bears of a kernel's own error: a profile that charges one kernel too much charges others too
 little. A kernel by itself errs more, by the factor `Errors.alone`.
@@ -22,8 +21,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.measure.statistics import Z
-
 Array = NDArray[np.float64]
 
 
@@ -36,17 +33,6 @@ class Errors:
     shared: float = 0.0  # s_shared of kernels that were not measured themselves
     z: float = 0.0  # half-width of the interval in standard errors
     alone: float = 1.0  # alone * s_i is the own error of a kernel by itself, inside the measured range
-
-    def shared_of(self, known: NDArray[np.bool_], beyond: Array) -> Array:
-        """s_shared of each kernel, [n]: 0 of those that were measured themselves.
-
-        Args:
-            known: which were measured themselves, [n].
-            beyond: standard error that kernels outside the measured range have in common, 0 of others, [n]. `z` was
-                found inside that range, so a smaller one than that of a normal error does not hold for them.
-        """
-        scale = max(Z / self.z, 1.0) if self.z else 1.0
-        return np.where(known, 0.0, np.hypot(self.shared, scale * beyond))
 
 
 def parts_of_sums(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.foreign import real_number, text_value, whole_number
-from hwcost.model.features import NAMES, SUPPORT, Columns, support_columns
+from hwcost.model.features import NAMES, Columns
 from hwcost.model.trees import Trees
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ Ints = NDArray[np.int64]
 _MINIMUM_OF_KIND = 5  # measured kernels of a kind, from which on a kernel of it can be supported
 _BINS = 255  # as many as the trees take
 MOST_KINDS = 255  # as many categories as the trees take
-_TERMS = 5  # coefficients of a kind
 _GRID = 2.0**20  # features are compared in steps of 1 / _GRID, since CPUs differ in the last bit of a logarithm
 _ALL_PAIRS = 1 << 22  # differences of two numbers, up to which no search tree is built
 
@@ -77,13 +75,10 @@ class Answers:
     answer: Array  # [measured]
 
     @classmethod
-    def of(cls, coded: Array, answer: Array, held: Array) -> Answers:
-        """Of kernels with coded features [n, features], each held by so many networks [n]; of kernels that look the
-        same, the mean of their answers, weighted by these numbers."""
-        identity, first, which = np.unique(_identities(coded), return_index=True, return_inverse=True)
-        alone = np.bincount(which) == 1
-        mean = np.bincount(which, held * answer) / np.maximum(np.bincount(which, held), 1e-12)
-        return cls(identity, np.where(alone, answer[first], mean))
+    def of(cls, coded: Array, answer: Array) -> Answers:
+        """Of kernels with coded features [n, features]; of kernels that look the same, the last one counts."""
+        identity, last = np.unique(_identities(coded)[::-1], return_index=True)
+        return cls(identity, answer[::-1][last])
 
     def __call__(self, coded: Array) -> tuple[NDArray[np.bool_], Array]:
         """Which kernels were measured, and r of those; 0 for the others."""
@@ -135,7 +130,6 @@ class Learned:
     bins: Bins
     answers: Answers
     trees: Trees
-    dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # measured ones by kind; {}: not told
 
     @cached_property
     def number(self) -> Mapping[str, int]:
@@ -147,31 +141,6 @@ class Learned:
         """The measured kernels of each kind that has enough of them."""
         of_kind = {kind: self.place[self.kind == number] for number, kind in enumerate(self.kinds)}
         return {kind: Neighbours(places) for kind, places in of_kind.items() if len(places) >= _MINIMUM_OF_KIND}
-
-    @cached_property
-    def _itemsizes(self) -> Mapping[str, Array]:
-        """Bytes of an element of what the measured kernels of each kind read."""
-        column = self.place[:, SUPPORT.index("itemsize")]
-        return {kind: np.unique(column[self.kind == number]) for kind, number in self.number.items()}
-
-    def of_new_dtype(self, data: Columns) -> NDArray[np.bool_]:
-        """Which kernels are of a dtype in which no kernel of their kind was measured, [n]; for a kind that was not
-        measured either, in which no kernel of any kind was.
-
-        Where the measured dtypes are not told, as in files of earlier versions, the size of an element stands for them.
-        """
-        if self.dtypes and data.dtypes:
-            pairs = list(zip(data.kinds, data.dtypes, strict=True))
-            every = {dtype for known in self.dtypes.values() for dtype in known}
-            new = {(kind, dtype): dtype not in self.dtypes.get(kind, every) for kind, dtype in set(pairs)}
-            return np.array([new[pair] for pair in pairs], dtype=bool)
-        sizes = data.features[:, support_columns()[SUPPORT.index("itemsize")]]
-        kinds, every_size = np.array(data.kinds), np.unique(self.place[:, SUPPORT.index("itemsize")])
-        found = np.zeros(len(kinds), dtype=bool)
-        for kind in set(data.kinds):
-            rows = kinds == kind
-            found[rows] = ~np.isin(sizes[rows], self._itemsizes.get(kind, every_size))
-        return found
 
     @cached_property
     def everywhere(self) -> Neighbours:
@@ -223,8 +192,6 @@ def to_members(learned: Learned) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         "binned": list(learned.bins.edges),
         "grid": _GRID,
     }
-    if learned.dtypes:
-        values["dtypes"] = {kind: list(dtypes) for kind, dtypes in learned.dtypes.items()}
     edges = list(learned.bins.edges.values())
     arrays: dict[str, NDArray[Any]] = {
         "kind": learned.kind.astype(np.int16),
@@ -249,55 +216,27 @@ def from_members(values: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
         raise ValueError("its trees are of the features of another version; fit it again on its measurements")
     if values.get("grid") != _GRID:
         raise ValueError("its measured kernels are not found by rounded features; fit it again on its measurements")
-    counts, edges_of_all = arrays["edge_counts"], _finite(arrays, "edges", 1)
-    if counts.min(initial=0) < 0 or counts.sum() != len(edges_of_all):
-        raise ValueError("the edges of the bins do not fit together")
-    edges = np.split(edges_of_all, np.cumsum(counts)[:-1]) if len(counts) else []
-    binned = [whole_number(column, "binned", 1, len(NAMES) - 1) for column in values["binned"]]
-    if any((np.diff(e) < 0).any() or len(e) > _BINS for e in edges):
-        raise ValueError("the edges of bins must ascend")
-    kinds, kind = tuple(text_value(k, "kinds") for k in values["kinds"]), arrays["kind"].astype(np.int64)
-    place, answer = _finite(arrays, "place", 2).T, _finite(arrays, "answer", 1)
-    identity = arrays["identity"]
-    whole = len(kind) == len(place) > 0 and len(identity) == len(answer) > 0 and kind.ndim == identity.ndim == 1
-    if not whole or kind.min() < 0 or kind.max() >= len(kinds) or place.shape[1] != len(support_columns()):
+    ends = np.cumsum(arrays["edge_counts"])
+    edges = [arrays["edges"][end - count : end] for end, count in zip(ends, arrays["edge_counts"], strict=True)]
+    kinds, kind = tuple(map(str, values["kinds"])), arrays["kind"].astype(np.int64)
+    place, identity, answer = arrays["place"].T, arrays["identity"], arrays["answer"]
+    whole = len(kind) == len(place) > 0 and len(identity) == len(answer) > 0
+    if not whole or kind.min() < 0 or kind.max() >= len(kinds):
         raise ValueError("the arrays of the measured kernels do not fit together")
-    if identity.dtype != np.uint64 or (identity[1:] < identity[:-1]).any():
-        raise ValueError("the identities of the measured kernels must ascend")
-    if not set(kinds) <= set(values["medians"]) & set(values["sigmas"]):
-        raise ValueError("every kind must have a median and a spread")
     trees = Trees.from_arrays({n.removeprefix("tree_"): a for n, a in arrays.items() if n.startswith("tree_")})
-    read = 1 + len(binned) + len(trees.outside)  # the kind, the binned features, one input for each set
+    read = 1 + len(values["binned"]) + len(trees.outside)  # the kind, the binned features, one input for each set
     if trees.feature.max() >= read or (len(trees.outside) and trees.outside.shape[1] != len(kinds)):
         raise ValueError("the trees read features that are not there")
     return Learned(
         kinds=kinds,
-        terms={str(name): _terms(of_kind) for name, of_kind in values["terms"].items()},
-        terms_of_any=_terms(values["terms_of_any"]),
-        medians={str(name): real_number(x, "medians") for name, x in values["medians"].items()},
-        sigmas={str(name): real_number(x, "sigmas", 0.0) for name, x in values["sigmas"].items()},
-        sigma_all=real_number(values["sigma_all"], "sigma_all", 0.0),
+        terms={str(name): np.array(of_kind, dtype=float) for name, of_kind in values["terms"].items()},
+        terms_of_any=np.array(values["terms_of_any"], dtype=float),
+        medians={str(name): float(x) for name, x in values["medians"].items()},
+        sigmas={str(name): float(x) for name, x in values["sigmas"].items()},
+        sigma_all=float(values["sigma_all"]),
         kind=kind,
         place=np.ascontiguousarray(place),
-        bins=Bins(dict(zip(binned, edges, strict=True))),
+        bins=Bins(dict(zip(map(int, values["binned"]), edges, strict=True))),
         answers=Answers(identity, answer),
         trees=trees,
-        dtypes={
-            text_value(kind, "dtypes"): tuple([text_value(each, "dtypes") for each in dtypes])
-            for kind, dtypes in values.get("dtypes", {}).items()
-        },
     )
-
-
-def _terms(values: Any) -> Array:
-    """The coefficients of a kind, [5]."""
-    if len(values) != _TERMS:
-        raise ValueError(f"a kind must have {_TERMS} coefficients, but has {len(values)}")
-    return np.array([real_number(x, "terms", 0.0) for x in values])
-
-
-def _finite(arrays: Mapping[str, NDArray[Any]], name: str, axes: int) -> Array:
-    found = arrays[name]
-    if found.dtype != np.float64 or found.ndim != axes or not np.isfinite(found).all():
-        raise ValueError(f"the array {name} must hold finite numbers along {axes} axes")
-    return found

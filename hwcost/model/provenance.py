@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from hwcost.foreign import unzipped
 from hwcost.measure.types import Environment
 
 _KINDS = 3  # families that `provenance_of` names
-_NOT_ITS_OWN = ("date", "hwcost", "provenance", "digest")  # entries of a file's head that tell nothing of the model
 HEAD, PRIOR = "model.json", "prior.hwcost"  # members of a model file
 
 
@@ -47,9 +47,15 @@ def identity_of(members: Mapping[str, bytes]) -> str:
     for name in sorted(members):
         content = members[name]
         if name == HEAD:
-            head = {k: v for k, v in json.loads(content).items() if k not in _NOT_ITS_OWN}
+            head = {k: v for k, v in json.loads(content).items() if k not in ("date", "hwcost", "provenance")}
             content = json.dumps(head, sort_keys=True).encode()
         elif name == PRIOR:
-            content = identity_of(unzipped(content)).encode()
+            content = identity_of(unpacked(content)).encode()
         whole.update(name.encode() + b"\0" + content + b"\0")
     return whole.hexdigest()
+
+
+def unpacked(content: bytes) -> dict[str, bytes]:
+    """Members of a zip file, such as a model file."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}

@@ -14,9 +14,8 @@ another model is given as a prior, its prediction takes the place of t_kind: t =
 Trees do not extrapolate, so three things depend on how far a kernel lies outside what was measured, in doublings of
 the dimension in which it lies farthest (work, traffic, channels, rows, window; see `hwcost.model.features.SUPPORT`):
 
-* A kernel counts as supported where it was measured itself, or where a measured kernel of its kind lies within a
-  factor of 1.7 in every dimension. Outside, its own stated error grows to the spread of the kind, and it has an error
-  in common with all other kernels outside (`Prediction.beyond`), which does not become smaller in a sum of many.
+* A kernel counts as supported where a measured kernel of its kind lies within a factor of 1.7 in every dimension.
+  Outside, the stated error grows to the spread of the kind.
 * Further than two doublings outside, the trees' answer fades into the median of the kind,
 
       r = f * r_trees + (1 - f) * r_median,    f = 2 ** -(doublings beyond two),                       (2)
@@ -26,14 +25,7 @@ the dimension in which it lies farthest (work, traffic, channels, rows, window; 
 
 A kernel that was measured itself, in a context like this one, is moved from the trees' answer towards its own measured
 time: by n / (n + 1) of the way where n networks held it. A kind that was never measured is treated as the kind of the
-measured kernel nearest to it in those dimensions.
-
-The common error of kernels outside is the root of a sum of squares, of 0.1 and 0.1 for each doubling (at most 0.8), of
-0.8 for a kind of which hardly a kernel was measured, and of 1 for a dtype in which none of the kind was. With its own
-error of 0.6, a kernel of a kind that nobody measured is known to a factor e. The first two were chosen on kernels that
-were left out of fits, of every second kind of one shipped model, and hold for its other kinds and for the other runtime
-(`tests/bench/bench_coverage.py`). The third is what published latencies of phones say: networks of int8 take
-exp(-0.85 +- 0.6) times as long there as the same networks in float16 (Qualcomm AI Hub, v0.46.1).
+measured kernel nearest to it in those dimensions, and states an error of a factor e.
 """
 
 from __future__ import annotations
@@ -57,12 +49,7 @@ _TERMS_FROM = 15  # kernels of a kind; kinds with fewer share the terms of all
 _SHORTEST = 1e-8  # s
 _DOUBT = 1.0  # networks that must hold a kernel until half of what the trees leave unexplained is believed
 _FAR = 0.3  # log error from which a kernel counts little in the fit of its kind's terms
-UNSEEN_SIGMA = 0.6  # own log error of a kernel of a kind that was never measured, besides what all of them share
-# Standard error of log latency that kernels outside the measured range have in common:
-_OUTSIDE = 0.1  # of all of them
-_PER_DOUBLING = 0.1  # and for each doubling outside
-_NEW_KIND = 0.8  # of a kind of which hardly a kernel was measured; also the most that doublings add up to
-_NEW_DTYPE = 1.0  # of a dtype in which no kernel of the kind was measured
+UNSEEN_SIGMA = 1.0  # log error stated for a kind that was never measured: a factor of e
 _TERMS = 5  # of eq. (1)
 
 
@@ -74,7 +61,6 @@ class Prediction:
     sigma: Array  # own standard error of log latency (s_i of `hwcost.model.intervals`)
     supported: NDArray[np.bool_]  # inside the measured range
     known: NDArray[np.bool_]  # measured itself, in a context like this one
-    beyond: Array  # error in common with all kernels outside the measured range, as `sigma`; 0 inside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +123,8 @@ class Residual:
             kind=coded[:, 0].astype(np.int64),
             place=data.features[:, support_columns()],
             bins=bins,
-            answers=Answers.of(coded, grown + (target - grown) * held / (held + _DOUBT), held),
+            answers=Answers.of(coded, grown + (target - grown) * held / (held + _DOUBT)),
             trees=trees,
-            dtypes=_dtypes(data),
         )
         return cls(learned, prior)
 
@@ -160,21 +145,17 @@ class Residual:
         n, learned = len(data.kinds), self.learned
         if learned is None or not n:
             none = np.zeros(n, dtype=bool)
-            return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none, np.zeros(n))
+            return Prediction(data.roofline.copy(), np.full(n, UNSEEN_SIGMA), none, none)
         known, _ = learned.answers(learned.coded(data))
         outside = self._outside_of_all(data)
-        new_dtype = ~known & self._of_new_dtype(data)
-        supported = (outside == 0) & ~new_dtype
         errors = dict(learned.sigmas) | dict(sigma or {})
         names = [(known_as(k), k) if is_known else (k, k) for k, is_known in zip(data.kinds, known, strict=True)]
-        spread = {kind: self._spread_of(kind) for kind in set(data.kinds)}
-        inside = np.array([errors.get(name, errors.get(kind, spread[kind])) for name, kind in names])
-        far = np.array([spread[kind] for kind in data.kinds])
-        few = np.array([kind not in learned.nearby for kind in data.kinds], dtype=bool)  # their errors are hardly known
-        error = np.where(supported & ~few, inside, np.maximum(inside, far))
+        inside = np.array([errors.get(name, errors.get(kind, UNSEEN_SIGMA)) for name, kind in names])
+        far = np.array([learned.sigmas.get(k, max(learned.sigma_all, UNSEEN_SIGMA)) for k in data.kinds])
+        error = np.where(outside == 0, inside, np.maximum(inside, far))
         latency = np.exp(self.log_latency(data))
-        bounded = np.where(supported, latency, np.maximum(latency, data.roofline))
-        return Prediction(bounded, error, supported, known, _beyond(outside, new_dtype))
+        bounded = np.where(outside == 0, latency, np.maximum(latency, data.roofline))
+        return Prediction(bounded, error, outside == 0, known)
 
     def log_latency(self, data: Columns) -> Array:
         """Log of eq. (1) with eq. (2), before any bound; of something that has learned."""
@@ -211,30 +192,14 @@ class Residual:
         names[new] = [learned.kinds[number] for number in learned.kind[nearest]]
         return replace(data, kinds=tuple(str(name) for name in names))
 
-    def _spread_of(self, kind: str) -> float:
-        """Standard error of log latency of kernels of a kind of which nothing more is known. For a kind that the prior
-        alone has measured, the error there and that of bringing it here."""
-        assert self.learned is not None
-        if kind in self.learned.sigmas:
-            return self.learned.sigmas[kind]
-        if self.prior is not None and kind in self.prior.kinds:
-            return float(np.hypot(self.prior._spread_of(kind), self.learned.sigma_all))
-        return max(self.learned.sigma_all, UNSEEN_SIGMA)
-
-    def _of_new_dtype(self, data: Columns) -> NDArray[np.bool_]:
-        """Which kernels are of a dtype that was not measured for their kind, neither here nor for a prior, [n]."""
-        assert self.learned is not None
-        own = self.learned.of_new_dtype(data)
-        return own if self.prior is None else own & self.prior._of_new_dtype(data)
-
     def _outside_of_all(self, data: Columns) -> Array:
         """Doublings to the nearest measured kernel of the kind, whether measured here or for a prior."""
         own = self._outside(data)
         return own if self.prior is None else np.minimum(own, self.prior._outside_of_all(data))
 
     def _outside(self, data: Columns) -> Array:
-        """Doublings from each kernel to the range around the measured kernels of its kind, 0 inside it; of a kind that
-        was hardly measured, 0 for the measured kernels and infinite for all others."""
+        """Doublings from each kernel to the range around the measured kernels of its kind, 0 inside it; infinite for a
+        kind that was hardly measured."""
         assert self.learned is not None
         x = data.features[:, support_columns()]
         outside = np.full(len(data.kinds), np.inf)
@@ -242,23 +207,7 @@ class Residual:
         for kind in set(data.kinds) & self.learned.nearby.keys():
             rows = kinds == kind
             outside[rows] = np.maximum(self.learned.nearby[kind].distance(x[rows]) - _NEAR, 0.0)
-        if set(data.kinds) & set(self.learned.kinds) - self.learned.nearby.keys():
-            outside[self.learned.answers(self.learned.coded(data))[0]] = 0.0
         return outside
-
-
-def _beyond(outside: Array, new_dtype: NDArray[np.bool_]) -> Array:
-    """`Prediction.beyond` of kernels so many doublings outside, infinitely many for a kind that was hardly measured."""
-    size = np.minimum(_OUTSIDE + _PER_DOUBLING * outside, _NEW_KIND)
-    return np.hypot(np.where(outside > 0, size, 0.0), np.where(new_dtype, _NEW_DTYPE, 0.0))
-
-
-def _dtypes(data: Columns) -> dict[str, tuple[str, ...]]:
-    """Dtypes of the kernels of each kind; {} where they are not told."""
-    found: dict[str, set[str]] = {}
-    for kind, dtype in set(zip(data.kinds, data.dtypes, strict=bool(data.dtypes))):
-        found.setdefault(kind, set()).add(dtype)
-    return {kind: tuple(sorted(found[kind])) for kind in sorted(found)}
 
 
 def known_as(kind: str) -> str:

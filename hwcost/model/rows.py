@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,7 +27,6 @@ class Rows:
 
     data: Columns  # [distinct kernels in context]
     kernel: Ints  # [rows] entry of `data`
-    same: Ints  # [rows] a number that equal kernels share, whatever their context
     network: Ints  # [rows]
     latency: Array  # [rows] measured time of the kernel (s)
     total: Array  # [networks] measured latency (s)
@@ -57,7 +56,6 @@ def rows_of(flat: Flat, target: Target) -> Rows:
     return Rows(
         data=columns(pairs, target, reach[met]),
         kernel=np.argsort(order)[which],
-        same=flat.kernel,
         network=flat.network,
         latency=np.maximum(flat.time, 1e-9),
         total=flat.latency,
@@ -67,34 +65,12 @@ def rows_of(flat: Flat, target: Target) -> Rows:
     )
 
 
-def groups_of(flat: Flat) -> list[int]:
-    """A number for each network, the same for networks of one name and for those that run the same kernels: what was
-    measured of one of them tells the other, so that a fit which saw one must not be judged by the other."""
-    held: list[list[int]] = [[] for _ in flat.names]
-    for network, kernel in zip(flat.network.tolist(), flat.kernel.tolist(), strict=True):
-        held[network].append(kernel)
-    group = list(range(len(flat)))  # each points to an earlier one of its group, the first to itself
-    met: dict[Hashable, int] = {}
-
-    def first(number: int) -> int:
-        while group[number] != number:
-            number = group[number]
-        return number
-
-    for number, (name, kernels) in enumerate(zip(flat.names, held, strict=True)):
-        keys: list[Hashable] = [name, tuple(sorted(kernels))] if kernels else [name]
-        for key in keys:
-            one, other = sorted((first(met.setdefault(key, number)), first(number)))
-            group[other] = one
-    return [first(number) for number in range(len(flat))]
-
-
-def folds_of(groups: Sequence[Hashable], seed: int) -> Ints:
-    """The cross-validation fold of each network, [networks]; networks of one group (`groups_of`) are in one fold."""
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+def folds_of(names: Sequence[str], seed: int) -> Ints:
+    """The cross-validation fold of each network, [networks]; networks of one name are in one fold."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     folds = np.arange(len(numbers)) % FOLDS
     np.random.default_rng(seed).shuffle(folds)
-    return folds[[numbers[group] for group in groups]]
+    return folds[[numbers[name] for name in names]]
 
 
 def take(data: Columns, index: Ints) -> Columns:
@@ -109,5 +85,4 @@ def take(data: Columns, index: Ints) -> Columns:
         streams=data.streams[index],
         features=data.features[index],
         kinds=tuple(data.kinds[i] for i in index),
-        dtypes=tuple(data.dtypes[i] for i in index) if data.dtypes else (),
     )

@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _ROWS = 1 << 10  # rows that are followed through all trees at once: what they touch stays in a cache
-_FORMS = {  # of the arrays of a file: dtype and number of axes
-    "baseline": ("float64", 1), "roots": ("int32", 1), "feature": ("int32", 1), "threshold": ("uint8", 1),
-    "children": ("int32", 2), "value": ("float64", 1), "outside": ("uint8", 2),
-}  # fmt: skip
 _CHECKED = 256  # rows for which a grown tree's arrays are compared with scikit-learn's own prediction
 
 
@@ -170,8 +166,8 @@ class Trees:
             KeyError: an array is missing.
             ValueError: the arrays do not describe trees.
         """
-        held = {name: _array(arrays, name, np.dtype(dtype), axes) for name, (dtype, axes) in _FORMS.items()}
-        found = cls(float(held.pop("baseline")[0]), **held)
+        names = ("roots", "feature", "threshold", "children", "value", "outside")
+        found = cls(float(arrays["baseline"][0]), **{name: arrays[name] for name in names})
         nodes = len(found.feature)
         whole = found.children.shape == (nodes, 2) and found.threshold.shape == found.value.shape == (nodes,)
         if not whole or not nodes or found.children.min() < 0 or found.children.max() >= nodes:
@@ -182,14 +178,6 @@ class Trees:
         if not ((found.children == parents).all(axis=1) | (found.children > parents).all(axis=1)).all():
             raise ValueError("a node of a tree must come before its children")
         return found
-
-
-def _array(arrays: Mapping[str, NDArray[Any]], name: str, dtype: np.dtype[Any], axes: int) -> NDArray[Any]:
-    """One of the arrays, after checking what it holds."""
-    found = arrays[name]
-    if found.dtype != dtype or found.ndim != axes or (found.dtype.kind == "f" and not np.isfinite(found).all()):
-        raise ValueError(f"the array {name} of the trees must be {dtype} with {axes} axes, all finite")
-    return found
 
 
 def _members(bits: NDArray[np.uint32], categories: int) -> NDArray[np.bool_]:

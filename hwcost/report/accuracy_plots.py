@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from hwcost.model.accuracy import Accuracy, Comparison
 from hwcost.report.axes import log_axis
 from hwcost.report.columns import interval, percent
-from hwcost.report.style import BLUE, BROWN, GREEN, GREY, ORANGE, PURPLE, RED, error_bars, faint, figure, name_of
+from hwcost.report.style import BLUE, BROWN, GREEN, GREY, ORANGE, PURPLE, RED, error_bars, faint, figure
 from hwcost.units import format as quantity
 
 
@@ -120,7 +120,7 @@ def _intervals(name: str, rows: Sequence[Comparison], look: dict[str, Any]) -> g
 
 def _hover(r: Comparison) -> str:
     return (
-        f"<b>{name_of(r.target)}</b><br>predicted {interval(r.predicted, r.low, r.high)}"
+        f"<b>{r.target}</b><br>predicted {interval(r.predicted, r.low, r.high)}"
         f"<br>measured {quantity(r.measured, 'second')} ±{percent(r.spread)}<br>error {100 * r.error:+.1f} %"
     )
 

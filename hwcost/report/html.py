@@ -15,8 +15,6 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from hwcost.foreign import printable
-
 
 def save_figure(figure: go.Figure, path: Path, title: str, notes: Sequence[str] = ()) -> None:
     """Write one figure with a title and notes as one HTML file."""
@@ -32,8 +30,8 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|min|[nµm]?s|[kMGTPE]?(?:B|FLOP|MAC)(?:/[sB
 
 
 def escape(text: str) -> str:
-    """Text as HTML, control characters as escapes; a number and its unit stay on one line."""
-    return _UNIT.sub("&nbsp;", escape_html(printable(text)))
+    """Text as HTML; a number and its unit stay on one line."""
+    return _UNIT.sub("&nbsp;", escape_html(text))
 
 
 def document(title: str, body: str) -> str:
@@ -45,7 +43,7 @@ def document(title: str, body: str) -> str:
 
 def figure_html(figure: go.Figure) -> str:
     """The element in which a figure is drawn, with the figure's data; it has the figure's height before it is drawn."""
-    data = figure.to_json().replace("<", "\\u003c")  # neither "</script>" nor "<!--" may stand in a script
+    data = figure.to_json().replace("</", "<\\/")
     height = figure.layout.height
     return (
         f'<div class="figure"><div style="min-height:{height}px"></div>'

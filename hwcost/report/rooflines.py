@@ -19,7 +19,7 @@ from hwcost.device.device import Device
 from hwcost.model.estimate import Estimate, KernelEstimate
 from hwcost.report.axes import log_axis
 from hwcost.report.columns import percent
-from hwcost.report.style import PALETTE, figure, name_of
+from hwcost.report.style import PALETTE, figure
 from hwcost.units import format as quantity
 
 _ROOF = "#7b8794"
@@ -124,7 +124,6 @@ def _groups(points: Sequence[Point]) -> list[str]:
 
 def _legend(group: str, points: Sequence[Point], several: bool) -> str:
     """Text of the legend: a kind with its share of the time or, of several networks, a network with its time."""
-    group = name_of(group)
     if several:
         return f"{group} ({quantity(sum(p.time for p in points), 'second')})"
     return f"{group} ({percent(sum(p.share for p in points), 0)} of time)"
@@ -150,8 +149,7 @@ def _points(group: str, points: Sequence[Point], color: str, *, several: bool) -
 def _hover(p: Point) -> str:
     k = p.kernel
     return (
-        f"<b>{name_of(k.name)}</b> in {name_of(k.module) or 'the root'}"
-        f"{f', {p.calls} equal calls' if p.calls > 1 else ''}"
+        f"<b>{k.name}</b> in {k.module or 'the root'}{f', {p.calls} equal calls' if p.calls > 1 else ''}"
         f"<br>{quantity(p.time, 'second')}, {percent(p.share)} of the time, {k.bound}-bound"
         f"<br>{quantity(k.cost.intensity, 'flop/byte')}, {quantity(p.rate, 'flop/s')}"
         f"<br>{percent(k.roofline / k.latency, 0)} of its roofline"
@@ -221,7 +219,7 @@ def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Sc
         mode="lines",
         showlegend=False,
         line={"color": _ROOF, "width": 1.8, "dash": "solid" if line.measured else "dot"},
-        text=[name_of(line.name)] * len(x),
+        text=[line.name] * len(x),
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -229,7 +227,7 @@ def _roof(line: Line, left: float, right: float, lines: Sequence[Line]) -> go.Sc
 def _key(lines: Sequence[Line]) -> dict[str, Any]:
     """An annotation with the names of the ceilings, the highest first, in the top left corner, above all of them."""
     ordered = sorted(lines, key=lambda line: (not line.compute, -line.value))
-    names = [name_of(line.name if line.measured else f"{line.name} (dotted)") for line in ordered]
+    names = [line.name if line.measured else f"{line.name} (dotted)" for line in ordered]
     return {
         "name": "key",  # the page leaves it out where there is no room; its table says the same
         "text": "<br>".join(["<b>ceilings, from the top</b>", *names]),

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from hwcost.report.axes import linear_axis, log_axis
 from hwcost.report.columns import interval, percent
 from hwcost.report.result import Candidate, QuickstartResult, Winner
-from hwcost.report.style import BLUE, GREY, ORANGE, PALETTE, RED, error_bars, figure, name_of
+from hwcost.report.style import BLUE, GREY, ORANGE, PALETTE, RED, error_bars, figure
 from hwcost.units import format as quantity
 
 # -- the front ------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def _front(winners: Sequence[Winner]) -> go.Scatter:
         name="front found",
         line={"color": ORANGE, "width": 2, "shape": "hv"},
         marker={"size": 9},
-        text=[f"<b>{name_of(w.name)}</b><br>{percent(w.accuracy)}<br>predicted {_of(w)}" for w in ordered],
+        text=[f"<b>{w.name}</b><br>{percent(w.accuracy)}<br>predicted {_of(w)}" for w in ordered],
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -117,10 +117,7 @@ def _verified(winners: Sequence[Winner]) -> go.Scatter:
         mode="markers",
         name="measured",
         marker={"symbol": "diamond-open", "size": 13, "color": ORANGE, "line": {"width": 2}},
-        text=[
-            f"<b>{name_of(w.name)}</b><br>measured {quantity(w.measured, 'second')} ±{percent(w.spread)}"
-            for w in winners
-        ],
+        text=[f"<b>{w.name}</b><br>measured {quantity(w.measured, 'second')} ±{percent(w.spread)}" for w in winners],
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -136,15 +133,13 @@ def kinds_figure(winners: Sequence[Winner]) -> go.Figure:
     fig = figure(height=210 + 34 * len(ordered))
     for name, color in zip(names, (*PALETTE[:5], "#5bb5c5", GREY), strict=False):
         x = [sum(t for k, t in times.items() if _group(k, names) == name) for times in by_winner]
-        text = [
-            f"{name_of(name)}: {quantity(t, 'second')} of {name_of(w.name)}" for t, w in zip(x, ordered, strict=True)
-        ]
+        text = [f"{name}: {quantity(t, 'second')} of {w.name}" for t, w in zip(x, ordered, strict=True)]
         fig.add_trace(
             go.Bar(
                 x=x,
-                y=[name_of(w.name) for w in ordered],
+                y=[w.name for w in ordered],
                 orientation="h",
-                name=name_of(name),
+                name=name,
                 marker={"color": color},
                 text=text,
                 textposition="none",

@@ -6,21 +6,13 @@ text, axes and grid are set by the page, which follows the reader's light or dar
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
 
-from hwcost.foreign import printable
-
 BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#3f88c5", "#e8871e", "#3a9d78", "#8f6bb8", "#c8553d", "#98a0aa"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
 BROWN = "#8d6e63"
-
-
-def name_of(text: str) -> str:
-    """A name as text of a figure, in which plotly reads some HTML, such as <b> and links."""
-    return escape(printable(text), quote=False)
 
 
 def figure(height: int = 440) -> go.Figure:

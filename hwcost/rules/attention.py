@@ -8,16 +8,11 @@ causal mask all scores are counted, as torch's reference implementation computes
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
-from hwcost.graph import OpSpec, Param
-from hwcost.rules.pointwise import GELU
+from hwcost.graph import OpSpec
 from hwcost.rules.registry import Work, rule
 
 SOFTMAX_FLOPS = 5  # per score: maximum, subtract, exponential, sum, divide
-
-
-_MASKS = ("attn_mask", "attn_bias", "mask", "src_mask")
 
 
 # [b, h, L, d_v] = scaled_dot_product_attention([b, h, L, d], [b, h_kv, S, d], [b, h_kv, S, d_v], mask?)
@@ -27,37 +22,11 @@ _MASKS = ("attn_mask", "attn_bias", "mask", "src_mask")
     "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_cudnn_attention",
 )  # fmt: skip
 def scaled_dot_product_attention(op: OpSpec) -> Work:
-    """With fewer heads of keys than of queries, several query heads read the same keys; each does its full work.
-
-    So do batches and heads that are broadcast: those of the result count.
-    """
+    """With fewer heads of keys than of queries, several query heads read the same keys; each does its full work."""
     query, key, value = op.inputs[:3]
-    scores = math.prod(op.outputs[0].shape[:-1]) * key.shape[-2]
-    flops = scores * (SOFTMAX_FLOPS + 1 + _is_masked(op))
-    return Work(macs=scores * (query.shape[-1] + value.shape[-1]), other_flops=flops)
-
-
-def _is_masked(op: OpSpec) -> bool:
-    """Whether a mask is added to the scores (a boolean one chooses among them, which is one flop too)."""
-    return any(op.input(name) is not None for name in _MASKS)
-
-
-# [b, h, L, d_v], [b, h, L], [b, h, L] = flex_attention([b, h, L, d], [b, h_kv, S, d], [b, h_kv, S, d_v], block_mask)
-@rule("flex_attention")
-def flex_attention(op: OpSpec) -> Work:
-    """Attention over `scores` of the b * h * L * S scores, those in the blocks that its mask keeps.
-
-    Each takes what the function that changes it takes (`mod_flops`), and in the `masked` ones, whose blocks the mask
-    cuts, what the mask takes and a choice.
-    """
-    query, value = op.inputs[0], op.inputs[2]
-    scores, each, masked, mask = (_whole(op.param(n)) for n in ("scores", "mod_flops", "masked", "mask_flops"))
-    flops = scores * (SOFTMAX_FLOPS + 1 + each) + masked * (mask + 1)
-    return Work(macs=scores * (query.shape[-1] + value.shape[-1]), other_flops=flops)
-
-
-def _whole(value: Param) -> int:
-    return value if isinstance(value, int) else 0
+    scores = math.prod(query.shape[:-1]) * key.shape[-2]
+    extra = 1 + (op.input("attn_mask") is not None)
+    return Work(macs=scores * (query.shape[-1] + value.shape[-1]), other_flops=scores * (SOFTMAX_FLOPS + extra))
 
 
 # [b, L, e] = _native_multi_head_attention([b, L, e], key, value, embed_dim, num_head, qkv_weight, qkv_bias,
@@ -67,10 +36,7 @@ def native_multi_head_attention(op: OpSpec) -> Work:
     """nn.MultiheadAttention as one op: three projections, attention, and the output projection."""
     query = op.input("query") or op.inputs[0]
     key = op.input("key") or query
-    whole = _multi_head(query.shape, key.shape, heads(op, "num_head"), masked=_is_masked(op))
-    weights = op.outputs[1].numel if len(op.outputs) > 1 else 0  # of all heads, or their mean
-    averaged = weights * heads(op, "num_head") if op.param("average_attn_weights", True) else 0
-    return replace(whole, other_flops=whole.other_flops + averaged)
+    return _multi_head(query.shape, key.shape, heads(op, "num_head"))
 
 
 def heads(op: OpSpec, name: str) -> int:
@@ -79,15 +45,14 @@ def heads(op: OpSpec, name: str) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _multi_head(query: tuple[int, ...], key: tuple[int, ...], n_heads: int, *, masked: bool) -> Work:
+def _multi_head(query: tuple[int, ...], key: tuple[int, ...], n_heads: int) -> Work:
     """Attention with its four projections, from the shapes [b, L, e] of the query and [b, S, e] of the key."""
     batch, length, width = query
     source = key[1]
     projections = batch * width * width * (2 * length + 2 * source)
     scores = batch * n_heads * length * source
     bias = batch * width * (2 * length + 2 * source)
-    flops = bias + scores * (SOFTMAX_FLOPS + 1 + masked)
-    return Work(macs=projections + 2 * scores * (width // n_heads), other_flops=flops)
+    return Work(macs=projections + 2 * scores * (width // n_heads), other_flops=bias + scores * (SOFTMAX_FLOPS + 1))
 
 
 # [b, L, e] = _transformer_encoder_layer_fwd([b, L, e], embed_dim, num_heads, ..., ffn_weight_1, ...)
@@ -95,15 +60,14 @@ def _multi_head(query: tuple[int, ...], key: tuple[int, ...], n_heads: int, *, m
 def transformer_encoder_layer(op: OpSpec) -> Work:
     """nn.TransformerEncoderLayer as one op: attention, two layer norms (8 flop per element), two linear layers.
 
-    The bias of the two linear layers and the two residual additions take one flop per element each, and so does the
-    activation if it is ReLU.
+    The bias of the two linear layers and the activation between them take one flop per element each, as do the two
+    residual additions.
     """
     src = op.inputs[0].shape
-    attention = _multi_head(src, src, heads(op, "num_heads"), masked=_is_masked(op))
+    attention = _multi_head(src, src, heads(op, "num_heads"))
     first = op.input("ffn_weight_1") or op.inputs[-4]
     tokens, width, hidden = src[0] * src[1], src[2], first.shape[0]
-    activation = GELU["none"] if op.param("use_gelu") else 1
-    bias_and_activation = tokens * ((1 + activation) * hidden + width)
+    bias_and_activation = tokens * (2 * hidden + width)
     norms_and_residuals = 2 * tokens * width * (8 + 1)
     return Work(
         macs=attention.macs + 2 * tokens * width * hidden,

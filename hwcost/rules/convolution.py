@@ -2,15 +2,14 @@
 
 macs = output elements * (input channels / groups) * kernel positions. A transposed convolution has as many products
 for each element of its *input*. The bias is one addition per output element, in other_flops. Kernel positions that
-lie in the padding are counted too, as in published tables. Macs are those of real numbers (see `arithmetic`).
+lie in the padding are counted too, as in published tables.
 """
 
 from __future__ import annotations
 
 import math
 
-from hwcost.graph import OpSpec, TensorSpec
-from hwcost.rules.arithmetic import parts, real_macs
+from hwcost.graph import OpSpec
 from hwcost.rules.registry import Work, rule
 
 
@@ -26,7 +25,7 @@ def convolution(op: OpSpec) -> Work:
     """Stride, dilation and groups show in the shapes of the output and the weight."""
     if op.param("transposed"):
         return transposed(op)
-    return Work(macs=_macs(op, op.outputs[0]), other_flops=_bias(op))
+    return Work(macs=op.outputs[0].numel * _taps(op), other_flops=_bias(op))
 
 
 # [b, o, *out] = conv_transpose2d([b, i, *in], [i, o/groups, *kernel], [o]?)
@@ -37,12 +36,7 @@ def convolution(op: OpSpec) -> Work:
 )  # fmt: skip
 def transposed(op: OpSpec) -> Work:
     """Each input element is multiplied with every kernel position of each filter of its group."""
-    return Work(macs=_macs(op, op.inputs[0]), other_flops=_bias(op))
-
-
-def _macs(op: OpSpec, each: TensorSpec) -> int:
-    """Multiply-adds, from the tensor each of whose elements takes part in `_taps` products."""
-    return real_macs(each.numel * _taps(op), op.inputs[0], op.input("weight") or op.inputs[1])
+    return Work(macs=op.inputs[0].numel * _taps(op), other_flops=_bias(op))
 
 
 def _taps(op: OpSpec) -> int:
@@ -52,8 +46,7 @@ def _taps(op: OpSpec) -> int:
 
 
 def _bias(op: OpSpec) -> int:
-    out = op.outputs[0]
-    return out.numel * parts(out) if op.input("bias") else 0
+    return op.outputs[0].numel if op.input("bias") else 0
 
 
 # [b, o, *out] = deform_conv2d([b, i, *in], [o, i/groups, *kernel], offset, mask?, bias)

@@ -9,17 +9,9 @@ free(
     "view", "t", "transpose", "permute", "expand", "expand_as", "squeeze", "unsqueeze", "slice", "select", "narrow",
     "chunk", "split", "split_with_sizes", "unbind", "alias", "detach", "unflatten", "view_as", "movedim", "moveaxis",
     "swapaxes", "swapdims", "real", "imag", "view_as_real", "view_as_complex", "as_strided", "diagonal", "unfold",
-    "tensor_split", "numpy_T", "mT", "mH", "adjoint", "lift_fresh", "resolve_conj", "resolve_neg", "conj", "_conj",
+    "tensor_split", "numpy_T", "mT", "mH", "H", "adjoint", "lift_fresh", "resolve_conj", "resolve_neg", "conj", "_conj",
     "_reshape_alias", "atleast_1d", "atleast_2d", "atleast_3d", "broadcast_to", "broadcast_tensors", "hsplit", "vsplit",
     "dsplit", "ravel", "set", "set_data", "requires_grad", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes",
-)  # fmt: skip
-free(
-    "a part of a sparse tensor, or one made of its parts: no data moves",
-    "values", "indices", "_values", "_indices", "crow_indices", "col_indices", "ccol_indices", "row_indices",
-    "sparse_coo_tensor", "_sparse_coo_tensor_unsafe", "_sparse_coo_tensor_with_dims_and_tensors",
-    "sparse_compressed_tensor", "_sparse_compressed_tensor_unsafe", "sparse_csr_tensor", "sparse_csc_tensor",
-    "sparse_bsr_tensor", "sparse_bsc_tensor", "_sparse_csr_tensor_unsafe", "_sparse_csc_tensor_unsafe",
-    "_sparse_bsr_tensor_unsafe", "_sparse_bsc_tensor_unsafe",
 )  # fmt: skip
 free("allocates, moves no data", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize")
 free(
@@ -28,5 +20,5 @@ free(
     "is_nonzero", "item", "_local_scalar_dense", "result_type", "_has_compatible_shallow_copy_type",
     "is_floating_point", "is_complex", "dim", "numel", "q_scale", "q_zero_point", "qscheme", "is_pinned",
     "_has_same_storage_numel", "_is_any_true", "_is_all_true", "is_inference", "promote_types",
-    "_nested_tensor_from_mask_left_aligned", "_nnz", "is_coalesced", "sparse_dim", "dense_dim", "_dimI", "_dimV",
+    "_nested_tensor_from_mask_left_aligned",
 )  # fmt: skip

@@ -15,14 +15,11 @@ from hwcost.rules.registry import Work, rule
     "rot90", "tril", "triu", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
     "im2col", "col2im", "masked_select", "nonzero", "nonzero_numpy", "argwhere", "one_hot", "block_diag",
     "permute_copy", "unfold_copy", "meshgrid", "view_copy", "expand_copy", "slice_copy", "diag", "diag_embed",
-    "diagflat", "sort", "topk", "msort", "_unique", "_unique2", "unique_dim", "unique_consecutive", "argsort",
-    "searchsorted", "bucketize", "cartesian_prod", "combinations", "complex", "_unsafe_view", "kthvalue",
-    "upsample_nearest1d",
+    "diagflat", "sort", "topk", "msort", "unique", "_unique", "_unique2", "unique_dim", "unique_consecutive", "argsort",
+    "searchsorted", "bucketize", "cartesian_prod", "combinations", "_unsafe_view", "kthvalue", "upsample_nearest1d",
     "_pack_padded_sequence", "_pad_packed_sequence", "int_repr", "unsqueeze_copy", "transpose_copy",
     "split_copy", "unbind_copy", "lift", "nested_to_padded_tensor", "max_unpool2d",
-    "fft_fftshift", "fft_ifftshift", "to_dense", "_to_dense", "to_sparse", "to_sparse_csr", "to_sparse_csc",
-    "to_sparse_bsr", "to_sparse_bsc", "_to_sparse", "_to_sparse_csr", "_to_sparse_csc", "_to_sparse_bsr",
-    "_to_sparse_bsc",
+    "fft_fftshift", "fft_ifftshift",
 )  # fmt: skip
 def move(op: OpSpec) -> Work:
     """Inputs are read and outputs written. There is no arithmetic: comparisons of a sort are not counted."""
@@ -47,29 +44,14 @@ def index(op: OpSpec) -> Work:
 # [b, d] = embedding_bag([n, d], [tokens], [b]?)
 @rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
 def embedding_bag(op: OpSpec) -> Work:
-    """A row of the table is read for each token, and added to the row of its bag: one flop per element read.
-
-    A token with a weight of its own takes one more.
-    """
+    """A row of the table is read for each token, and added to the row of its bag: one flop per element read."""
     width = op.inputs[0].shape[1]
     elements = op.inputs[1].numel * width
-    flops = elements * (2 if op.input("per_sample_weights") else 1)
-    return Work(other_flops=flops, touched={op.inputs[0].name: elements})
-
-
-# embedding_renorm_([n, d], [tokens], max_norm)
-@rule("embedding_renorm")
-def embedding_renorm(op: OpSpec) -> Work:
-    """Rows longer than the limit are scaled in place: a square, an addition and a multiplication per element."""
-    table = op.inputs[0]
-    elements = min(op.inputs[1].numel * table.shape[1], table.elements)
-    return Work(other_flops=3 * elements, touched={table.name: elements}, written=elements)
+    return Work(other_flops=elements, touched={op.inputs[0].name: elements})
 
 
 # [*, d] = embedding_byte([n, d], [*])        [b, d] = embedding_bag_byte([n, d], [tokens], [b]?)
-@rule("quantized.embedding_byte", "quantized.embedding_bag_byte", "quantized.embedding_4bit",
-      "quantized.embedding_bag_4bit", "quantized.embedding_bag_byte_rowwise_offsets",
-      "quantized.embedding_bag_4bit_rowwise_offsets", "quantized.embedding_bag_2bit_rowwise_offsets")  # fmt: skip
+@rule("quantized.embedding_byte", "quantized.embedding_bag_byte")
 def quantised_embedding(op: OpSpec) -> Work:
     """A row is read for each token and dequantised: two flop per element, and one more where a bag adds rows up."""
     elements = op.inputs[1].numel * op.inputs[0].shape[1]
@@ -87,6 +69,18 @@ def quantised_embedding(op: OpSpec) -> Work:
 def write(op: OpSpec) -> Work:
     """The old content of `self` is overwritten, and not read."""
     return Work(touched={"self": 0})
+
+
+# [*] = scatter(self [*], dim, index, src)        [*] = index_put(self [*], indices, values)
+@rule(
+    "scatter", "scatter_add", "scatter_reduce", "index_put", "index_add", "index_copy", "index_fill", "masked_scatter",
+    "slice_scatter", "select_scatter", "diagonal_scatter", "index_put_impl", "_index_put_impl", "index_reduce",
+    "fill_diagonal", "put",
+)  # fmt: skip
+def scatter(op: OpSpec) -> Work:
+    """One flop for each element that is added. All of `self` is counted as read and written, also in place."""
+    adds = "add" in op.kind or op.param("accumulate") is True
+    return Work(other_flops=op.inputs[-1].numel if adds else 0)
 
 
 _TAPS = {"nearest": 0, "linear": 2, "bilinear": 4, "trilinear": 8, "bicubic": 16}  # input elements per output element

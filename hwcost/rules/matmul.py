@@ -1,14 +1,11 @@
-"""Matrix products. [m, n] = [m, k] @ [k, n] takes m * k * n macs, of real numbers (see `arithmetic`).
-
-A factor other than 1 that a result is multiplied with (alpha, beta) takes one flop per element, as an addition does.
-"""
+"""Matrix products. [m, n] = [m, k] @ [k, n] takes m * k * n macs."""
 
 from __future__ import annotations
 
 import math
+import string
 
 from hwcost.graph import OpSpec, TensorSpec
-from hwcost.rules.arithmetic import parts, real_macs
 from hwcost.rules.registry import Work, rule
 
 
@@ -16,111 +13,43 @@ from hwcost.rules.registry import Work, rule
 @rule(
     "linear", "quantized.linear", "quantized.linear_relu", "quantized.linear_dynamic", "quantized.linear_relu_dynamic",
     "quantized.linear_dynamic_fp16", "quantized.linear_relu_dynamic_fp16", "quantized.linear_leaky_relu",
-    "quantized.linear_tanh", "mkldnn_linear", "_sparse_semi_structured_linear",
+    "quantized.linear_tanh", "mkldnn_linear",
 )  # fmt: skip
 def linear(op: OpSpec) -> Work:
-    """A fully connected layer; the bias is one addition per output.
-
-    A semi-structured sparse weight [n, k/2] holds half of its elements, and only those are multiplied.
-    """
-    out, first = op.outputs[0], op.inputs[0]
-    weight = op.input("weight")
-    depth = weight.shape[-1] if weight and op.kind == "_sparse_semi_structured_linear" else first.shape[-1]
-    bias = out.numel * parts(out) if op.input("bias") else 0
-    return Work(macs=real_macs(out.numel * depth, first, *([weight] if weight else [])), other_flops=bias)
+    """A fully connected layer; the bias is one addition per output."""
+    out = op.outputs[0].numel
+    return Work(macs=out * op.inputs[0].shape[-1], other_flops=out if op.input("bias") else 0)
 
 
 # [m, n] = mm([m, k], [k, n])        [b, m, n] = bmm([b, m, k], [b, k, n])
 # [*, m, n] = matmul([*, m, k], [*, k, n])        [m] = mv([m, k], [k])        [] = dot([k], [k])
-@rule("mm", "bmm", "matmul", "mv", "dot", "vdot", "inner", "linalg_matmul", "_int_mm", "quantized.matmul", "_sparse_mm",
-      "smm", "hspmm", "_sparse_sparse_matmul")  # fmt: skip
+@rule("mm", "bmm", "matmul", "mv", "dot", "vdot", "inner", "__matmul__", "linalg_matmul", "_int_mm", "linalg_vecdot",
+      "quantized.matmul")  # fmt: skip
 def product(op: OpSpec) -> Work:
     """Every output element is a dot product over the last axis of the first operand."""
-    first = op.inputs[0]
-    return Work(macs=real_macs(op.outputs[0].numel * (first.shape or (1,))[-1], *_operands(op)))
-
-
-def _operands(op: OpSpec) -> tuple[TensorSpec, TensorSpec]:
-    """Both operands of a product, without the indices of sparse ones."""
-    first, second, *_ = [t for t in op.inputs if not t.name.endswith(".indices")]
-    return first, second
-
-
-# [*] = linalg_vecdot([*, k], [*, k], dim)
-@rule("linalg_vecdot")
-def vector_product(op: OpSpec) -> Work:
-    """Every output element is a dot product over one axis, the last one unless `dim` says otherwise."""
-    dim = op.param("dim", -1)
-    depth = max(t.shape[dim if isinstance(dim, int) else -1] for t in op.inputs[:2])
-    return Work(macs=real_macs(op.outputs[0].numel * depth, *_operands(op)))
-
-
-# [m, n] = _int4pack([m, k], packed [n, k/2])        of weights that are packed to 4 or 8 bits, with their scales
-@rule(
-    "_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu", "_weight_int4pack_mm_with_scales_and_zeros",
-    "_weight_int8pack_mm", "_mixed_dtypes_linear", "_dyn_quant_matmul_4bit", "_scaled_mm", "_scaled_mm_v2",
-    "_wrapped_quantized_linear_prepacked",
-)  # fmt: skip
-def packed_product(op: OpSpec) -> Work:
-    """A product with one more flop per output for its scale, and one for a bias. Unpacking is not counted."""
-    out = op.outputs[0].numel
-    return Work(macs=out * op.inputs[0].shape[-1], other_flops=out * (2 if op.input("bias") else 1))
+    return Work(macs=op.outputs[0].numel * (op.inputs[0].shape or (1,))[-1])
 
 
 # [m, n] = _grouped_mm([m, k], [g, k, n], offsets [g])        each row meets the matrix of its group
-@rule("_grouped_mm", "_scaled_grouped_mm", "_scaled_grouped_mm_v2")
+@rule("_grouped_mm")
 def grouped(op: OpSpec) -> Work:
-    """Products of groups, as of the tokens that each expert of a mixture got.
-
-    An operand with two axes is the groups one after the other, along the axis that the result or the sum runs over.
-    Rows or columns that are fewer than the groups reach at most as many of the matrices.
-    """
-    a, b = op.inputs[0], op.input("mat2") or op.inputs[1]
-    out = op.outputs[0].numel
-    touched = {}
-    if len(a.shape) == len(b.shape) == 2:  # [g, m, n] = [m, k] @ [k, n], k split into groups
-        macs = a.shape[0] * a.shape[1] * b.shape[1]
-    else:
-        macs = out * a.shape[-1]
-        for stacked, rows in ((b, a.shape[0]), (a, b.shape[-1])):
-            if len(stacked.shape) == 3 and len((a if stacked is b else b).shape) == 2:
-                touched[stacked.name] = min(stacked.shape[0], rows) * math.prod(stacked.shape[1:])
-    scaled = out if "scaled" in op.kind else 0
-    return Work(macs=macs, other_flops=scaled + (out if op.input("bias") else 0), touched=touched)
+    """Each row of the first operand is multiplied with the matrix of its group."""
+    return Work(macs=op.outputs[0].numel * op.inputs[0].shape[-1])
 
 
 # [n, m] = outer([n], [m])
 @rule("outer", "ger")
 def outer(op: OpSpec) -> Work:
     """One multiplication per output element, counted as a mac."""
-    return Work(macs=real_macs(op.outputs[0].numel, *op.inputs))
-
-
-# [n, m] = addr([n, m], [n], [m])
-@rule("addr")
-def add_outer(op: OpSpec) -> Work:
-    """An outer product that is added to a matrix."""
-    return Work(macs=real_macs(op.outputs[0].numel, *op.inputs[1:]), other_flops=_added(op, op.outputs[0]))
+    return Work(macs=op.outputs[0].numel)
 
 
 # [n, p] = addmm([n, p], [n, m], [m, p])        [b, n, p] = baddbmm([b, n, p], [b, n, m], [b, m, p])
-@rule("addmm", "baddbmm", "addmv", "_addmm_activation", "_sparse_addmm", "sspaddmm", "sparse_sampled_addmm")
+@rule("addmm", "baddbmm", "addmv", "_addmm_activation")
 def add_product(op: OpSpec) -> Work:
-    """A product, and one addition per output element for the tensor that it is added to.
-
-    Of a sampled product only the elements that the sparse result stores are computed.
-    """
-    names = ("mat1", "mat2", "batch1", "batch2", "mat", "vec")
-    left, right = [t for t in op.inputs if t.name in names][:2] or op.inputs[1:3]
-    out = op.outputs[0]
-    size = out.elements if op.kind == "sparse_sampled_addmm" else out.numel
-    return Work(macs=real_macs(size * left.shape[-1], left, right), other_flops=_added(op, out))
-
-
-def _added(op: OpSpec, out: TensorSpec) -> int:
-    """Flop to add a product to a tensor of the form of `out`, and to multiply either with a factor."""
-    factors = sum(op.param(name, 1) != 1 for name in ("alpha", "beta"))
-    return out.elements * parts(out) * (1 + factors)
+    """A product, and one addition per output element for the tensor that it is added to."""
+    out = op.outputs[0].numel
+    return Work(macs=out * op.inputs[1].shape[-1], other_flops=out)
 
 
 # [n, p] = addbmm([n, p], [b, n, m], [b, m, p])        summed over the batch
@@ -129,31 +58,47 @@ def add_batch_product(op: OpSpec) -> Work:
     """A product for each element of the batch, whose sum is added to a tensor."""
     batch, n, m = op.inputs[1].shape
     p = op.inputs[2].shape[2]
-    return Work(macs=real_macs(batch * n * m * p, *op.inputs[1:3]), other_flops=_added(op, op.outputs[0]))
+    return Work(macs=batch * n * m * p, other_flops=n * p)
 
 
-# [n, q] = linalg_multi_dot([[n, m], [m, p], [p, q], ...])
-@rule("linalg_multi_dot", "chain_matmul")
-def chain(op: OpSpec) -> Work:
-    """A chain of products in the order that takes the fewest macs, which torch chooses too."""
-    operands = op.inputs
-    first, last = operands[0].shape, operands[-1].shape
-    sizes = [first[0] if len(first) == 2 else 1, *(t.shape[0] for t in operands[1:]), last[1] if len(last) == 2 else 1]
-    least: dict[tuple[int, int], int] = {(i, i): 0 for i in range(len(sizes))}
-    for width in range(1, len(operands)):
-        for i in range(len(operands) - width):
-            j = i + width
-            least[i, j] = min(
-                least[i, k] + least[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j)
-            )
-    return Work(macs=real_macs(least[0, len(operands) - 1], *operands[:2]))
+# [b, h, i, j] = einsum("bhid,bhjd->bhij", [[b, h, i, d], [b, h, j, d]])
+@rule("einsum")
+def einsum(op: OpSpec) -> Work:
+    """Operands are contracted from left to right, as torch does without opt_einsum.
+
+    A step contracts the result so far with the next operand. It takes as many macs as the product of the sizes of all
+    indices of the two. Indices that neither later operands nor the result have are summed over.
+    """
+    sizes, operands, result = _einsum_indices(str(op.param("equation")), op.inputs)
+    left, macs, other = operands[0], 0, 0
+    for i, right in enumerate(operands[1:], start=1):
+        needed = set(result).union(*operands[i + 1 :])
+        seen = set(left) | set(right)
+        macs += math.prod(sizes[c] for c in seen)
+        left = "".join(sorted(seen & needed))
+    if len(operands) == 1 and set(left) != set(result):
+        other = math.prod(sizes[c] for c in set(left))
+    return Work(macs=macs, other_flops=other)
 
 
-# [*, 3] = linalg_cross([*, 3], [*, 3])
-@rule("cross", "linalg_cross")
-def cross(op: OpSpec) -> Work:
-    """Two multiplications and a subtraction per output element."""
-    return Work(other_flops=3 * op.outputs[0].numel)
+def _einsum_indices(equation: str, inputs: tuple[TensorSpec, ...]) -> tuple[dict[str, int], list[str], str]:
+    """Sizes by index letter, the letters of each operand, the letters of the result."""
+    left, _, result = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    free = [c for c in string.ascii_letters if c not in equation]
+    ndims = [len(t.shape) - len(term.replace("...", "")) for term, t in zip(terms, inputs, strict=True)]
+    dots = "".join(free[: max(ndims)])
+    terms = [term.replace("...", dots[len(dots) - n :]) for term, n in zip(terms, ndims, strict=True)]
+    if "->" in equation:
+        result = result.replace("...", dots)
+    else:
+        joined = "".join(terms)
+        result = "".join(sorted(c for c in set(joined) if joined.count(c) == 1 or c in dots))
+    sizes: dict[str, int] = {}
+    for term, tensor in zip(terms, inputs, strict=True):
+        for letter, size in zip(term, tensor.shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return sizes, terms, result
 
 
 # [n, m] = tensordot([n, *k], [*k, m], dims_self, dims_other)
@@ -162,14 +107,14 @@ def tensordot(op: OpSpec) -> Work:
     """Every output element is a dot product over the axes that are contracted."""
     dims = op.param("dims_self", ())
     contracted = math.prod(op.inputs[0].shape[d] for d in dims if isinstance(d, int)) if isinstance(dims, tuple) else 1
-    return Work(macs=real_macs(op.outputs[0].numel * contracted, *op.inputs))
+    return Work(macs=op.outputs[0].numel * contracted)
 
 
 # [*, n*p, m*q] = kron([*, n, m], [*, p, q])
 @rule("kron")
 def kron(op: OpSpec) -> Work:
     """One multiplication per output element, counted as a mac."""
-    return Work(macs=real_macs(op.outputs[0].numel, *op.inputs))
+    return Work(macs=op.outputs[0].numel)
 
 
 # [*, p, r] = cdist([*, p, m], [*, r, m])
@@ -194,6 +139,4 @@ def bilinear(op: OpSpec) -> Work:
     """x1 A x2 with a matrix A for each output feature: b * o * i * j macs."""
     weight = op.inputs[2]
     batch = math.prod(op.inputs[0].shape[:-1])
-    out = op.outputs[0]
-    bias = out.numel * parts(out) if len(op.inputs) > 3 else 0
-    return Work(macs=real_macs(batch * weight.numel, out), other_flops=bias)
+    return Work(macs=batch * weight.numel, other_flops=op.outputs[0].numel if len(op.inputs) > 3 else 0)

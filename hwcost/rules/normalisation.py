@@ -8,7 +8,6 @@ and 2 for weight and bias: 8 in all, 6 without weight and bias.
 from __future__ import annotations
 
 from hwcost.graph import OpSpec
-from hwcost.rules.arithmetic import broadcast_numel, parts
 from hwcost.rules.registry import Work, rule
 
 _STATISTICS, _APPLY, _AFFINE = 4, 2, 2
@@ -47,19 +46,11 @@ def rms_norm(op: OpSpec) -> Work:
     return Work(other_flops=op.inputs[0].numel * (3 + (op.input("weight") is not None)))
 
 
-# [*] = linalg_vector_norm([*, n], ord, dim)
-@rule("norm", "linalg_vector_norm", "onnx.ReduceL2", "linalg_norm")
+# [*] = linalg_vector_norm([*, n], ord, dim)        [*] = cosine_similarity([*, n], [*, n], dim)
+@rule("norm", "linalg_vector_norm", "onnx.ReduceL2", "linalg_norm", "cosine_similarity", "pairwise_distance")
 def norm(op: OpSpec) -> Work:
     """A square and an addition for each element read."""
-    return Work(other_flops=2 * parts(op.inputs[0]) * op.inputs[0].numel)
-
-
-# [*] = cosine_similarity([*, n], [*, n], dim)        [*] = pairwise_distance([*, n], [*, n])
-@rule("cosine_similarity", "pairwise_distance")
-def pairs(op: OpSpec) -> Work:
-    """Of each pair of elements three products and three additions, or two subtractions, a square and an addition."""
-    each = 6 if op.kind == "cosine_similarity" else 4
-    return Work(other_flops=each * broadcast_numel(*op.inputs[:2]))
+    return Work(other_flops=2 * sum(t.numel for t in op.inputs))
 
 
 # [o, *] = _weight_norm(v [o, *], g [o, 1...], dim)        v * g / |v|

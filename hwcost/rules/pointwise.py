@@ -1,12 +1,8 @@
 """Elementwise ops: flop per output element, from the definition of the function.
 
-Additions, multiplications, divisions, comparisons and square roots count one each, and so does every function that a
-mathematical library computes in one call (exp, log, erf, sin, lgamma). Two are the exception, since networks compute
-them by a formula: the sigmoid 1 / (1 + exp(-x)) and tanh = (1 - e) / (1 + e) with e = exp(-2 x) count four each. All
-this holds inside other functions too: SiLU, which is x times its sigmoid, counts five. It counts operations and does
-not tell time: an exponential takes longer than an addition.
-
-Of complex numbers, one flop is one of real numbers: see `_COMPLEX`.
+Additions, multiplications, divisions, comparisons, square roots, exponentials, logarithms and error functions count
+one each, and so do functions that a mathematical library computes as one (sin, lgamma). This counts operations and
+does not tell time: an exponential takes longer than an addition.
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hwcost.graph import OpSpec
-from hwcost.rules.arithmetic import is_complex, worked_on
 from hwcost.rules.registry import Work, rule
 
 _FLOPS: dict[int, tuple[str, ...]] = {  # flop per output element: kinds
@@ -27,47 +22,21 @@ _FLOPS: dict[int, tuple[str, ...]] = {  # flop per output element: kinds
         "logical_xor", "bitwise_and", "bitwise_or", "bitwise_not", "bitwise_xor", "bitwise_left_shift",
         "bitwise_right_shift", "__and__", "__or__", "__xor__", "__lshift__", "__rshift__", "__iand__", "__ior__",
         "isnan", "isinf", "isfinite", "isneginf", "isposinf", "signbit", "masked_fill", "nan_to_num", "heaviside",
-        "hypot", "conj_physical", "angle", "subtract", "multiply", "divide", "negative",
+        "hypot", "polar", "complex", "conj_physical", "angle", "subtract", "multiply", "divide", "negative",
         "absolute", "not_equal", "greater", "less", "greater_equal", "less_equal", "isin", "positive", "lgamma",
         "digamma", "erfinv", "erfc", "ldexp", "diff", "deg2rad", "rad2deg", "gcd", "i0", "special_i0", "special_erf",
         "onnx.Mod",
     ),
     2: ("leaky_relu", "hardtanh", "relu6", "clamp", "clamp_min", "clamp_max", "clip", "prelu", "_prelu_kernel", "rsqrt",
-        "addcmul", "addcdiv", "hardshrink", "softshrink", "isclose", "xlogy", "copysign",
-        "rrelu", "dequantize"),
-    3: ("elu", "softplus", "lerp", "onnx.Softsign", "logit", "quantize_per_tensor", "quantize_per_channel",
-        "quantize_per_tensor_dynamic"),
-    4: ("sigmoid", "tanh", "hardsigmoid", "special_expit", "sinc", "celu", "selu", "logaddexp",
-        "logaddexp2", "polar"),
-    5: ("silu", "hardswish", "softmax", "_softmax", "log_softmax", "_log_softmax", "glu", "_safe_softmax",
-        "special_softmax", "special_log_softmax", "_sparse_softmax", "_sparse_log_softmax", "log_sigmoid",
-        "log_sigmoid_forward", "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"),
-    8: ("mish",),  # x tanh(log(1 + exp(x)))
+        "addcmul", "addcdiv", "hardshrink", "softshrink", "isclose", "squared_relu", "xlogy", "logaddexp", "copysign",
+        "rrelu", "quantize_per_channel"),
+    3: ("elu", "celu", "selu", "softplus", "lerp", "softsign", "log_sigmoid", "logit", "quantize_per_tensor",
+        "quantize_per_tensor_dynamic", "fake_quantize_per_tensor_affine", "fake_quantize_per_channel_affine"),
+    4: ("sigmoid", "tanh", "hardsigmoid", "logsigmoid", "dequantize", "special_expit", "sinc"),
+    5: ("silu", "swish", "hardswish", "softmax", "_softmax", "log_softmax", "_log_softmax", "softmin", "glu", "mish",
+        "_safe_softmax", "special_softmax", "special_log_softmax"),
 }  # fmt: skip
-GELU = {"none": 5, "tanh": 12}  # x/2 (1 + erf(x/sqrt 2)); x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x x x)))
-
-
-# Flop of complex operands, by kind. Others count twice what they count for real numbers: once for each part.
-_COMPLEX = {
-    "mul": 6, "multiply": 6, "square": 6,  # (a + b i)(c + d i): 4 products, 2 sums
-    "div": 11, "divide": 11, "true_divide": 11,  # a product with the conjugate, |z|^2 (3), 2 divisions
-    "addcmul": 8, "addcdiv": 13, "reciprocal": 5, "abs": 4, "absolute": 4,  # |z|^2, and 2 divisions or a square root
-    "exp": 5, "log": 6, "pow": 17,  # e^a (cos b + i sin b); log |z| and the angle; exp(w log z)
-    "sigmoid": 15, "tanh": 20, "conj_physical": 1, "angle": 1, "eq": 3, "ne": 3,
-}  # fmt: skip
-_WITH_REAL = {"mul": 2, "multiply": 2, "div": 2, "divide": 2, "true_divide": 2}  # the other operand is a real number
-_SCALED = {"add": "alpha", "sub": "alpha", "rsub": "alpha", "addcmul": "value", "addcdiv": "value"}
-
-
-def _each(op: OpSpec, flops: int) -> int:
-    """Flop per output element: `flops`, one more for a factor that an operand is multiplied with, and if complex."""
-    factor = op.param(_SCALED[op.kind], 1) != 1 if op.kind in _SCALED else False
-    operands = sum(map(is_complex, op.inputs))
-    if not operands:
-        return 0 if op.kind == "conj_physical" else flops + factor  # a real number is its own conjugate
-    if operands == 1 and op.kind in _WITH_REAL and not isinstance(op.param("other"), str):  # a complex number's text
-        return _WITH_REAL[op.kind]
-    return _COMPLEX.get(op.kind, 2 * flops) + 2 * factor
+_GELU = {"none": 5, "tanh": 10}  # x/2 (1 + erf(x/sqrt 2)); x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
 
 
 # [*] = relu([*])        [*] = add([*], [*])
@@ -75,7 +44,7 @@ def _pointwise(flops: int) -> Callable[[OpSpec], Work]:
     """The rule of an op that takes `flops` flop for each output element."""
 
     def work(op: OpSpec) -> Work:
-        return Work(other_flops=_each(op, flops) * worked_on(op.outputs[0]))
+        return Work(other_flops=flops * op.outputs[0].numel)
 
     return work
 
@@ -88,15 +57,14 @@ for _count, _kinds in _FLOPS.items():
 @rule("gelu")
 def gelu(op: OpSpec) -> Work:
     """By the error function, or by its approximation with a hyperbolic tangent."""
-    return Work(other_flops=GELU[str(op.param("approximate", "none"))] * op.outputs[0].numel)
+    return Work(other_flops=_GELU[str(op.param("approximate", "none"))] * op.outputs[0].numel)
 
 
 # [*] = dropout([*], p, train)
 @rule("dropout", "feature_dropout", "alpha_dropout", "native_dropout", "feature_alpha_dropout")
 def dropout(op: OpSpec) -> Work:
-    """Nothing in inference or with p = 0; a comparison and a multiplication per element in training."""
-    drops = op.param("train") and op.param("p", 0.5) != 0
-    return Work(other_flops=2 * op.outputs[0].numel if drops else 0)
+    """Nothing in inference; a comparison and a multiplication per element in training."""
+    return Work(other_flops=2 * op.outputs[0].numel if op.param("train") else 0)
 
 
 # [*] = quantized.add_relu([*], [*], scale, zero_point)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from hwcost.graph import OpSpec
-from hwcost.rules.arithmetic import is_complex, parts, worked_on
 from hwcost.rules.registry import Work, rule
 
 
@@ -41,29 +40,15 @@ def adaptive_pool(op: OpSpec) -> Work:
 @rule(
     "sum", "mean", "amax", "amin", "max", "min", "prod", "any", "all", "logsumexp", "nansum", "median",
     "argmax", "argmin", "count_nonzero", "cumsum", "cumprod", "cummax", "cummin", "nanmean", "aminmax", "mode",
-    "nanmedian", "histc", "bincount", "equal", "allclose", "logcumsumexp", "sum_to_size",
-    "_sparse_sum", "_sparse_csr_sum",
+    "nanmedian", "trace", "histc", "bincount", "equal", "allclose", "logcumsumexp", "sum_to_size",
 )  # fmt: skip
 def reduction(op: OpSpec) -> Work:
-    """One flop per element read; one per output element of the elementwise `max` and `min` of two operands.
-
-    Of complex numbers, an addition is two and a multiplication six.
-    """
-    first = op.inputs[0]
-    each = 6 if is_complex(first) and op.kind in ("prod", "cumprod") else parts(first)
-    return Work(other_flops=each * max(map(worked_on, (first, *op.outputs[:1]))))
-
-
-# [] = trace([n, m])
-@rule("trace")
-def trace(op: OpSpec) -> Work:
-    """The diagonal is read and added up."""
-    first = op.inputs[0]
-    return Work(other_flops=parts(first) * min(first.shape), touched={first.name: min(first.shape)})
+    """One flop per element read; one per output element of the elementwise `max` and `min` of two operands."""
+    return Work(other_flops=max(op.inputs[0].numel, op.outputs[0].numel))
 
 
 # [*] = var([*, n], dim)
 @rule("var", "std", "var_mean", "std_mean")
 def variance(op: OpSpec) -> Work:
     """An addition for the mean, then a subtraction, a square and an addition, for each element."""
-    return Work(other_flops=4 * parts(op.inputs[0]) * op.inputs[0].numel)
+    return Work(other_flops=4 * op.inputs[0].numel)

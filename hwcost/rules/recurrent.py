@@ -1,53 +1,35 @@
 """Recurrent layers: at each time step, the input and the hidden state are projected onto the gates.
 
-An LSTM has four gates, a GRU three, a plain RNN one. Beside these products and two additions per gate for the two
-biases, a hidden unit takes, with 4 flop for each sigmoid and tanh:
-
-- LSTM, c = f c + i g and h = o tanh(c): 4 gates and a tanh (20), 3 products, 1 sum: 24
-- GRU, n = tanh(x + r h) and h = (1 - z) n + z h: 3 gates (12), 3 products, 1 subtraction, 1 sum: 17
-- RNN: its tanh, 4, or its ReLU, 1
+An LSTM has four gates, a GRU three, a plain RNN one. Beside these products, a hidden unit takes 24 flop in an LSTM
+(4 for each of 4 gates and a tanh, 3 products, 1 sum), 20 in a GRU and 4 in an RNN, and two additions per gate for the
+two biases.
 """
 
 from __future__ import annotations
 
-from hwcost.graph import ITEMSIZE, OpSpec, TensorSpec
+from hwcost.graph import ITEMSIZE, OpSpec
 from hwcost.rules.registry import Work, rule
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1, "quantized_lstm": 4, "quantized_gru": 3}
-_GATE_FLOPS = {4: 24, 3: 17, 1: 4}
-
-
-def _unit_flops(kind: str, gates: int) -> int:
-    """Flop per hidden unit and step."""
-    return 1 if "rnn_relu" in kind else _GATE_FLOPS[gates]
+_GATE_FLOPS = {4: 24, 3: 20, 1: 4}
 
 
 # [T, B, H*d] = lstm([T, B, I], hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu", "quantized_lstm", "quantized_gru")
 def recurrent(op: OpSpec) -> Work:
-    """All layers and directions: every weight matrix is multiplied at each time step of each sequence.
-
-    Each layer and direction has a matrix for the input, one for the hidden state and, where the hidden state of an
-    LSTM is projected, one [projection, hidden] for that. The first two have a row for each gate of each hidden unit.
-    """
+    """All layers and directions: every weight matrix is multiplied at each time step of each sequence."""
     first = op.inputs[0]
     steps = first.numel // first.shape[-1]  # time steps of all sequences
     matrices = [t for t in op.inputs if t.name == "params" and len(t.shape) == 2]
     biases = sum(t.numel for t in op.inputs if t.name == "params" and len(t.shape) == 1)
     gates = _GATES[op.kind]
-    groups = len(matrices) // (3 if _is_projected(op, matrices) else 2)
-    hidden = groups * (matrices[0].shape[0] // gates if matrices else 0)
+    hidden = sum(t.shape[0] // gates for t in matrices if t.shape[0] % gates == 0) // 2
     gate_bytes = [steps * t.shape[0] * ITEMSIZE[first.dtype] for t in matrices]  # of all time steps
     return Work(
         macs=steps * sum(t.numel for t in matrices),
-        other_flops=steps * (biases + hidden * _unit_flops(op.kind, gates)),
+        other_flops=steps * (biases + hidden * _GATE_FLOPS[gates]),
         workspace=2 * max(gate_bytes, default=0),
     )
-
-
-def _is_projected(op: OpSpec, matrices: list[TensorSpec]) -> bool:
-    """Whether the hidden state is projected: it then has fewer elements than the cell state."""
-    return op.kind == "lstm" and len(matrices) > 1 and matrices[1].shape[1] * 4 != matrices[1].shape[0]
 
 
 # [B, H] = lstm_cell([B, I], hx, w_ih, w_hh, b_ih?, b_hh?)
@@ -64,8 +46,7 @@ def cell(op: OpSpec) -> Work:
     matrices = [t for t in op.inputs if t.name in ("w_ih", "w_hh", "weight")]  # "weight" of a quantised one
     biases = sum(t.numel for t in op.inputs if t.name in ("b_ih", "b_hh", "bias_ih", "bias_hh"))
     hidden = matrices[1].shape[1]
-    flops = biases + hidden * _unit_flops(op.kind, gates)
-    return Work(macs=batch * sum(t.numel for t in matrices), other_flops=batch * flops)
+    return Work(macs=batch * sum(t.numel for t in matrices), other_flops=batch * (biases + hidden * _GATE_FLOPS[gates]))
 
 
 # [T, d, B, H] = LSTM([T, B, I], [d, g*H, I], [d, g*H, H], [d, 2*g*H]?, ...)      d directions, g gates

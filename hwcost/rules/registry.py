@@ -28,16 +28,13 @@ from hwcost.graph import ITEMSIZE, OpSpec, State, TensorSpec
 class Work:
     """What a rule returns.
 
-    Traffic needs no rule: an op reads every element of its inputs and writes every element of its outputs; one that
-    returns no elements reads no weights. For an input that is read in part, as the table of an embedding, `touched`
-    gives the number of elements read, by argument name. For an op that writes into a part of an argument, `written`
-    gives the number of elements written.
+    Traffic needs no rule: an op reads every element of its inputs and writes every element of its outputs. For an input
+    that is read in part, as the table of an embedding, `touched` gives the number of elements read, by argument name.
     """
 
     macs: int = 0  # multiply-adds
     other_flops: int = 0  # every other arithmetic operation
     touched: Mapping[str, int] = field(default_factory=dict)
-    written: int | None = None  # elements of the first output; None: all
     workspace: int = 0  # bytes that the op allocates and frees while it runs
 
 
@@ -131,18 +128,16 @@ def assess(op: OpSpec) -> Assessment:
     found = _RULES.get(op.kind)
     work = found(op) if found else _NOTHING
     weights = activations = written = 0
-    empty = bool(op.outputs) and not any(t.elements for t in op.outputs)
     for t in op.inputs:
-        if not (t.internal or t.repeat or (empty and t.weight)):
+        if not (t.internal or t.repeat):
             read = _elements_read(t, work.touched) * ITEMSIZE[t.dtype]
             if t.weight:
                 weights += read
             else:
                 activations += read
-    for i, t in enumerate(op.outputs):
+    for t in op.outputs:
         if not (t.internal or t.repeat):
-            whole = t.elements if i or work.written is None else min(t.elements, work.written)
-            written += whole * ITEMSIZE[t.dtype]
+            written += t.bytes
     cost = Cost(
         macs=work.macs,
         other_flops=work.other_flops,

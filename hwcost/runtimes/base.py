@@ -7,11 +7,8 @@ Running     a torch module with its inputs -> Session, which runs the network an
 
 from __future__ import annotations
 
-import logging
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -82,7 +79,6 @@ class Runtime(ABC):
     keeps_heap: ClassVar[bool] = False  # activations come from the process's heap, which fragments with use
     on_torch_threads: ClassVar[bool] = False  # the threads that run its kernels are torch's own
     may_run_on_cuda: ClassVar[bool] = False  # as well as on the CPU
-    takes_onnx: ClassVar[bool] = True  # also runs networks that were exported to ONNX, not only modules of torch
     runs_fused_attention: ClassVar[bool] = False  # torch's fused attention layers (`FUSED_ATTENTION`) run as one kernel
     session: ClassVar[str] = ""  # name of the module that runs networks (see `Running`); "" where there is none
 
@@ -96,18 +92,6 @@ class Runtime(ABC):
             lanes: how many float32 numbers a vector register of the target holds (`Device.lanes`); the layout of data
                 depends on it in some runtimes. None means as many as on this machine.
         """
-
-    def workspace(self, graph: Graph, *, threads: int = 1, lanes: int | None = None) -> int | None:
-        """Bytes beyond `graph.peak_memory` that its kernels take at the worst moment; None where that is not known.
-
-        They are allocated when a kernel begins and freed when it ends, as copies of its operands in another layout.
-
-        Args:
-            graph: what was traced.
-            threads: that the network runs on.
-            lanes: float32 numbers in a vector register of the CPU; None means 8.
-        """
-        return None
 
     def prepare(self, module: Any, inputs: Sequence[Any], *, threads: int) -> Session:
         """Make a module ready to run on `threads` threads; compiles or exports it where the runtime does so.
@@ -175,59 +159,6 @@ def unloaded(wall: float, cpu: float) -> float:
     That is its wall time, or its CPU time where the two differ by more than `SWITCH`.
     """
     return cpu if wall - cpu > SWITCH else wall
-
-
-@contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """Put a module and all that it holds into evaluation mode; afterwards each has the mode that it had before."""
-    modes = [(each, each.training) for each in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, training in modes:
-            each.training = training
-
-
-@contextmanager
-def quiet(logger: str) -> Iterator[None]:
-    """Let the logger of that name report errors alone; afterwards it has the level that it had before."""
-    found = logging.getLogger(logger)
-    level = found.level
-    found.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        found.setLevel(level)
-
-
-_lent: list[int] = []  # torch's own number of threads, then a number for each living session of torch
-_asked = set[int]()  # the numbers that sessions set, of those that are gone too
-
-
-def lend_threads(session: object, threads: int) -> None:
-    """Put torch's own number of threads back once this session, which sets it to `threads`, and all others are gone.
-
-    Setting it before and after each run would make torch start its threads anew each time.
-    """
-    import torch
-
-    if not _lent:
-        _lent.append(torch.get_num_threads())
-    _lent.append(threads)
-    weakref.finalize(session, _put_back, threads).atexit = False
-
-
-def _put_back(threads: int) -> None:
-    import torch
-
-    _asked.add(threads)
-    _lent.pop()
-    if len(_lent) == 1:
-        before = _lent.pop()
-        if torch.get_num_threads() in _asked:  # else somebody else has set another number since
-            torch.set_num_threads(before)
-        _asked.clear()
 
 
 def vanishing() -> bool:

@@ -7,7 +7,6 @@ are ops of kind "clone".
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +25,6 @@ class Copy:
     shape: tuple[int, ...]
     dtype: str = "float32"
     weight: bool = False
-    written: bool = False  # whether the op wrote it
 
     @property
     def spec(self) -> OpSpec:
@@ -109,29 +107,19 @@ class Flow:
         return bool(readers) and value not in self.outputs and readers <= inside
 
     def reads(self, group: Group) -> list[tuple[int, int]]:
-        """The activations that a group reads from memory, each with its size (byte)."""
-        made = {v for i in group.ops for v in self.graph.ops[i].writes}
-        tensors = [pair for i in sorted(group.ops) for pair in self._tensors(i)]
-        tensors += [pair for copy in group.copies for pair in self._copied(copy)]
-        return [(self.origin[v], t.bytes) for t, v in tensors if not t.weight and self.origin[v] not in made]
+        """The activations that a group reads from memory, each with its size (byte).
 
-    def _tensors(self, number: int) -> list[tuple[TensorSpec, int]]:
-        """The tensors that an op reads, each with its value number."""
-        op = self.graph.ops[number]
-        return list(zip(op.spec.inputs, op.reads, strict=True))
-
-    def _copied(self, copy: Copy) -> list[tuple[TensorSpec, int]]:
-        """What a copy reads: the tensor that its op wrote, or that it reads, which has as many elements.
-
-        These are all that the op reads where none has, and nothing where a weight is copied.
+        Of a copy these are the activations that its op reads, all of them, even where it copies a weight or what that
+        op wrote.
         """
-        op = self.graph.ops[copy.op]
-        if copy.weight:
-            return []
-        if copy.written:
-            return list(zip(op.spec.outputs, op.writes, strict=True))
-        size = math.prod(copy.shape)
-        return [(t, v) for t, v in self._tensors(copy.op) if t.numel == size] or self._tensors(copy.op)
+        inside = {*group.ops, *(c.op for c in group.copies)}
+        made = {v for i in group.ops for v in self.graph.ops[i].writes}
+        return [
+            (self.origin[v], t.bytes)
+            for i in sorted(inside)
+            for t, v in zip(self.graph.ops[i].spec.inputs, self.graph.ops[i].reads, strict=True)
+            if not t.weight and self.origin[v] not in made
+        ]
 
     def module(self, group: Group) -> str:
         """Path of the module that calls the op with most macs in a group, the first where several have as many."""

@@ -56,10 +56,8 @@ def get_runtime(name: str) -> Runtime:
 
 
 def _of_file(path: str) -> Runtime:
-    module = from_file(Path(path))
-    named = vars(module).values()  # also what it imports: classes of hwcost that it derives its own from, for example
-    known = [r for r in _runtimes.values() if type(r) in named and not type(r).__module__.startswith("hwcost.")]
-    found = [r for r in known if type(r).__module__ == module.__name__] or known
+    defined = vars(from_file(Path(path))).values()
+    found = [runtime for runtime in _runtimes.values() if type(runtime) in defined]
     if len(found) != 1:
         raise ValueError(f"{path} must define and register one runtime, but registers {len(found)}")
     return found[0]

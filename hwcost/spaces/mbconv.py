@@ -54,7 +54,7 @@ class MBConv(Space):
         settings = {"widths": widths, "resolutions": resolutions}
         query = "&".join(f"{name}={text.replace(' ', '')}" for name, text in settings.items() if text)
         self.name = f"mbconv?{query}" if query else "mbconv"
-        sides = _sides(resolutions) if resolutions else RESOLUTIONS
+        sides = tuple(int(r) for r in numbers(resolutions, "resolutions", *_SIDES)) if resolutions else RESOLUTIONS
         stages = range(len(WIDTHS))
         self.decisions = (
             Decision("resolution", sides),
@@ -92,16 +92,9 @@ def numbers(text: str, what: str, low: float, high: float) -> tuple[float, ...]:
         found = []
     if not found or not all(low <= number <= high for number in found):
         raise SpaceError(
-            f"{what} must be like 1,2 or start:stop:step with numbers in {low:g}..{high:g}, but got {text!r:.60}"
+            f"{what} must be like 1,2 or start:stop:step with numbers in {low:g}..{high:g}, but got {text!r}"
         )
     return tuple(dict.fromkeys(found))
-
-
-def _sides(text: str) -> tuple[int, ...]:
-    sides = numbers(text, "resolutions", *_SIDES)
-    if broken := [side for side in sides if side != int(side)]:
-        raise SpaceError(f"resolutions must be whole numbers of pixels, but got {broken[0]:g} in {text!r:.60}")
-    return tuple(map(int, sides))
 
 
 def make_divisible(channels: float) -> int:

@@ -28,7 +28,6 @@ from typing import TypeVar
 import numpy as np
 
 from hwcost.extensions import ExtensionError, from_file, load
-from hwcost.foreign import one_line
 from hwcost.spaces.base import Block, BlockList, Space, SpaceError
 
 _GROUP = "hwcost.spaces"
@@ -85,11 +84,7 @@ def get_space(name: str) -> Space:
     """
     bare, _, query = name.partition("?")
     found = get_object(bare, "space") if ":" in bare else _registered(bare)
-    settings = _settings(bare, query)
-    if settings and not isinstance(found, type):
-        raise SpaceError(
-            f"space {bare!r} is no class, so that it takes no settings; leave out '?{one_line(query, 60)}'"
-        )
+    settings = dict(part.split("=", 1) for part in query.split("&") if "=" in part)
     if isinstance(found, (list, tuple)):
         found = _listed(bare, found)
     space = _made(bare, found, settings) if isinstance(found, type) else found
@@ -99,19 +94,6 @@ def get_space(name: str) -> Space:
     if not ours:
         _check(bare, space)
     return space
-
-
-def _settings(name: str, query: str) -> dict[str, str]:
-    """The settings of "a=1&b=2", each once."""
-    settings = dict[str, str]()
-    for part in query.split("&") if query else ():
-        key, equals, value = part.partition("=")
-        if not equals or not key or key in settings:
-            raise SpaceError(
-                f"settings of a space are written once each, as in {name}?name=value&other=value, but got {part!r:.60}"
-            )
-        settings[key] = value
-    return settings
 
 
 def _registered(name: str) -> type[Space]:
@@ -200,4 +182,4 @@ def get_object(place: str, what: str) -> object:
 
 def _brief(error: Exception) -> str:
     """Somebody else's exception in one line."""
-    return one_line(error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}")
+    return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"

@@ -4,10 +4,6 @@ A table grows in a folder of parts beside its file, `t.parquet.parts`: one Parqu
 readable by itself, put in place by a rename. When all are there they are joined and the folder goes. A run
 that was killed, or whose disk was full, goes on with the parts that it finds.
 
-A Parquet file holds a digest of all its bytes (`hwcost.foreign.SEAL`) among its metadata, and so does each part: a file
-of which one byte changed on its way is refused, and a damaged part is priced again. Tables of before hold none and are
-read as they are.
-
 The endings `.csv` (the rows alone) and `.yaml` (the layout of Once-for-All, `key: {count, mean}` with the
 mean in milliseconds) are for other programs and are not read again.
 
@@ -25,7 +21,6 @@ import csv
 import errno
 import hashlib
 import json
-import math
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,23 +33,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hwcost.foreign import (
-    BAD_CONTENT,
-    SEAL,
-    is_whole,
-    one_line,
-    parquet_table,
-    parsed_json,
-    read_bytes,
-    seal_file,
-    text_value,
-    whole_number,
-)
-from hwcost.table.schema import REQUIRED_COLUMNS, Head, Place, TableError, at_reach, check_meta
+from hwcost.table.schema import REQUIRED_COLUMNS, Head, Place, TableError
 
 FORMAT = 3
-_KEY, _DIGEST = b"hwcost", "hwcost.digest"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_KEY = b"hwcost"
 ENDINGS = (".parquet", ".csv", ".yaml", ".yml")
 
 
@@ -62,7 +44,6 @@ def _head_bytes(head: Head) -> bytes:
     """A table's head as the schema's metadata hold it."""
     places = [{"name": p.name, "decisions": p.decisions, "rows": _packed(p.rows)} for p in head.places]
     document = {"format": FORMAT, "meta": dict(head.meta), "places": places, "missing": head.missing}
-    document["digest"] = "blake2b"
     return json.dumps(document, sort_keys=True).encode()
 
 
@@ -70,16 +51,10 @@ def _packed(rows: NDArray[np.int32]) -> str:
     return base64.b64encode(zlib.compress(rows.astype("<i4").tobytes())).decode()
 
 
-def _unpacked(rows: Any, entries: int) -> NDArray[np.int32]:
-    """The rows of a place, one for each of the `entries` combinations of choices."""
+def _unpacked(rows: Any) -> NDArray[np.int32]:
     if isinstance(rows, str):
-        held = zlib.decompressobj().decompress(base64.b64decode(rows), 4 * entries + 1)
-        found = np.frombuffer(held, dtype="<i4").astype(np.int32)
-    else:
-        found = np.array(rows, dtype=np.int32)  # format 1
-    if found.shape != (entries,):
-        raise ValueError(f"a place must have {entries} rows, one for each combination of choices")
-    return found
+        return np.frombuffer(zlib.decompress(base64.b64decode(rows)), dtype="<i4").astype(np.int32)
+    return np.array(rows, dtype=np.int32)  # format 1
 
 
 # -- reading ------------------------------------------------------------------------------------
@@ -94,62 +69,42 @@ def read(path: Path) -> tuple[pa.Table, Head]:
     if path.suffix not in (".parquet", ""):
         raise TableError(f"a table is read from Parquet, but {path} ends in {path.suffix}; make it again as .parquet")
     try:
-        content = read_bytes(path)
+        with pq.ParquetFile(path) as file:
+            rows = file.read()
     except FileNotFoundError as error:
         parts = Parts.folder_of(path)
         if parts.is_dir():
             raise TableError(f"{path} is unfinished ({parts} holds its parts); run its `hwcost table` again") from error
         raise TableError(f"no latency table {path}; make one with `hwcost table -o {path}`") from error
-    except OSError as error:
-        raise TableError(f"table {path} cannot be read: {error.strerror}") from error
-    whole = is_whole(content)
-    if whole is False:
-        raise TableError(f"{path} is damaged: its bytes are not those that were written; make it again")
-    try:
-        rows = parquet_table(content)
-    except ValueError as error:
-        raise TableError(f"{path} is no Parquet file, or a truncated one ({one_line(error)}); make it again") from error
-    head = _head(path, rows.schema.metadata or {}, is_sealed=bool(whole))
-    edges = head.meta.get("reach_edges", ())
-    by_reach = {"traffic", *(at_reach(r) for r in range(len(edges) + 1))} if edges else set()
-    missing = (REQUIRED_COLUMNS | by_reach) - set(rows.column_names)
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = str(error).splitlines()[0]
+        raise TableError(f"{path} is no Parquet file, or a truncated one ({reason}); make it again") from error
+    head = _head(path, rows.schema.metadata or {})
+    missing = REQUIRED_COLUMNS - set(rows.column_names)
     if missing:
         raise TableError(f"{path} lacks the columns {sorted(missing)}; make it again")
     numeric = {f.name for f in rows.schema if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)}
-    wrong = (REQUIRED_COLUMNS | by_reach) - {"block"} - numeric
+    wrong = REQUIRED_COLUMNS - {"block"} - numeric
     if wrong:
         raise TableError(f"{path} must have numbers in the columns {sorted(wrong)}; make it again")
     return rows, head
 
 
-def _head(path: Path, metadata: Mapping[bytes, bytes], *, is_sealed: bool) -> Head:
+def _head(path: Path, metadata: Mapping[bytes, bytes]) -> Head:
     if _KEY not in metadata:
         raise TableError(f"{path} is Parquet but no latency table of hwcost: its metadata lack {_KEY.decode()!r}")
     try:
-        head = parsed_json(metadata[_KEY])
-        form = whole_number(head["format"], "format", 1)
-        if form > FORMAT:
-            raise TableError(f"{path} has table format {form}, but this version reads up to {FORMAT}; update hwcost")
-        if "digest" in head and not is_sealed:
-            raise TableError(f"{path} is damaged, or another program wrote it: its digest is missing; make it again")
-        return _checked(head)
-    except TableError:
-        raise
-    except (*BAD_CONTENT, zlib.error) as error:
-        raise TableError(f"{path} has metadata that cannot be read ({one_line(error)}); make it again") from error
-
-
-def _checked(document: Mapping[str, Any]) -> Head:
-    sizes = check_meta(document["meta"])
-    places = []
-    for place in document["places"]:
-        decisions = tuple(whole_number(d, "a place's decision", 0, len(sizes) - 1) for d in place["decisions"])
-        if len(set(decisions)) < len(decisions):
-            raise ValueError("a place must depend on each decision once")
-        rows = _unpacked(place["rows"], math.prod(sizes[d] for d in decisions))
-        places.append(Place(text_value(place["name"], "the name of a place"), decisions, rows))
-    missing = tuple(text_value(key, "missing") for key in document.get("missing", ()))
-    return Head(tuple(places), document["meta"], missing)
+        head = json.loads(metadata[_KEY])
+        if head["format"] > FORMAT:
+            raise TableError(
+                f"{path} has table format {head['format']}, but this version reads up to {FORMAT}; update hwcost"
+            )
+        places = tuple(Place(p["name"], tuple(p["decisions"]), _unpacked(p["rows"])) for p in head["places"])
+        return Head(places, head["meta"], tuple(head.get("missing", ())))
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        if isinstance(error, TableError):
+            raise
+        raise TableError(f"{path} has metadata that cannot be read ({error}); make it again") from error
 
 
 # -- writing ------------------------------------------------------------------------------------
@@ -207,8 +162,6 @@ def _write(ending: str, path: Path, parts: Iterator[pa.Table], head: Head) -> No
             writer.write_table(first.cast(schema))
             for part in parts:
                 writer.write_table(part.cast(schema))
-            writer.add_key_value_metadata({_DIGEST: SEAL.decode()})
-        seal_file(path)
 
 
 def _write_text(path: Path, parts: Iterator[pa.Table], rows: Callable[[IO[str], pa.Table, bool], None]) -> None:
@@ -221,12 +174,7 @@ def _csv(file: IO[str], part: pa.Table, first: bool) -> None:
     writer = csv.writer(file, lineterminator="\n")
     if first:
         writer.writerow(part.column_names)
-    writer.writerows(zip(*(map(_no_formula, column.to_pylist()) for column in part.columns), strict=True))
-
-
-def _no_formula(cell: Any) -> Any:
-    """A cell that a spreadsheet shows as it is: text that would be a formula there starts with an apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    writer.writerows(zip(*(column.to_pylist() for column in part.columns), strict=True))
 
 
 def _yaml(file: IO[str], part: pa.Table, first: bool) -> None:
@@ -256,21 +204,13 @@ class Parts:
                     partial.write_text(text)
         except OSError as error:
             raise TableError(f"table {path} cannot be written: {_reason(error)}") from error
-        found = self._note(note)
+        found = json.loads(note.read_text())
         other = [key for key, value in json.loads(text).items() if found.get(key) != value]
         if other:
             raise TableError(
                 f"{self.folder} holds the parts of another table ({', '.join(other)} differ); "
                 "finish that one first, or delete the folder"
             )
-
-    def _note(self, path: Path) -> dict[str, Any]:
-        """What the folder's note says its parts are of."""
-        try:
-            found = parsed_json(read_bytes(path))
-        except BAD_CONTENT as error:
-            raise TableError(f"{path} cannot be read ({one_line(error)}); delete the folder {self.folder}") from error
-        return found if isinstance(found, dict) else {}
 
     @staticmethod
     def folder_of(path: Path) -> Path:
@@ -280,10 +220,9 @@ class Parts:
     def has(self, number: int, keys: Sequence[str]) -> bool:
         """Whether a part is there and whole, and holds these blocks."""
         try:
-            content = read_bytes(self._part(number))
-            metadata = pq.read_schema(pa.BufferReader(content)).metadata or {}
-            return metadata.get(b"keys") == _digest(keys) and is_whole(content) is not False
-        except BAD_CONTENT:  # damaged: it is priced again
+            metadata = pq.read_schema(self._part(number)).metadata or {}
+            return metadata.get(b"keys") == _digest(keys)
+        except (OSError, pa.ArrowInvalid):
             return False
 
     def add(self, number: int, columns: Mapping[str, Any]) -> None:
@@ -294,10 +233,7 @@ class Parts:
         """
         part = pa.table(dict(columns)).replace_schema_metadata({b"keys": _digest(columns["block"])})
         with _whole(self._part(number), self._kept()) as partial:
-            with pq.ParquetWriter(partial, part.schema, compression="zstd") as writer:
-                writer.write_table(part)
-                writer.add_key_value_metadata({_DIGEST: SEAL.decode()})
-            seal_file(partial)
+            pq.write_table(part, partial, compression="zstd")
 
     def join(self, head: Head, count: int) -> None:
         """Make the table of `count` parts, and delete them."""

@@ -10,7 +10,7 @@ by least squares of relative errors. The rows of the table are multiplied by `sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,8 +64,7 @@ def rows_of(space: Space, measurements: Measurements) -> tuple[pa.Table, float, 
     scale, fixed = _overhead(sums, total)
     common = float(np.std(np.log(total / (scale * sums + fixed)))) if len(networks) > 1 else 0.0
     dtype = {"dtype": measurements.environment.dtype}
-    usual = _usual(samples, [n.timing.spread for n in networks])
-    rows = pa.Table.from_pylist([_row(blocks[key], values, scale, usual) | dtype for key, values in samples.items()])
+    rows = pa.Table.from_pylist([_row(blocks[key], values, scale) | dtype for key, values in samples.items()])
     return rows, fixed, common
 
 
@@ -100,17 +99,10 @@ def _overhead(sums: NDArray[np.float64], total: NDArray[np.float64]) -> tuple[fl
     return float(scale), float(fixed)
 
 
-def _usual(samples: Mapping[str, Sequence[float]], spreads: Sequence[float]) -> float:
-    """Standard deviation of the log time of a block between networks, for blocks that were met once: what it is in the
-    mean over the others or, where there are none, what the spreads of the networks' times say."""
-    repeated = [np.var(np.log(values), ddof=1) for values in samples.values() if len(values) > 1]
-    return float(np.sqrt(np.mean(repeated))) if repeated else float(np.median(spreads)) / Z
-
-
-def _row(block: Block, samples: list[float], scale: float, usual: float) -> dict[str, Any]:
+def _row(block: Block, samples: list[float], scale: float) -> dict[str, Any]:
     graph: Graph = traced(block)
     mean = scale * float(np.mean(samples))
-    sigma = float(np.std(np.log(samples), ddof=1)) if len(samples) > 1 else usual
+    sigma = float(np.std(np.log(samples), ddof=1)) if len(samples) > 1 else 0.0
     factor = float(np.exp(Z * sigma))  # between the mean and an end of its interval
     return {
         "block": block.key, "name": block.name, "input_shape": "x".join(map(str, block.input_shape)),

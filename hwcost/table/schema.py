@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hwcost.foreign import real_number, text_value, whole_number
-
 REQUIRED_COLUMNS = {
     "block", "latency_s", "low_s", "high_s", "sigma", "shared", "macs", "flops", "bytes", "params", "input_bytes",
     "weight_bytes", "peak_memory", "support", "memory_share",
@@ -105,32 +103,3 @@ class TableEstimate:
     def intensity(self) -> float:
         """Arithmetic intensity (flop/byte) of all blocks together."""
         return self.flops / self.bytes if self.bytes else 0.0
-
-
-# -- checking what a file says ---------------------------------------------------------------------
-
-
-def check_meta(meta: Mapping[str, Any]) -> tuple[int, ...]:
-    """The number of choices of each decision, after checking what a table's metadata say.
-
-    Raises:
-        ValueError, TypeError, KeyError: something is missing, or is not what it must be.
-    """
-    for name, least in (("fixed_s", 0.0), ("common", 0.0), ("z", 0.0), ("confidence", 0.0)):
-        real_number(meta[name], name, least)
-    target = meta["target"]
-    whole_number(target["threads"], "threads", 1)
-    for name, value in (("space", meta["space"]), *((n, target[n]) for n in ("runtime", "device", "dtype"))):
-        text_value(value, name)
-    edges = [whole_number(edge, "reach_edges", 1) for edge in meta.get("reach_edges", ())]
-    if sorted(edges) != edges:
-        raise ValueError("reach_edges must ascend")
-    names = set[str]()
-    for decision in meta["decisions"]:
-        if not isinstance(decision["choices"], list) or not decision["choices"]:
-            raise ValueError("a decision must have a list of choices")
-        when = decision.get("when")
-        if when is not None and not (len(when) == 2 and when[0] in names and isinstance(when[1], list)):
-            raise ValueError("what makes a decision active must be an earlier one and a list of its choices")
-        names.add(text_value(decision["name"], "the name of a decision"))
-    return tuple(len(decision["choices"]) for decision in meta["decisions"])

@@ -194,8 +194,7 @@ class LatencyTable:
                 )
         only_measured = not self.meta["model"] and not other.meta["model"]
         frame = averaged(self.frame, other.frame) if only_measured else self.frame
-        made_by = {} if self.meta["model"] or only_measured else {key: other.meta[key] for key in ("model", "device")}
-        return self._with_rows_of(frame, other.frame, self.meta | made_by)
+        return self._with_rows_of(frame, other.frame, self.meta)
 
     def diff(self, other: LatencyTable) -> pd.DataFrame:
         """The blocks of two tables, of two devices for instance, by how many times longer `other` takes.
@@ -323,8 +322,6 @@ class LatencyTable:
         chosen = array[0].tolist()
         rows = {place.name: place.row(chosen, self.choices) for place in self.places}
         stands = {name: row for name, row in rows.items() if row != -1}
-        if not stands:
-            raise TableError("an architecture must have at least one block, but none stands at any place of this table")
         if min(stands.values(), default=0) < 0:
             self._miss(array[:1])
         return self._sums.estimate(stands)

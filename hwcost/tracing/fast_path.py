@@ -1,34 +1,46 @@
 """The fast path of torch's attention layers: nn.MultiheadAttention or nn.TransformerEncoderLayer as a single op.
 
-torch takes it in inference where a layer's settings allow it, and not where a mode of this thread overrides torch's
-functions. `by_parts` is such a mode, which changes nothing else. The setting of torch.backends.mha is not touched,
-since it holds for the whole process.
+torch takes it in inference where a layer's settings allow it. Whether it may is a setting of the whole process,
+which `by_parts` changes for a while. So that a trace on another thread does not see the change, a trace holds the lock
+`following` while it follows a forward. A layer that runs on another thread meanwhile computes the same by its parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def following() -> Iterator[None]:
+    """Wait until no other thread follows a forward or has the fast path turned off, and keep others waiting."""
+    with _lock:
+        yield
 
 
 @contextmanager
 def by_parts() -> Iterator[None]:
-    """In this thread, have attention layers call their projections, products and softmax one by one."""
-    from torch.overrides import TorchFunctionMode
+    """Turn the fast path off, so that attention layers call their projections, products and softmax one by one."""
+    import torch
 
-    class ByParts(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            return func(*args, **(kwargs or {}))
+    with following():
+        was = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(was)
 
-    with ByParts():
-        yield
+
+def _unlock() -> None:
+    """Give a forked process a lock of its own, since the thread that held the parent's does not exist there."""
+    global _lock
+    _lock = threading.RLock()
 
 
-def without_nesting(modules: Iterable[Any]) -> None:
-    """Have copies of torch's encoders not ask, before their first layer, whether its fast path takes a padding mask."""
-    from torch import nn
-
-    for module in modules:
-        if isinstance(module, nn.TransformerEncoder):
-            module.__dict__["use_nested_tensor"] = False
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_unlock)

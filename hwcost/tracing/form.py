@@ -16,31 +16,12 @@ Layout = str | None
 Shape = tuple[int, ...]
 
 
-class Stored(NamedTuple):
-    """What a sparse tensor stores."""
-
-    layout: str  # "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr" or "sparse_bsc"
-    values: Shape
-    indices: tuple[Shape, ...]
-    index_dtype: torch.dtype
-
-    @property
-    def size(self) -> int:
-        """Bytes of the indices."""
-        return sum(map(math.prod, self.indices)) * self.index_dtype.itemsize
-
-
 class Form(NamedTuple):
-    """Shape, strides (in elements) and dtype of a tensor; of a sparse one also what it stores."""
+    """Shape, strides (in elements) and dtype of a tensor."""
 
     shape: Shape
     stride: Shape
     dtype: torch.dtype
-    stored: Stored | None = None
-
-
-class NotFollowed(ValueError):
-    """Something that a trace does not follow: the message says what, and what to do instead."""
 
 
 class FormError(ValueError):
@@ -66,7 +47,7 @@ def channels_last(shape: Shape) -> Shape:
 
 def layout(x: Form) -> Layout:
     """The layout of a form, by the strides of all axes; `layout_name` leaves out those of axes of size 1."""
-    return None if x.stored else _layout(x.shape, x.stride)
+    return _layout(x.shape, x.stride)
 
 
 @lru_cache(maxsize=50_000)
@@ -80,7 +61,7 @@ def _layout(shape: Shape, stride: Shape) -> Layout:
 
 def is_dense(x: Form) -> bool:
     """Whether the elements fill their span without gaps, and the strides tell the order of all axes."""
-    return not x.stored and _is_dense(x.shape, x.stride)
+    return _is_dense(x.shape, x.stride)
 
 
 @lru_cache(maxsize=50_000)
@@ -96,9 +77,7 @@ def _is_dense(shape: Shape, stride: Shape) -> bool:
 
 
 def layout_name(x: Form) -> str:
-    """The layout as a kernel description has it: "contiguous", "channels_last", "strided", or as "sparse_csr"."""
-    if x.stored:
-        return x.stored.layout
+    """The layout as a kernel description has it: "contiguous", "channels_last" or "strided"."""
     known = layout(x)
     if known:
         return "contiguous" if known == "c" else "channels_last"
@@ -120,12 +99,7 @@ def _is_channels_last(x: Form) -> bool:
 
 
 def span(x: Form) -> int:
-    """Number of elements of memory from the first to the last element of a tensor, gaps included.
-
-    Of a sparse tensor, as many as its values and indices take.
-    """
-    if x.stored:
-        return math.prod(x.stored.values) - (-x.stored.size // x.dtype.itemsize)
+    """Number of elements of memory from the first to the last element of a tensor, gaps included."""
     if 0 in x.shape:
         return 0
     last = 0
@@ -136,8 +110,6 @@ def span(x: Form) -> int:
 
 def distinct(x: Form) -> int:
     """Number of distinct elements in memory: an axis of stride 0 counts once, and overlapping axes their span."""
-    if x.stored:
-        return math.prod(x.stored.values)
     sizes = (size if step or size == 0 else 1 for size, step in zip(x.shape, x.stride, strict=True))
     return min(math.prod(sizes), span(x))
 

@@ -1,32 +1,61 @@
 """From an ONNX file to a Graph, counted by the rules that count a torch module.
 
-A node becomes the ops that it corresponds to (`onnx_nodes`): "Conv" becomes "conv2d". A node without a counterpart gets
-its own name, as "onnx.NonMaxSuppression", and is reported as uncounted where no rule has that name. Shapes come from
-ONNX's shape inference (`onnx_shapes`); the caller gives the sizes that a file leaves open. Initialisers count as
-weights. Their data is not read, but for the few numbers that shapes follow from, so that a file whose weights lie in
-another file can be counted without that.
+A node becomes an op of the kind that it corresponds to: "Conv" becomes "conv2d". A node without a counterpart gets its
+own name, as "onnx.NonMaxSuppression", and is reported as uncounted where no rule has that name. Shapes come from
+ONNX's shape inference; the caller gives the sizes that a file leaves open. Initialisers count as weights.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hwcost.tracing.onnx_compound
-import hwcost.tracing.onnx_readers  # noqa: F401 - these two register their functions
 from hwcost.cost import Cost
-from hwcost.foreign import one_line
-from hwcost.graph import Graph, Life, Op, Param, TensorSpec
+from hwcost.graph import Graph, Life, Op, OpSpec, Param, TensorSpec
 from hwcost.rules.registry import cost_of
-from hwcost.tracing.onnx_branches import branch_of, first_branching, first_loop, put_in_place, without_functions
-from hwcost.tracing.onnx_inputs import OnnxError, load, set_inputs, tensor_of, weight_of, weights_of
-from hwcost.tracing.onnx_nodes import NodeView, Operand, Part, parts_of
-from hwcost.tracing.onnx_shapes import constants, settle, unsettled
+from hwcost.tracing.onnx_shapes import settle, unsettled
 
-__all__ = ["OnnxError", "onnx_graph"]
+_DTYPES = {  # by number of onnx.TensorProto.DataType
+    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
+    11: "float64", 12: "uint32", 13: "uint64", 14: "complex64", 15: "complex128", 16: "bfloat16",
+}  # fmt: skip
+_VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Shape", "Size")
+_KINDS = {  # by op type; `_kind` has the rest: convolutions, pooling, views, Gemm, Resize
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Sqrt": "sqrt", "Exp": "exp", "Log": "log",
+    "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Erf": "erf", "Gelu": "gelu", "HardSwish": "hardswish",
+    "HardSigmoid": "hardsigmoid", "LeakyRelu": "leaky_relu", "Elu": "elu", "Selu": "selu", "Celu": "celu",
+    "Softplus": "softplus", "Softsign": "softsign", "Mish": "mish", "PRelu": "prelu", "Clip": "clamp", "Neg": "neg",
+    "Abs": "abs", "Reciprocal": "reciprocal", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Sign": "sign",
+    "Sin": "sin", "Cos": "cos", "Max": "maximum", "Min": "minimum", "Mod": "remainder", "Equal": "eq", "Less": "lt",
+    "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge", "Not": "logical_not", "And": "logical_and",
+    "Or": "logical_or", "Where": "where", "Softmax": "softmax", "LogSoftmax": "log_softmax", "MatMul": "matmul",
+    "IsNaN": "isnan", "Cast": "_to_copy", "Concat": "cat", "Transpose": "permute_copy", "Slice": "slice_copy",
+    "Split": "split_copy", "Gather": "index_select", "GatherElements": "gather", "GatherND": "index", "Pad": "pad",
+    "Expand": "expand_copy", "Tile": "tile", "DepthToSpace": "pixel_shuffle", "SpaceToDepth": "pixel_unshuffle",
+    "BatchNormalization": "batch_norm", "InstanceNormalization": "instance_norm", "LayerNormalization": "layer_norm",
+    "GroupNormalization": "group_norm", "RMSNormalization": "rms_norm", "GlobalAveragePool": "adaptive_avg_pool2d",
+    "GlobalMaxPool": "adaptive_max_pool2d", "ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax",
+    "ReduceMin": "amin", "ReduceProd": "prod", "ReduceL2": "linalg_vector_norm", "ArgMax": "argmax",
+    "ArgMin": "argmin", "CumSum": "cumsum", "TopK": "topk", "Range": "arange", "ConstantOfShape": "full",
+    "Einsum": "einsum", "QuantizeLinear": "quantize_per_tensor", "DequantizeLinear": "dequantize",
+    "ScatterND": "index_put", "ScatterElements": "scatter", "NonZero": "nonzero", "OneHot": "one_hot",
+    "GridSample": "grid_sampler", "Trilu": "tril", "Sum": "add", "EyeLike": "eye", "MatMulInteger": "matmul",
+}  # fmt: skip
+_NAMES = {  # of the inputs, where they are not "self" and "other"
+    "Conv": ("input", "weight", "bias"), "ConvTranspose": ("input", "weight", "bias"),
+    "ConvInteger": ("input", "weight"),
+    "BatchNormalization": ("input", "weight", "bias", "running_mean", "running_var"),
+    "LayerNormalization": ("input", "weight", "bias"), "GroupNormalization": ("input", "weight", "bias"),
+    "Gather": ("self", "index"), "GatherElements": ("self", "index"), "Gemm": ("mat1", "mat2", "self"),
+}  # fmt: skip
+_RESIZE = {"nearest": "upsample_nearest2d", "linear": "upsample_bilinear2d", "cubic": "upsample_bicubic2d"}
+
+
+class OnnxError(ValueError):
+    """An ONNX file that cannot be counted."""
 
 
 def onnx_graph(path: str | Path, inputs: Sequence[Sequence[int]] = ()) -> Graph:
@@ -37,57 +66,28 @@ def onnx_graph(path: str | Path, inputs: Sequence[Sequence[int]] = ()) -> Graph:
         inputs: shape of each input, in order; needed where the file leaves a size open.
 
     Raises:
-        OnnxError: there is no such file, it is no ONNX model, the size of an input is open, shape inference does not
-            find the shape of a value, or the network holds a loop or a value that is no tensor of numbers.
+        OnnxError: there is no such file, it is no ONNX model, the size of an input is open, or shape inference does
+            not find the shape of a value.
     """
-    model = load(path)
-    notes = [f"read from {Path(path).name}; batch norm's statistics count as parameters there"]
     try:
-        model = without_functions(model)
-        set_inputs(model, inputs)
-        weights = weights_of(model.graph)
-        model = _infer(model)
-        loop = first_loop(model.graph)
-        if loop is not None:
-            raise OnnxError(
-                f"{loop.op_type} {loop.name or loop.output[0]}: loops are not counted, since how often a body runs may "
-                "depend on values; export the network with its loops unrolled"
-            )
-        while (node := first_branching(model.graph)) is not None:
-            model, own = _decided(model, node, notes)
-            weights |= own
-        return _Reader(model, weights, notes).graph()
+        import onnx
+    except ImportError as error:
+        raise OnnxError("an .onnx target needs the package onnx; install hwcost[onnx]") from error
+    if not Path(path).is_file():
+        raise OnnxError(f"{path} does not exist; give the path of an .onnx file")
+    try:
+        model = onnx.load(str(path))
+        if not model.graph.node:
+            raise OnnxError(f"{path} must be an ONNX model, but holds no node")
+        _set_inputs(model, inputs)
+        model = _infer(onnx.shape_inference.infer_shapes(model, data_prop=True))
     except OnnxError:
         raise
     except Exception as error:
         raise OnnxError(
-            f"{path} must be an ONNX model, but could not be read ({one_line(error) or type(error).__name__})"
+            f"{path} must be an ONNX model, but could not be read ({str(error).splitlines()[0]})"
         ) from error
-
-
-def _decided(model: Any, node: Any, notes: list[str]) -> tuple[Any, set[str]]:
-    """The model with one branch in place of an If, and the names of the weights that came with it.
-
-    Where the file does not say which branch runs, it is the dearer one, and a note says so.
-    """
-    known = constants(model.graph).get(node.input[0])
-    names: tuple[str, ...] = ("then_branch", "else_branch")
-    if known is not None:
-        names = names[:1] if bool(known.reshape(-1)[0]) else names[1:]
-    tried = []
-    for name in names:
-        copy = type(model)()
-        copy.CopyFrom(model)
-        same = next(n for n in copy.graph.node if n.output == node.output)
-        branch = branch_of(same, name)
-        own = {f"{node.output[0]}/{branch.name}/{name}" for name in weights_of(branch)}
-        written = put_in_place(copy.graph, same, branch)
-        copy = _infer(copy)
-        tried.append((_Reader(copy, own, []).cost_of(written), copy, own, name))
-    _, dearer, own, name = max(tried, key=lambda each: (each[0].flops, each[0].bytes))
-    if known is None:
-        notes.append(f"If {node.name or node.output[0]} runs one of two branches: the dearer one is counted ({name})")
-    return dearer, own
+    return _Reader(model.graph, str(path)).graph()
 
 
 def _infer(model: Any) -> Any:
@@ -96,7 +96,7 @@ def _infer(model: Any) -> Any:
     Constants are folded first; ONNX Runtime's symbolic inference is asked for what is missing then, if installed.
     """
     model = settle(model)
-    if not unsettled(model) or first_branching(model.graph) is not None or first_loop(model.graph) is not None:
+    if not unsettled(model):
         return model
     try:
         from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
@@ -105,32 +105,49 @@ def _infer(model: Any) -> Any:
     left_behind = Path("sym_shape_infer_temp.onnx")  # what it writes into the working folder where it gives up
     was_there = left_behind.exists()
     try:
-        return SymbolicShapeInference.infer_shapes(model, auto_merge=True) or model  # None for old opsets
-    except Exception:  # it knows fewer kinds of nodes than ONNX has: the reader names the first shape that is missing
-        return model
+        return SymbolicShapeInference.infer_shapes(model, auto_merge=True)
     finally:
         if not was_there:
             left_behind.unlink(missing_ok=True)
 
 
-class _Reader:
-    """Makes a graph in one pass over the nodes of a model.
+def _set_inputs(model: Any, shapes: Sequence[Sequence[int]]) -> None:
+    """Write the given shapes into the model's inputs.
 
-    `weights` are the names of the initialisers that are the network's own; others hold arithmetic on shapes.
+    Raises:
+        OnnxError: their number or axes do not fit, or a size stays open.
     """
+    weights = {w.name for w in model.graph.initializer}
+    free = [i for i in model.graph.input if i.name not in weights]
+    if shapes and len(shapes) != len(free):
+        raise OnnxError(
+            f"the file has {len(free)} inputs ({', '.join(i.name for i in free)}), but {len(shapes)} were given"
+        )
+    for value, shape in zip(free, shapes, strict=False):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) != len(shape):
+            raise OnnxError(f"input {value.name} has {len(dims)} axes, but {tuple(shape)} was given")
+        for dim, size in zip(dims, shape, strict=True):
+            dim.dim_value = size
+    for value in free:
+        if any(not d.dim_value for d in value.type.tensor_type.shape.dim):
+            raise OnnxError(f"input {value.name} leaves a size open; give it with --input 1x3x224x224")
 
-    def __init__(self, model: Any, weights: set[str], notes: Sequence[str]) -> None:
-        self._graph, self._own, self._notes = model.graph, set(weights), tuple(notes)
-        self._opsets = {o.domain: o.version for o in model.opset_import}
-        self._values = constants(model.graph)
-        self._weights = {w.name: weight_of(w) for w in self._graph.initializer}
-        self._shapes: dict[str, TensorSpec | str] = dict(self._weights)  # a text says why there is no description
-        for value in (*self._graph.input, *self._graph.value_info, *self._graph.output):
-            spec = tensor_of(value)
-            if spec is not None and value.name not in self._weights:
-                self._shapes[value.name] = spec
-        self._used = {name for node in self._graph.node for name in node.input} | {o.name for o in self._graph.output}
-        self._read = set[str]()  # what an op reads
+
+class _Reader:
+    """Makes a graph in one pass over the nodes of a model."""
+
+    def __init__(self, graph: Any, path: str) -> None:
+        self._graph, self._path = graph, path
+        self._weights = {
+            w.name: TensorSpec("", tuple(w.dims), _DTYPES.get(w.data_type, "float32"), True) for w in graph.initializer
+        }
+        self._shapes: dict[str, TensorSpec] = dict(self._weights)
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            kind = value.type.tensor_type
+            if value.name not in self._shapes and all(d.HasField("dim_value") for d in kind.shape.dim):
+                shape = tuple(d.dim_value for d in kind.shape.dim)
+                self._shapes[value.name] = TensorSpec("", shape, _DTYPES.get(kind.elem_type, "float32"))
         self._numbers: dict[str, int] = {}  # of values, by name
         self._homes: dict[str, str] = {}  # from the name of a view to that of the value whose memory it shares
         self._ops: list[Op] = []
@@ -138,78 +155,65 @@ class _Reader:
     def graph(self) -> Graph:
         """The graph of all nodes."""
         for node in self._graph.node:
-            self._ops += self._node(node)
+            if node.op_type == "Constant":
+                self._constant(node)
+            else:
+                self._ops.append(self._op(node))
         inputs = [i.name for i in self._graph.input if i.name not in self._weights]
-        weights = {n: w for n, w in self._weights.items() if n in self._read and isinstance(w, TensorSpec)}
+        real = [w for w in self._weights.values() if "float" in w.dtype]
         return Graph(
             ops=tuple(self._ops),
-            inputs=tuple(replace(self._spec(name, "the input"), name="input") for name in inputs),
+            inputs=tuple(replace(self._shapes[name], name="input") for name in inputs),
             input_values=tuple(self._number(name) for name in inputs),
             output_values=tuple(self._number(o.name) for o in self._graph.output),
-            params=sum(w.numel for name, w in weights.items() if name in self._own and _is_parameter(w)),
-            weight_bytes=sum(w.bytes for w in weights.values()),
+            params=sum(w.numel for w in real),
+            weight_bytes=sum(w.bytes for w in self._weights.values()),
             lives=self._lives(inputs),
-            notes=self._notes,
+            notes=(f"read from {Path(self._path).name}; batch norm's statistics count as parameters there",),
         )
-
-    def cost_of(self, written: Sequence[str]) -> Cost:
-        """The cost of the nodes that write these values, as far as their shapes are known."""
-        found, names = Cost(), set(written)
-        for node in self._graph.node:
-            if names & set(node.output) and all(isinstance(self._shapes.get(n), TensorSpec) for n in node.output if n):
-                found = sum((op.cost for op in self._node(node)), found)
-        return found
 
     def _number(self, name: str) -> int:
         return self._numbers.setdefault(name, len(self._numbers))
 
-    def _spec(self, name: str, what: str) -> TensorSpec:
-        """The description of a value.
+    def _constant(self, node: Any) -> None:
+        """Enter the value of a Constant node as a weight."""
+        for attribute in node.attribute:
+            if attribute.name == "value":
+                shape, dtype = tuple(attribute.t.dims), _DTYPES.get(attribute.t.data_type, "float32")
+                self._weights[node.output[0]] = self._shapes[node.output[0]] = TensorSpec("", shape, dtype, True)
+            else:
+                self._shapes[node.output[0]] = TensorSpec("", (), "int64", True)
 
-        Raises:
-            OnnxError: its shape is not known, or it is no tensor of numbers.
-        """
-        found = self._shapes.get(name)
-        if isinstance(found, TensorSpec):
-            return found
-        if found is None:
+    def _op(self, node: Any) -> Op:
+        read = [name for name in node.input if name]  # "" is an optional input that is left out
+        written = [name for name in node.output if name]
+        missing = [name for name in (*read, *written) if name not in self._shapes]
+        if missing:
             raise OnnxError(
-                f"{what}: the shape of {name} does not follow from the inputs; "
+                f"{node.op_type} {node.name or written[0]}: the shape of {missing[0]} does not follow from the inputs; "
                 "give every input size, or export with static shapes"
             )
-        raise OnnxError(f"{what}: {name} {found}")
+        spec = self._spec(node, [self._shapes[n] for n in read], [self._shapes[n] for n in written])
+        cost, state, reason = cost_of(spec)
+        if node.op_type in _VIEWS:
+            cost, state, reason = Cost(), "free", "a view: no data moves"
+            self._homes.update(dict.fromkeys(written, self._homes.get(read[0], read[0])))
+        reads = tuple(self._number(name) for name in read)
+        # `_taken_apart` gives a recurrent layer more inputs than its node has: all get the number of x.
+        if len(reads) != len(spec.inputs):
+            reads = tuple(self._number(read[0]) for _ in spec.inputs)
+        writes = tuple(self._number(name) for name in written)
+        return Op(f"onnx.{node.op_type}", spec, _module(node), reads, writes, cost, state, reason)
 
-    def _operand(self, name: str, what: str) -> Operand | None:
-        return Operand(name, self._spec(name, what), self._values.get(name)) if name else None
-
-    def _node(self, node: Any) -> list[Op]:
-        """The ops of a node."""
-        what = f"{node.op_type} {node.name or next(filter(None, node.output), '')}"
-        written = [
-            name if name in self._used or isinstance(self._shapes.get(name), TensorSpec) else "" for name in node.output
-        ]
-        view = NodeView(
-            node.op_type,
-            node.domain,
-            {a.name: _attribute(a) for a in node.attribute},
-            tuple(self._operand(name, what) for name in node.input),
-            tuple(self._operand(name, what) for name in _kept(node, written, self._used)),
-            self._opsets.get(node.domain, self._opsets.get("", 1)),
-        )
-        return [self._op(node, part) for part in parts_of(view)]
-
-    def _op(self, node: Any, part: Part) -> Op:
-        cost, state, reason = cost_of(part.spec)
-        if part.view:
-            self._homes.update(dict.fromkeys(part.writes[:1], self._homes.get(part.reads[0], part.reads[0])))
-            source = self._shapes.get(part.reads[0])
-            if isinstance(source, TensorSpec) and source.weight:  # a view of a weight is a weight
-                spec = self._spec(part.writes[0], node.op_type)
-                self._shapes[part.writes[0]] = replace(spec, weight=True)
-        if state != "free":
-            self._read.update(self._homes.get(name, name) for name in part.reads)
-        reads, writes = (tuple(self._number(name) for name in names) for names in (part.reads, part.writes))
-        return Op(f"onnx.{node.op_type}", part.spec, _module(node), reads, writes, cost, state, reason)
+    def _spec(self, node: Any, read: list[TensorSpec], written: list[TensorSpec]) -> OpSpec:
+        names = _NAMES.get(node.op_type, ("self",))
+        inputs = tuple(replace(t, name=names[i] if i < len(names) else "other") for i, t in enumerate(read))
+        outputs = tuple(replace(t, name=f"out{i}" if i else "out") for i, t in enumerate(written))
+        settings = {a.name: _attribute(a) for a in node.attribute}
+        if node.op_type in ("LSTM", "GRU", "RNN"):
+            return OpSpec(_recurrent(node.op_type), _taken_apart(inputs, settings), outputs)
+        kind, params = _kind(node.op_type, inputs, settings)
+        return OpSpec(kind, inputs, outputs, tuple(sorted(params.items())))
 
     def _lives(self, inputs: list[str]) -> tuple[Life, ...]:
         """Lives of all activations: from the op that writes one to the last op that reads it or a view of it."""
@@ -224,22 +228,9 @@ class _Reader:
                     born.setdefault(home, i)
                     dies[home] = max(i, dies.get(home, i))
         dies.update(dict.fromkeys(inputs, end))
-        shapes = {name: spec for name, spec in self._shapes.items() if isinstance(spec, TensorSpec) and not spec.weight}
-        return tuple(Life(shapes[name].bytes, born.get(name, 0), at) for name, at in dies.items() if name in shapes)
-
-
-def _kept(node: Any, written: Sequence[str], used: set[str]) -> list[str]:
-    """The outputs of a node; the mask of a Dropout is left out where nobody reads it, since it is not made then."""
-    return [
-        "" if i and node.op_type in ("Dropout", "MaxPool") and name not in used else name
-        for i, name in enumerate(written)
-    ]
-
-
-def _is_parameter(weight: TensorSpec) -> bool:
-    """Whether an initialiser counts as parameters: numbers, also quantised ones that have an axis, but no indices."""
-    quantised = weight.dtype in ("int8", "uint8") and bool(weight.shape)
-    return quantised or "float" in weight.dtype or "complex" in weight.dtype
+        return tuple(
+            Life(self._shapes[name].bytes, born.get(name, 0), at) for name, at in dies.items() if name in self._shapes
+        )
 
 
 def _attribute(attribute: Any) -> Param:
@@ -248,13 +239,53 @@ def _attribute(attribute: Any) -> Param:
 
     value = onnx.helper.get_attribute_value(attribute)
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        return value.decode()
     if isinstance(value, (int, float, str)):
         return value
-    if not hasattr(value, "__iter__"):
-        return None
-    items = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in value]
-    return tuple(items) if all(isinstance(v, (int, float, str)) for v in items) else None
+    return tuple(value) if hasattr(value, "__iter__") else None
+
+
+def _kind(op_type: str, inputs: tuple[TensorSpec, ...], settings: Mapping[str, Param]) -> tuple[str, dict[str, Param]]:
+    """The kind of op that a node of another type than a recurrent layer corresponds to, and its parameters."""
+    axes = len(inputs[0].shape) - 2 if inputs else 0
+    names = {"stride": "strides", "dilation": "dilations", "padding": "pads"}
+    window = {ours: settings[theirs] for ours, theirs in names.items() if settings.get(theirs) is not None}
+    if op_type in ("Conv", "ConvInteger", "ConvTranspose"):
+        kind = f"conv_transpose{axes}d" if op_type == "ConvTranspose" else f"conv{axes}d"
+        groups = settings.get("group", 1)
+        return kind, window if groups == 1 else window | {"groups": groups}
+    if op_type in ("MaxPool", "AveragePool"):
+        kind = f"max_pool{axes}d" if op_type == "MaxPool" else f"avg_pool{axes}d"
+        return kind, {"kernel_size": settings.get("kernel_shape")} | window
+    if op_type == "Gemm":
+        return "onnx.Gemm", {k: v for k, v in settings.items() if k in ("transA", "transB")}
+    if op_type == "Resize":
+        return _RESIZE[str(settings.get("mode", "nearest"))], {}
+    if op_type in _VIEWS:
+        return "view", {}
+    params = {"equation": settings["equation"]} if op_type == "Einsum" else {}
+    if op_type == "Transpose":
+        rank = len(inputs[0].shape) if inputs else 0
+        params = {"dims": settings.get("perm", tuple(reversed(range(rank))))}
+    elif op_type in ("Softmax", "LogSoftmax", "Concat"):
+        params = {"dim": settings.get("axis", -1)}
+    return _KINDS.get(op_type, f"onnx.{op_type}"), params
+
+
+def _recurrent(op_type: str) -> str:
+    return {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn_tanh"}[op_type]
+
+
+def _taken_apart(inputs: tuple[TensorSpec, ...], settings: Mapping[str, Param]) -> tuple[TensorSpec, ...]:
+    """Inputs of a recurrent layer as torch has them: a matrix or vector for each direction.
+
+    ONNX has X, W [d, g*H, I], R [d, g*H, H] and B [d, 2*g*H] of d directions and g gates.
+    """
+    x, *weights = inputs[:4]
+    out = [replace(x, name="input")]
+    for w in weights:
+        out += [TensorSpec("params", w.shape[1:], w.dtype, True) for _ in range(w.shape[0])]
+    return tuple(out)
 
 
 def _module(node: Any) -> str:

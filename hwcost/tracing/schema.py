@@ -24,10 +24,6 @@ _SIZED_BY_VALUES = (
     "unique_consecutive", "bincount", "torchvision.nms", "repeat_interleave", "_pack_padded_sequence",
     "_pad_packed_sequence", "histc", "one_hot", "_nested_tensor_from_mask_left_aligned",
 )  # fmt: skip
-PARTIAL_WRITES = (
-    "scatter", "scatter_add", "scatter_reduce", "index_put", "_index_put_impl", "_unsafe_index_put", "index_add",
-    "index_copy", "index_fill", "index_reduce", "masked_scatter", "fill_diagonal", "put",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,34 +35,12 @@ class Overload:
     arguments: tuple[str, ...]  # names, in order
     defaults: Mapping[str, Param]
     mutated: tuple[str, ...]  # arguments that it writes into
-    places: tuple[str, ...]  # those of them that only say where a result goes, as `out`
-    returns: tuple[str, ...]  # for each result, the argument that it is; "" for one that is new, or a view
+    returns: int  # number of results
     changes_form: bool  # it changes the shape of its argument in place, as squeeze_ does
     reads_values: bool  # it returns a number
     sized_by_values: bool  # the size of its result depends on values, as that of nonzero
-    random: bool  # its result is random
-    draws: bool  # it may draw random numbers, as dropout does in training
+    random: bool
     annotates: bool  # it marks a section of the forward for a profiler, and computes nothing
-
-
-@cache
-def own_overload(kind: str, results: int) -> Overload:
-    """As `overload_of`, for an op that torch has no operator for."""
-    return Overload(
-        name=kind,
-        kind=kind,
-        arguments=(),
-        defaults={},
-        mutated=(),
-        places=(),
-        returns=("",) * results,
-        changes_form=False,
-        reads_values=False,
-        sized_by_values=False,
-        random=False,
-        draws=False,
-        annotates=False,
-    )
 
 
 @cache
@@ -84,23 +58,13 @@ def overload_of(func: Any) -> Overload:
         arguments=tuple(a.name for a in arguments),
         defaults=defaults,
         mutated=mutated,
-        places=tuple(a.name for a in arguments if a.name in mutated and a.kwarg_only),
-        returns=tuple(_returned(result, arguments) for result in schema.returns),
+        returns=len(schema.returns),
         changes_form=torch.Tag.inplace_view in func.tags,
         reads_values=kind in _READERS,
         sized_by_values=kind in _SIZED_BY_VALUES or is_nonzero,
         random=kind in _RANDOM,
-        draws=kind in _RANDOM or torch.Tag.nondeterministic_seeded in func.tags,
         annotates=kind.startswith("profiler."),
     )
-
-
-def _returned(result: Any, arguments: Sequence[Any]) -> str:
-    """The name of the argument that a result of a schema is, written into; "" where it is none."""
-    if result.alias_info is None or not result.alias_info.is_write:
-        return ""
-    names = result.alias_info.before_set
-    return next((a.name for a in arguments if a.alias_info is not None and names & a.alias_info.before_set), "")
 
 
 def _kind(name: str) -> str:
@@ -135,26 +99,7 @@ def bind(
             plain = _plain(value)
             if name not in overload.defaults or overload.defaults[name] != plain:
                 params.append((name, plain))
-    if overload.kind in PARTIAL_WRITES:
-        params += _written(overload, args, kwargs)
     return named, tuple(sorted(params, key=itemgetter(0)))
-
-
-def _written(overload: Overload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[tuple[str, Param]]:
-    """What tells which part of a tensor is written: whether in place, and the axes that index_put indexes."""
-    params: list[tuple[str, Param]] = [("in_place", True)] if overload.mutated and not overload.places else []
-    indices = kwargs.get("indices", args[1] if len(args) > 1 else None)
-    if isinstance(indices, (list, tuple)):
-        axes: list[int] = []
-        axis = 0
-        for index in indices:
-            is_mask = isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8)
-            wide = index.dim() if is_mask else 1
-            if index is not None:
-                axes += range(axis, axis + wide)
-            axis += wide
-        params.append(("axes", tuple(axes)))
-    return params
 
 
 def packed_tensors(packed: Any) -> list[tuple[str, torch.Tensor]]:

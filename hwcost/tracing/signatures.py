@@ -7,26 +7,22 @@ this or another trace, is traced quickly. An entry that depends on the values of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from itertools import count
 from math import prod
+from threading import Lock
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from hwcost.cost import Cost
-from hwcost.extensions import first_use
 from hwcost.graph import OpSpec, Param, State, TensorSpec
 from hwcost.rules.registry import assess, revision
 from hwcost.tracing.form import Form, distinct, layout, layout_name
-from hwcost.tracing.schema import Overload, bind, overload_of, own_overload
-from hwcost.tracing.shadow import NeedsValue, Weight, form_of, memory_of
-from hwcost.tracing.shapes.masks import NOTE, has_mask, selects_unknown
+from hwcost.tracing.schema import Overload, bind, overload_of
+from hwcost.tracing.shadow import Weight, memory_of
 from hwcost.tracing.shapes.registry import has_shape_function, result_form
-from hwcost.tracing.shapes.trial_run import MIXED, Probe
+from hwcost.tracing.shapes.trial_run import MIXED, Probe, real_form
 
 DTYPES = {dtype: str(dtype).removeprefix("torch.") for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 MEMORY_LIMIT = 20_000  # number of cached signatures, and of forms; a cache with more is emptied
@@ -47,13 +43,9 @@ class Out:
 class Results:
     """All tensors of a result."""
 
-    outs: tuple[Any, ...] = ()  # an `Out` for each tensor; other values, such as None, as they are
-    container: Callable[[list[Any]], Any] | None = None  # makes of tensors and values what the op returns, if not one
-    reshaped: tuple[
-        tuple[int, Form], ...
-    ] = ()  # (position, new form) of tensor arguments given another shape, as `out`
+    outs: tuple[Out | None, ...] = ()
+    container: type | None = None  # list or tuple, where the op returns one
     note: str = ""  # for `Graph.notes`
-    by_values: bool = False  # known values of the arguments give them
 
 
 @dataclass(slots=True)
@@ -67,9 +59,7 @@ class Entry:
     reason: str
     results: Results
     mutated: tuple[int, ...]  # positions among the tensor arguments
-    written: tuple[str, ...]  # names of these
-    inputs: tuple[int, ...] | None  # positions of the argument that each input of `spec` is of; None: all, in order
-    size: int  # elements of the results, but for views
+    size: int  # elements of the results
     workspace: int  # bytes that the op allocates and frees while it runs
     by_values: bool  # the forms of the results follow from values, where these are known
     lasting: bool  # it holds for every call of the signature, and may be cached
@@ -83,8 +73,8 @@ class Tags:
 
     def __init__(self) -> None:
         self.entries: dict[Any, Entry] = {}
-        self.forms: dict[int, Form] = {}  # by tag
-        self._next = count()
+        self.forms: list[Form] = []
+        self._lock = Lock()
         self._numbers: dict[tuple[Form, bool], int] = {}
         self._specs: dict[Any, TensorSpec] = {}
 
@@ -92,9 +82,11 @@ class Tags:
         """The number of a form and a role; a new one where it has none."""
         found = self._numbers.get((form, weight))
         if found is None:
-            new = next(self._next)
-            self.forms[new] = form
-            found = self._numbers.setdefault((form, weight), new)  # another thread may have been quicker
+            with self._lock:  # another thread may trace at the same time
+                found = self._numbers.get((form, weight))
+                if found is None:
+                    self.forms.append(form)
+                    found = self._numbers[form, weight] = len(self.forms) - 1
         return found
 
     def spec(self, name: str, tag: int, *, weight: bool = False, repeat: bool = False) -> TensorSpec:
@@ -155,32 +147,17 @@ class Learner:
             tensors: the Shadow or Weight of each of its tensors, in order.
             known: whether the values of all of them are known.
         """
-        with first_use:  # torch imports the kernels of many ops when they are first called
-            return self._learn(func, args, kwargs, tensors, known=known)
-
-    def _learn(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], *, known: bool) -> Entry:
         overload = overload_of(func)
         names, params = bind(overload, args, kwargs)
         mutated = tuple(i for i, name in enumerate(names) if name in overload.mutated)
         if overload.mutated:
-            results = self._written(overload, func, args, kwargs, tensors, names, known=known)
+            self._check_write(overload, func, args, kwargs, tensors)
+            results = Results()
         elif overload.reads_values or overload.annotates:
             results = Results()
         else:
             results = self._results(overload, func, args, kwargs, tensors, known)
         return self._entry(overload, tensors, names, params, results, mutated)
-
-    def own(
-        self,
-        kind: str,
-        names: list[str],
-        tensors: list[Any],
-        made: Sequence[Form],
-        params: tuple[tuple[str, Param], ...],
-    ) -> Entry:
-        """The entry of an op that torch has no operator for, and that makes contiguous tensors of the given forms."""
-        outs = [Out(f, self._tags.tag(f, weight=False), -1, prod(f.shape) * f.dtype.itemsize) for f in made]
-        return self._entry(own_overload(kind, len(made)), tensors, names, params, Results(tuple(outs), tuple), ())
 
     def _entry(
         self,
@@ -192,19 +169,13 @@ class Learner:
         mutated: tuple[int, ...],
     ) -> Entry:
         """The entry of a call, once its results are known. `names` are those of the arguments that hold `tensors`."""
-        made = [out for out in results.outs if isinstance(out, Out)]
-        outputs = self._outputs(made, tensors, mutated, dict(results.reshaped))
-        inputs, specs = self._inputs(overload, tensors, names)
-        spec = OpSpec(overload.kind, specs, outputs, params)
+        made = [out for out in results.outs if out]
+        spec = OpSpec(overload.kind, self._inputs(tensors, names), self._outputs(made, tensors, mutated), params)
         found = assess(spec)
         cost, state, reason = found.cost, found.state, found.reason
-        if made and not mutated and all(out.shares >= 0 for out in made):
+        if made and all(out.shares >= 0 for out in made):
             cost, state, reason = Cost(), "free", _VIEW
-        forms = [self._tags.forms[t.tag] for t in tensors]
-        by_values = overload.sized_by_values or overload.kind in MIXED or results.by_values
-        by_values = by_values or has_mask(overload.kind, names, forms)
-        if selects_unknown(overload.kind, names, forms, tensors):
-            results.note = NOTE
+        by_values = overload.sized_by_values or overload.kind in MIXED
         return Entry(
             overload=overload,
             spec=spec,
@@ -213,55 +184,28 @@ class Learner:
             reason=reason,
             results=results,
             mutated=mutated,
-            written=tuple(names[i] for i in mutated),
-            inputs=inputs if inputs != tuple(range(len(tensors))) else None,
-            size=sum(prod(out.form.shape) for out in made if out.shares < 0),
+            size=sum(prod(out.form.shape) for out in made),
             workspace=found.workspace,
             by_values=by_values,
             lasting=not (overload.changes_form or overload.annotates or (by_values and any_known(tensors))),
         )
 
-    def _inputs(
-        self, overload: Overload, tensors: list[Any], names: list[str]
-    ) -> tuple[tuple[int, ...], tuple[TensorSpec, ...]]:
-        """The specs of the tensor arguments, and after them those of the indices of sparse ones, with their positions.
-
-        A result's place (``out=``) is not read, and left out. Marked `repeat` is an argument whose memory earlier ones
-        read already: the same tensor, or a view of all that they leave of its storage.
-        """
-        inputs: list[TensorSpec] = []
-        given = [i for i, name in enumerate(names) if name not in overload.places]
-        positions = list(given)
-        read: dict[int, int] = {}  # bytes by identity of the memory
+    def _inputs(self, tensors: list[Any], names: list[str]) -> tuple[TensorSpec, ...]:
+        """The specs of the tensor arguments; of one that is given twice, the second is marked `repeat`."""
+        inputs = []
         met = set[int]()
-        for i in given:
-            name, tensor = names[i], tensors[i]
-            spec = self._tags.spec(name, tensor.tag, weight=tensor.memory.weight)
-            before = read.get(id(tensor.memory), 0)
-            shared = before > 0 and before + spec.bytes > tensor.memory.bytes
-            if shared or tensor.number in met:
-                spec = self._tags.spec(name, tensor.tag, weight=tensor.memory.weight, repeat=True)
-            else:
-                read[id(tensor.memory)] = before + spec.bytes
+        for name, tensor in zip(names, tensors, strict=True):
+            repeat = tensor.number in met
+            inputs.append(self._tags.spec(name, tensor.tag, weight=tensor.memory.weight, repeat=repeat))
             met.add(tensor.number)
-            inputs.append(spec)
-        for i in given:
-            stored = self._tags.forms[tensors[i].tag].stored
-            if stored:
-                dtype, weight = DTYPES[stored.index_dtype], tensors[i].memory.weight
-                inputs += [TensorSpec(f"{names[i]}.indices", shape, dtype, weight) for shape in stored.indices]
-                positions += [i] * len(stored.indices)
-        return tuple(positions), tuple(inputs)
+        return tuple(inputs)
 
-    def _outputs(
-        self, made: list[Out], tensors: list[Any], mutated: tuple[int, ...], reshaped: dict[int, Form]
-    ) -> tuple[TensorSpec, ...]:
-        """The results that an op makes, and after them the arguments that it writes into."""
-        roles = [(out.tag, out.shares >= 0 and tensors[out.shares].memory.weight) for out in made]
-        for i in mutated:
-            weight = tensors[i].memory.weight
-            tag = self._tags.tag(reshaped[i], weight=weight) if i in reshaped else tensors[i].tag
-            roles.append((tag, weight))
+    def _outputs(self, made: list[Out], tensors: list[Any], mutated: tuple[int, ...]) -> tuple[TensorSpec, ...]:
+        """The results that an op makes, or the arguments that it writes into where it makes none."""
+        if made:
+            roles = [(out.tag, out.shares >= 0 and tensors[out.shares].memory.weight) for out in made]
+        else:
+            roles = [(tensors[i].tag, tensors[i].memory.weight) for i in mutated]
         return tuple(
             self._tags.spec(f"out{i}" if i else "out", tag, weight=weight) for i, (tag, weight) in enumerate(roles)
         )
@@ -271,7 +215,7 @@ class Learner:
     ) -> Results:
         """The results: from a shape function, computed from known values, or from a trial run of torch."""
         forms = self._tags.forms
-        if has_shape_function(overload.name) and not any(forms[t.tag].stored for t in tensors):
+        if has_shape_function(overload.name):
             shapes = Held(tensors, lambda tensor: forms[tensor.tag])
             form = result_form(overload.name, shapes.replace(args), shapes.replace_all(kwargs))
             if form is not None:
@@ -284,12 +228,7 @@ class Learner:
         result, has_sources = probe.run(held.replace(args), held.replace_all(kwargs))
         sources = [probe.stand_in(tensor) for tensor in tensors] if has_sources else []
         results = self._read_off(result, sources, tensors)
-        if probe.on_numbers and known and not overload.random:
-            results = self._read_off(self._compute(func, args, kwargs), [t.known for t in tensors], tensors)
-        else:
-            results.note = probe.note
-            _check_numbers(overload, probe, known=known)
-        results.by_values = probe.on_numbers
+        results.note = probe.note
         return results
 
     def _read_off(self, result: Any, sources: list[Any], tensors: list[Any]) -> Results:
@@ -301,83 +240,31 @@ class Learner:
         for i, source in enumerate(sources):
             if source is not None:
                 homes.setdefault(memory_of(source)[0], i)
-        leaves: Sequence[Any] = (result,)
-        container: Callable[[list[Any]], Any] | None = None
+        container: type | None = None
         if isinstance(result, (list, tuple)):
-            leaves, container = result, list if isinstance(result, list) else tuple
-            if any(isinstance(leaf, (list, tuple)) for leaf in leaves):  # a list inside, as histogramdd returns
-                leaves, layout = pytree.tree_flatten(result)
-                container = partial(pytree.tree_unflatten, treespec=layout)
-        outs: list[Any] = []
-        for tensor in leaves:
+            container = list if isinstance(result, list) else tuple
+        outs: list[Out | None] = []
+        for tensor in (result,) if container is None else result:
             if not isinstance(tensor, torch.Tensor):
-                outs.append(tensor)
+                outs.append(None)
                 continue
-            form = form_of(tensor)
+            form = real_form(tensor)
             identity, size = memory_of(tensor)
             shares = homes.get(identity, -1)
             weight = shares >= 0 and tensors[shares].memory.weight
             outs.append(Out(form, self._tags.tag(form, weight=weight), shares, size))
         return Results(tuple(outs), container)
 
-    def _written(
-        self,
-        overload: Overload,
-        func: Any,
-        args: Any,
-        kwargs: Any,
-        tensors: list[Any],
-        names: list[str],
-        *,
-        known: bool,
-    ) -> Results:
-        """What an op makes that writes into arguments, besides those; and the arguments that it resizes, as ``out``.
-
-        A trial run also checks the arguments. It is left out where all have the shape of the first or are scalars, and
-        the op makes nothing and has no ``out``.
-        """
+    def _check_write(self, overload: Overload, func: Any, args: Any, kwargs: Any, tensors: list[Any]) -> None:
+        """Have torch check the arguments of an in-place op, unless all have the shape of the first or are scalars."""
         forms = [self._tags.forms[t.tag] for t in tensors]
-        makes = "" in overload.returns
-        alike = all(f.shape in (forms[0].shape, ()) for f in forms)
-        if overload.changes_form or (alike and not (makes or overload.places)):
-            return Results()
-        held = Held(tensors)
-        probe = Probe(overload, func, lambda t: self._tags.forms[t.tag])
+        if overload.changes_form or all(f.shape in (forms[0].shape, ()) for f in forms):
+            return
         try:
-            result, _ = probe.run(held.replace(args), held.replace_all(kwargs))
-        except NotImplementedError:
-            if makes:
-                raise
-            return Results()  # torch cannot check them: there is no meta kernel, and they are too large to run
-        stand_ins = [probe.stand_in(tensor) for tensor in tensors]
-        if known and overload.sized_by_values:
-            result, probe.note = self._compute(func, args, kwargs), ""
-        every = result if isinstance(result, (list, tuple)) else (result,)
-        new = [each for each, name in zip(every, overload.returns, strict=False) if not name]
-        results = self._read_off(new, stand_ins, tensors)
-        results.note, results.by_values = probe.note, probe.on_numbers
-        _check_numbers(overload, probe, known=known)
-        placed = {name: each for each, name in zip(every, overload.returns, strict=False) if name in overload.places}
-        results.reshaped = tuple(
-            (i, form_of(after))
-            for i, name in enumerate(names)
-            if name in overload.mutated
-            if (after := placed.get(name, stand_ins[i])) is not None and tuple(after.shape) != forms[i].shape
-        )
-        return results
-
-
-def _check_numbers(overload: Overload, probe: Probe, *, known: bool) -> None:
-    """Refuse results that follow from values, where those of the arguments are not known.
-
-    Raises:
-        NeedsValue: they do.
-    """
-    if probe.follows_values and not known:
-        raise NeedsValue(
-            f"a number or a size that {overload.name} returns follows from values, and the op has no fake "
-            "implementation that tells (torch.library.register_fake)"
-        )
+            held = Held(tensors)
+            Probe(overload, func, lambda t: self._tags.forms[t.tag]).run(held.replace(args), held.replace_all(kwargs))
+        except NotImplementedError:  # torch cannot check them: there is no meta kernel, and they are too large to run
+            return
 
 
 class Held:

@@ -1,14 +1,12 @@
 """From an nn.Module and example inputs to a Graph.
 
-The forward runs on tensors without data (`hwcost.tracing.recorder`), in copies of the modules and arguments that
-share their tensors (`hwcost.tracing.copies`). So whatever it changes in them is dropped with the copies, and neither
-the user nor another thread sees it.
+The forward runs on tensors without data (`hwcost.tracing.recorder`). What a forward may change, such as attributes of
+the module, its mode, its hooks and the random state, is put back, also when it raises (`hwcost.tracing.restore`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +18,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from hwcost.graph import FUSED_ATTENTION, Graph
-from hwcost.tracing.copies import Copies
-from hwcost.tracing.fast_path import by_parts, without_nesting
-from hwcost.tracing.form import FormError, NotFollowed
-from hwcost.tracing.leftovers import tell
+from hwcost.tracing.fast_path import by_parts, following
+from hwcost.tracing.form import FormError
 from hwcost.tracing.recorder import Recorder
 from hwcost.tracing.restore import untouched
-from hwcost.tracing.shadow import NeedsValue, SetsData, WritesWeights
+from hwcost.tracing.shadow import NeedsValue
 
 _NO_GPU = ("not compiled with CUDA", "No CUDA GPUs", "no NVIDIA driver", "CUDA driver", "Expected one of cpu, cuda")
 _NO_KERNEL, _NO_GRADIENT = "Could not run", "does not require grad and does not have a grad_fn"
@@ -57,11 +53,10 @@ def trace(
     `Graph.notes` tells where either was done.
 
     A forward that takes the fast path of torch's attention layers is followed a second time without it, for
-    `Graph.by_parts`. Threads may trace at the same time, also the same module, and also while others train it.
+    `Graph.by_parts`. Only one thread traces at a time.
 
     Args:
-        module: an nn.Module on any device, meta included, or a function; it is unchanged after. Modules that a bound
-            method, a `functools.partial` or a function refers to are traced as if they were given themselves.
+        module: an nn.Module on any device, meta included, or a function; it is unchanged after.
         inputs: positional arguments; tensors, which may be on meta, give shape (batch included) and dtype.
         kwargs: keyword arguments.
         training: count in training mode (batch statistics, dropout); False counts an inference.
@@ -81,6 +76,7 @@ def trace(
         >>> graph.cost.macs, graph.params, graph.status
         (16384, 8320, 'complete')
     """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     if isinstance(module, type) or not callable(module):
         raise TraceError(
             f"trace follows an nn.Module or a function, but got {module!r}. Give an instance of a network."
@@ -92,133 +88,78 @@ def trace(
         )
     args = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     tree = (args, dict(kwargs or {}))
-    try:
-        graph = _graph(module, tree, training=training)
-    except NotFollowed as error:
-        raise TraceError(f"{error}.") from error
+    graph = _graph(module, tree, training=training)
     if any(op.spec.kind in FUSED_ATTENTION for op in graph.ops):
-        graph = replace(graph, by_parts=_graph(module, tree, training=training, parts=True))
+        with by_parts():
+            graph = replace(graph, by_parts=_graph(module, tree, training=training))
     if strict and graph.uncounted:
         raise UnknownOp(_unknown(graph.uncounted))
     return graph
 
 
-def _graph(module: Any, tree: Any, *, training: bool, parts: bool = False) -> Graph:
-    """The graph of one forward: without values, or with those of the example inputs where it needs them.
-
-    A forward that keeps tensors somewhere, as in an `lru_cache`, is followed again, since it will not make them again.
-    """
-    try:
-        graph, kept = _follow(module, tree, training=training, parts=parts)
-        return _follow(module, tree, training=training, parts=parts)[0] if kept else graph
-    except NeedsValue as error:
-        return _compute(module, tree, error, training=training, parts=parts)
-
-
-def _follow(module: Any, tree: Any, *, training: bool, parts: bool = False, values: bool = False) -> tuple[Graph, bool]:
-    """As `_attempt`, once more where the forward writes into weights or assigns to their `data`, on stand-ins then."""
-    more: dict[str, bool] = {}
-    while True:
+def _graph(module: Any, tree: Any, *, training: bool) -> Graph:
+    """The graph of one forward: without values, or with those of the example inputs where it needs them."""
+    with following():
         try:
-            return _attempt(module, tree, training=training, parts=parts, values=values, **more)
-        except WritesWeights:
-            more["own_weights"] = True
-        except SetsData as error:
-            if more.get("shadow_weights"):
-                why = f"{error} that is no parameter or buffer of the module. Assign to the tensor itself."
-                raise TraceError(why) from error
-            more["shadow_weights"] = True
+            return _follow(module, tree, training=training)
+        except NeedsValue as error:
+            return _compute(module, tree, error, training=training)
 
 
-def _attempt(
-    module: Any,
-    tree: Any,
-    *,
-    training: bool,
-    parts: bool,
-    values: bool,
-    shadow_weights: bool = False,
-    own_weights: bool = False,
-) -> tuple[Graph, bool]:
-    """One attempt to follow a forward.
-
-    Args:
-        module: what to call.
-        tree: its arguments and keyword arguments.
-        training: the mode of the modules.
-        parts: turn the fast path of torch's attention layers off.
-        values: compute everything beside the shapes.
-        shadow_weights: replace weights by shadows too.
-        own_weights: with `values`, compute on copies of the parameters.
-
-    Returns:
-        The graph, and whether tensors that the forward made are still held.
+def _follow(module: Any, tree: Any, *, training: bool, values: bool = False) -> Graph:
+    """One attempt to follow a forward; with `values`, everything is computed beside the shapes.
 
     Raises:
         NeedsValue: the forward read an unknown value.
-        SetsData: it assigns to `data` of a tensor that is the user's.
-        WritesWeights: it writes into a parameter that is the user's.
         TraceError: it raised anything else.
     """
-    copies = Copies()
-    call = copies.of(module)
-    places, met = copies.places(), len(copies.modules)
-    recorder = Recorder(
-        device=_device(places, tree), values=values, shadow_weights=shadow_weights, own_weights=own_weights
-    )
-    with torch.inference_mode():
-        args, keywords = copies.arguments(tree, recorder.shadow_input)
-    if len(copies.modules) > met:  # some are among the arguments
-        places = copies.places()
-    try:
-        _prepare(places, training=training, parts=parts)
+    places = _walk(module) if isinstance(module, nn.Module) else {}
+    recorder = Recorder(device=_device(places, tree), values=values)
+    with untouched(places, training=training):
         recorder.add_weights(places)
-        with untouched(), recorder.watching(), by_parts() if parts else nullcontext():
+        with recorder.watching():
+            args, keywords = recorder.shadow_inputs(tree)
             try:
-                output = call(*args, **keywords)
-            except (NeedsValue, NotFollowed, SetsData, WritesWeights):
+                output = module(*args, **keywords)
+            except NeedsValue:
                 raise
             except Exception as error:
                 raise TraceError(_explain(error, recorder, places)) from error
-        graph = recorder.graph(output)
-    finally:
-        copies.settle()
-    output = args = keywords = call = None
-    del copies, places
-    kept = bool(recorder.release())
-    tell(recorder.lives)
-    return graph, kept
+        return recorder.graph(output)
 
 
-def _prepare(places: Mapping[str, nn.Module], *, training: bool, parts: bool) -> None:
-    """Set the mode of the copies."""
-    for module in places.values():
-        if isinstance(module, torch.jit.ScriptModule):
-            module.train(training)
-        else:
-            module.__dict__["training"] = training
-    if parts:
-        without_nesting(places.values())
-
-
-def _compute(module: Any, tree: Any, error: NeedsValue, *, training: bool, parts: bool) -> Graph:
+def _compute(module: Any, tree: Any, error: NeedsValue, *, training: bool) -> Graph:
     """The second attempt, after `error`: with all values, where module and inputs have them."""
     tensors = [t for t in pytree.tree_leaves(tree) if isinstance(t, torch.Tensor)]
-    copies = Copies()
-    copies.of(module)
-    for inner in copies.places().values():
-        tensors += [*inner.parameters(), *inner.buffers()]
+    if isinstance(module, nn.Module):
+        tensors += [*module.parameters(), *module.buffers()]
     try:
         if any(t.is_meta for t in tensors):
             raise error
-        graph, _ = _follow(module, tree, training=training, parts=parts, values=True)
+        graph = _follow(module, tree, training=training, values=True)
     except NeedsValue as again:
         raise TraceError(
-            f"{again}; give the value as a number, or give module and inputs with data so that it can be computed "
-            "(on the command line as --input 1x16:int64=0..100, --input 1x8=random or --input arrays.npz)"
+            f"{again}; give the value as a number, or give module and inputs with data so that it can be computed"
         ) from error
     note = f"computed with the values of the example inputs: {error}"
     return replace(graph, notes=(note, *graph.notes))
+
+
+def _walk(root: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its path, parents before children; one that has several paths by the first."""
+    places: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+
+    def visit(module: nn.Module, path: str) -> None:
+        seen.add(id(module))
+        places[path] = module
+        prefix = f"{path}." if path else ""
+        for name, child in module._modules.items():
+            if child is not None and id(child) not in seen:
+                visit(child, prefix + name)
+
+    visit(root, "")
+    return places
 
 
 def _device(places: Mapping[str, nn.Module], tree: Any) -> torch.device:

@@ -39,26 +39,6 @@ def test_fit_leaves_out_what_the_clock_hardly_knows_where_that_leaves_enough(run
     assert "left out 1 of 11 networks, which the clock knows to worse than" in result.err
 
 
-def test_a_fit_says_that_its_kernels_beat_the_ceilings(run, made, tmp_path):
-    """A device file that says a thousandth: of the compute, which every convolution beats, and of the bandwidth."""
-    low = (made / "here.toml").read_text().replace("100 GFLOP/s", "100 MFLOP/s").replace("10 GB/s", "10 MB/s")
-    (tmp_path / "low.toml").write_text(low)
-    argv = [
-        "fit",
-        "--store",
-        f"{made}/m.db",
-        "--device",
-        f"{tmp_path}/low.toml",
-        "-o",
-        f"{tmp_path}/m.hwcost",
-        "--json",
-    ]
-    result = run(*argv)
-    assert result.json["ceilings_beaten"] > 0.5
-    assert "measured kernels are faster than the ceilings of here allow (compute by a factor of" in result.err
-    assert "hwcost calibrate" in result.err
-
-
 def test_fit_on_top_of_a_prior(run, made, tmp_path):
     argv = ["fit", "--store", f"{made}/m.db", "--device", f"{made}/here.toml", "--prior", f"{made}/m.hwcost"]
     document = run(*argv, "-o", f"{tmp_path}/both.hwcost", "--json").json

@@ -6,14 +6,13 @@ import json
 import math
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwcost.cli.errors import UsageError
-from hwcost.cli.output import print_json, printable_warnings, progress, say, writable
+from hwcost.cli.output import print_json, progress, writable
 
 # -- JSON ---------------------------------------------------------------------------------------------
 
@@ -90,40 +89,3 @@ def test_progress_goes_to_standard_error(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "working" in captured.err
-
-
-# -- what others wrote ----------------------------------------------------------------------------------
-
-
-EVIL = "\x1b[31m\x9b2J\u202e\ud800[red]"
-SHOWN = r"\x1b[31m\x9b2J\u202e\ud800[red]"
-
-
-def test_messages_are_one_line_without_control_characters(capsys):
-    say(f"a {EVIL}\nb\r")
-    assert capsys.readouterr().err == f"hwcost: a {SHOWN} b\n"
-
-
-def test_errors_that_quote_the_user_show_control_characters(refused):
-    assert SHOWN.replace(r"\ud800", "") in refused(["devices", EVIL.replace("\ud800", "")], "catalogue")
-
-
-def test_json_holds_the_same_text_without_control_characters(capsys):
-    print_json({EVIL: EVIL})
-    out = capsys.readouterr().out
-    assert json.loads(out) == {EVIL: EVIL}
-    assert out.replace("\n", "").isascii()
-    assert "\x9b" not in out
-
-
-def test_a_note_with_brackets_is_no_style(capsys):
-    with progress("[/red]") as bar:
-        bar(1, 2, "[/bold] \x1b[2J")
-    assert "\x1b[2J" not in capsys.readouterr().err
-
-
-def test_warnings_show_control_characters(capsys):
-    with printable_warnings(), warnings.catch_warnings():
-        warnings.simplefilter("always")
-        sys.stderr.write(warnings.formatwarning(f"a{EVIL}", UserWarning, "f.py", 1))
-    assert SHOWN in capsys.readouterr().err

@@ -133,12 +133,3 @@ def test_what_the_code_prints_goes_to_standard_error(nets, capsys):
 
 def test_input_is_read_as_it_is_written():
     assert parse_input(str(InputSpec((2, 3), "int64"))) == InputSpec((2, 3), "int64")
-
-
-def test_the_working_folder_is_importable_only_meanwhile(nets, monkeypatch):
-    """Also by what the callable itself imports."""
-    (nets.parent / "lazy_target.py").write_text("def build():\n    import nets\n    return nets.build(3)\n")
-    monkeypatch.chdir(nets.parent)
-    before = list(sys.path)
-    assert build_target("lazy_target:build")[0].out_channels == 3
-    assert sys.path == before

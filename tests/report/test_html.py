@@ -41,17 +41,3 @@ def test_one_figure_alone(tmp_path, read):
     text = " ".join(read(path.read_text(encoding="utf-8")).text)
     assert "Roofline of <x>" in text
     assert "a note" in text
-
-
-def test_a_comment_in_data_cannot_hide_the_end_of_its_script():
-    """A browser that has read "<!--<script" takes the next "</script>" for the inner one's end."""
-    drawn = figure()
-    drawn.add_scatter(x=[1], y=[1], name="<!--<script>")
-    html = figure_html(drawn)
-    assert "<!--" not in html
-    data = re.search(r'json">(.*)</script>', html, re.DOTALL)
-    assert json.loads(data[1])["data"][0]["name"] == "<!--<script>"
-
-
-def test_control_characters_are_escapes():
-    assert escape("a\x1b[2J\u202e") == r"a\x1b[2J\u202e"

@@ -14,7 +14,6 @@ from hwcost.cost import Cost
 from hwcost.device.ceilings import ComputeCeiling, KindCeiling, MemoryCeiling
 from hwcost.device.device import Device
 from hwcost.report.rooflines import placed, roofline_figure, without_arithmetic
-from hwcost.report.style import name_of
 
 
 def test_no_point_stands_above_the_roof_it_was_made_under(result):
@@ -92,8 +91,3 @@ def test_the_ceiling_of_a_kind_is_drawn_where_it_binds_a_kernel():
     assert "gelu" not in key.text
     [point] = [t for t in figure.data if t.mode == "markers"]
     assert list(point.y) == [pytest.approx(1e9)]  # it stands on that line
-
-
-def test_names_are_text_and_no_markup():
-    """plotly reads links and styles in the texts of a figure."""
-    assert name_of("<a href='http://x'>y</a>\x1b") == "&lt;a href='http://x'&gt;y&lt;/a&gt;\\x1b"

@@ -162,25 +162,3 @@ def test_a_file_that_registers_nothing_says_so(tmp_path: Path) -> None:
         get_runtime(str(empty))
     with pytest.raises(ExtensionError, match="no Python file"):
         get_runtime(str(tmp_path / "missing.py"))
-
-
-DERIVED = """
-import hwcost
-from hwcost.runtimes.torch_eager.lowering import TorchEager
-
-
-class Mine(TorchEager):
-    name = "mine"
-
-
-hwcost.register_runtime(Mine())
-"""
-
-
-def test_a_file_may_import_the_runtime_that_it_derives_its_own_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "_runtimes", {name: get_runtime(name) for name in runtime_names()})
-    file = tmp_path / "derived_runtime.py"
-    file.write_text(DERIVED)
-    assert get_runtime(str(file)).name == "mine"

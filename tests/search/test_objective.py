@@ -75,13 +75,7 @@ class TestEveryForm:
         assert attribute_of(trial)["latency"] == 0.004
         assert attribute_of(trial)["metric"] == pytest.approx(0.8)
 
-    def test_nan_is_a_failed_trial_as_in_optuna(self, form: Form, toys: Toys) -> None:
-        objective = LatencyObjective(toys.build, lambda a, t: math.nan, model=toys.model, budget="5 ms", form=form)
-        (trial,) = run(objective, (1, 1)).trials
-        assert trial.state.name == "FAIL"
-        assert attribute_of(trial)["state"] == "failed"
-
-    @pytest.mark.parametrize("value", [math.inf, None, "good"])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, None, "good"])
     def test_a_metric_that_is_no_number_fails_the_trial(self, form: Form, toys: Toys, value: Any) -> None:
         objective = LatencyObjective(toys.build, lambda a, t: value, model=toys.model, budget="5 ms", form=form)
         with pytest.raises(ObjectiveError, match=r"evaluate must return a .*number, but returned"):

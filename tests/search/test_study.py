@@ -144,19 +144,16 @@ class TestTrouble:
             run_study(objective(toys, budget="0.5 ms"), trainings=3, sampler=TPESampler(seed=0))
 
     def test_a_training_that_raises_leaves_the_finished_ones(self, toys: Toys, tmp_path: Path) -> None:
-        mended = tmp_path / "mended"
-
         def breaks(architecture: Any, trial: Any) -> float:
-            if len(toys.training.trained) == 2 and not mended.exists():
-                raise RuntimeError("no driver")
+            if len(toys.training.trained) == 2:
+                raise RuntimeError("out of memory")
             return float(toys.training(architecture, trial))
 
         broken, storage = objective(toys), str(tmp_path / "study.db")
         broken.evaluate = breaks
-        with pytest.raises(RuntimeError, match="no driver"):
+        with pytest.raises(RuntimeError, match="out of memory"):
             run_study(broken, trainings=5, storage=storage, name="s")
-        mended.touch()
-        study = run_study(broken, trainings=5, storage=storage, name="s")
+        study = run_study(objective(toys), trainings=5, storage=storage, name="s")
         assert sum(is_training(t) for t in study.trials) == 5
         assert len(toys.training.trained) == 5
 
@@ -182,11 +179,11 @@ class TestTrouble:
             run_study(wide, trainings=500, n_jobs=2)
         assert len(begun) < 100
 
-    def test_a_metric_that_is_nan_fails_its_trial_and_is_paid(self, toys: Toys) -> None:
+    def test_a_metric_that_is_nan(self, toys: Toys) -> None:
         broken = objective(toys)
         broken.evaluate = lambda a, t: float("nan")
-        study = run_study(broken, trainings=2)
-        assert [t.state.name for t in study.trials if attribute_of(t).get("state") == "failed"] == ["FAIL", "FAIL"]
+        with pytest.raises(ObjectiveError, match="finite number, but returned nan"):
+            run_study(broken, trainings=2)
 
 
 @pytest.mark.parametrize("make", [RandomSampler, TPESampler, NSGAIISampler, GPSampler])

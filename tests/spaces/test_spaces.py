@@ -365,32 +365,3 @@ class TestRegistering:
             register_space(Nameless)
         with pytest.raises(SpaceError, match=r"subclass of hwcost\.search\.spaces\.Space, but got <class 'dict'>"):
             register_space(dict)  # type: ignore[type-var]
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("mbconv?widths", "settings of a space are written once each.*'widths'"),
-        ("mbconv?=1", "written once each"),
-        ("mbconv?resolutions=128&resolutions=160", "written once each"),
-        ("mbconv?resolutions=128.9", "whole numbers of pixels, but got 128.9"),
-        ("mbconv?resolutions=128:160:0.5", "whole numbers of pixels, but got 128.5"),
-        ("tiny-cnn?size=2", "has no setting 'size'"),
-    ],
-)
-def test_settings_that_do_nothing_are_refused(name: str, said: str) -> None:
-    with pytest.raises(SpaceError, match=said):
-        get_space(name)
-
-
-def test_an_object_takes_no_settings(tmp_path: Path) -> None:
-    """A space that was made, or a list of blocks, is as it is."""
-    (tmp_path / "own.py").write_text(
-        "from hwcost.search.spaces import get_space\nmade = get_space('tiny-cnn')\nblocks = [1]\n"
-        "class Broken:\n    def __init__(self, size: str):\n        raise RuntimeError('no\\n  size')\n"
-    )
-    for name in ("made", "blocks"):
-        with pytest.raises(SpaceError, match=r"takes no settings; leave out '\?size=2'"):
-            get_space(f"{tmp_path}/own.py:{name}?size=2")
-    with pytest.raises(SpaceError, match=r"cannot be made: RuntimeError: no size$"):
-        get_space(f"{tmp_path}/own.py:Broken?size=2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +15,8 @@ from hwcost import CostModel, Device, LatencyTable, trace
 from hwcost.measure.types import Environment, Measurement, Measurements, NetworkMeasurement, Timing
 from hwcost.runtimes.registry import get_runtime
 from hwcost.spaces.base import Block, BlockList, Decision, Params, Site, Space
-from hwcost.table.file import write
 from hwcost.table.misses import nearest
-from hwcost.table.schema import Head, TableError
+from hwcost.table.schema import TableError
 
 
 class Two(Space):
@@ -182,7 +180,7 @@ def test_a_file_with_a_row_that_breaks_a_rule(table: LatencyTable, tmp_path: Pat
     values = rows[column].to_pylist()
     values[2] = value
     changed = rows.set_column(rows.column_names.index(column), column, pa.array(values))
-    write(changed, Head(table.places, table.meta), tmp_path / "t.parquet")
+    pq.write_table(changed, tmp_path / "t.parquet")
     with pytest.raises(TableError, match=r"t.parquet: a latency must be above 0 s, but row 2 has"):
         LatencyTable.load(tmp_path / "t.parquet")
 
@@ -206,27 +204,3 @@ def test_a_block_without_kernels_takes_the_time_of_its_calls_whatever_stands_bes
     beside = LatencyTable.build(BlockList("own", [view, _linear("one", 8, 8)]), model)
     assert alone.frame["latency_s"][0] == beside.frame["latency_s"][0]
     assert alone.frame["kernels"].tolist() == [0]
-
-
-def test_a_block_that_was_measured_once_is_not_known_exactly() -> None:
-    """Where no block was met twice, the clock's spread of 1 % tells: 0.01 / 1.645. Where blocks were met twice, they
-    tell: the times of a pair that differ by a factor e have a standard deviation of 1 / sqrt(2)."""
-    once = LatencyTable.measured(SPACE, measured([{"first": 8, "second": 8}])).frame
-    assert once["sigma"].to_numpy() == pytest.approx([0.01 / 1.645] * 2)
-    assert (once["low_s"] < once["latency_s"]).all()
-    pair = [measured([{"first": 8, "second": 8}], slower=s).networks[0] for s in (1.0, float(np.e))]
-    alone = measured([{"first": 16, "second": 8}]).networks[0]
-    networks = tuple(replace(n, name=str(i)) for i, n in enumerate((*pair, alone)))
-    found = LatencyTable.measured(SPACE, replace(measured(ARCHITECTURES), networks=networks)).frame
-    assert found["sigma"].to_numpy() == pytest.approx([0.5**0.5] * len(found))
-
-
-def test_a_measured_table_with_rows_of_a_model_names_the_model(table: LatencyTable, device: Device) -> None:
-    priced = LatencyTable.build(SPACE, CostModel.analytic(device))
-    both = table.merge(priced)
-    assert both.meta["model"] == priced.meta["model"] != ""
-    assert both.meta["device"] == priced.meta["device"]
-    assert priced.merge(table).meta["model"] == priced.meta["model"]
-    other = CostModel.analytic(device.model_copy(update={"name": "another"}))
-    with pytest.raises(TableError, match="the same"):
-        both.merge(LatencyTable.build(SPACE, other))

@@ -13,19 +13,19 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_of_a_run(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> int:
+def peak_of_a_run(module: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Bytes of parameters, buffers and inputs, plus the most that one inference allocates on top."""
     module.eval()
-    kwargs = kwargs or {}
     with torch.inference_mode():
-        module(*inputs, **kwargs)  # what is made once and kept is not part of a run
+        module(*inputs)  # what is made once and kept is not part of a run
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            module(*inputs, **kwargs)
+            module(*inputs)
     live = most = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             live += event.nbytes()
             most = max(most, live)
-    tensors = (*module.parameters(), *module.buffers(), *inputs)
-    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    held = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*module.state_dict().values(), *inputs)
+    }
     return most + sum(held.values())

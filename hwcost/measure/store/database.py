@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from hwcost.foreign import BAD_CONTENT, one_line
 from hwcost.measure.store import schema as s
 from hwcost.measure.store.migrations import migrate
 from hwcost.measure.types import MeasurementError
@@ -57,8 +55,6 @@ def check_file(path: Path, *, create: bool) -> None:
     """
     if path.is_dir():
         raise StoreError(f"a store must be a file, but {path} is a directory")
-    if path.exists() and not path.is_file():
-        raise StoreError(f"a store must be a file, but {path} is a pipe or a device")
     if create and not path.parent.is_dir():
         raise StoreError(f"the directory {path.parent} of store {path.name} does not exist; make it first")
     if create and not os.access(path if path.exists() else path.parent, os.W_OK):
@@ -83,7 +79,7 @@ def make_engine(url: URL) -> Engine:
 def _settings(connection: Any, _: Any) -> None:
     """Use a write-ahead log: readers need not wait, and what a killed process leaves are complete transactions."""
     cursor = connection.cursor()
-    for pragma in ("trusted_schema=OFF", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -114,8 +110,6 @@ def prepare(engine: Engine, name: str, *, create: bool) -> None:
     Raises:
         StoreError: there are no tables, or the store is of a newer version.
     """
-    if engine.dialect.name == "sqlite":
-        _check_tables(engine, name)
     if create and not inspect(engine).has_table(s.about.name):
         create_tables(engine)
     if not inspect(engine).has_table(s.about.name):
@@ -130,32 +124,9 @@ def prepare(engine: Engine, name: str, *, create: bool) -> None:
         _upgrade(engine, name)
 
 
-def _check_tables(engine: Engine, name: str) -> None:
-    """Refuse a SQLite file in which what is named as a table of a store is something that runs when it is read."""
-    query = (
-        "SELECT name FROM sqlite_master WHERE tbl_name LIKE 'hwcost\\_%' ESCAPE '\\' AND (type IN ('view', 'trigger')"
-    )
-    with engine.connect() as connection:
-        wrong = connection.exec_driver_sql(f"{query} OR sql LIKE 'CREATE VIRTUAL%')").scalar()
-    if wrong is not None:
-        raise StoreError(f"store {name} must hold plain tables, but {wrong} is none")
-
-
-def check_structure(connection: Connection, name: str) -> None:
-    """Refuse a damaged SQLite file: rows have checksums of their own, but a damaged page may lose rows.
-
-    Raises:
-        StoreError: says what SQLite found.
-    """
-    if connection.dialect.name == "sqlite":
-        said = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar())
-        if said != "ok":
-            raise StoreError(f"store {name} is damaged: {one_line(said)}")
-
-
 def _version(connection: Connection, name: str) -> int:
     text = connection.scalar(select(s.about.c.value).where(s.about.c.key == "version"))
-    if not isinstance(text, str) or not re.fullmatch("[1-9][0-9]{0,8}", text):
+    if text is None or not text.isdigit() or int(text) < 1:
         raise StoreError(f"store {name} must state its version, a number from 1 on, but it states {text!r}")
     return int(text)
 
@@ -171,17 +142,6 @@ def _upgrade(engine: Engine, name: str) -> None:
         version = _version(connection, name)  # read again: another process may have upgraded it meanwhile
         migrate(connection, version, s.VERSION)
         connection.execute(update(s.about).where(s.about.c.key == "version").values(value=str(s.VERSION)))
-
-
-@contextmanager
-def undamaged(name: str) -> Iterator[None]:
-    """Turn what content that nobody wrote so can raise inside into a StoreError of one line."""
-    try:
-        yield
-    except MeasurementError:
-        raise
-    except BAD_CONTENT as error:
-        raise StoreError(f"store {name} is damaged: {one_line(error) or type(error).__name__}") from error
 
 
 @contextmanager

@@ -29,16 +29,7 @@ def _paces(connection: Connection) -> None:
     connection.exec_driver_sql(f"ALTER TABLE hwcost_round ADD COLUMN paces {empty}")
 
 
-def _checksums(connection: Connection) -> None:
-    for table in ("environment", "kernel", "network", "round", "summary"):
-        connection.exec_driver_sql(f"ALTER TABLE hwcost_{table} ADD COLUMN checksum VARCHAR(32) NOT NULL DEFAULT ''")
-
-
-STEPS: Mapping[int, Step] = {
-    1: _summaries,
-    2: _paces,
-    3: _checksums,
-}  # the step that leads from each version to the next
+STEPS: Mapping[int, Step] = {1: _summaries, 2: _paces}  # the step that leads from each version to the next
 
 
 def migrate(connection: Connection, version: int, wanted: int) -> None:

@@ -5,14 +5,10 @@ is taken; its times are blobs of little-endian float32 seconds. A network's kern
 kernel table, which holds each distinct kernel once. A claim says that a process is measuring a network now. A summary
 holds the timings of a network that was imported without its rounds.
 
-Rows that hold what was measured have a checksum (`hwcost.measure.store.rows.checked`), which is compared when they are
-read; rows from a store of before version 4 have none, "".
-
 Version history (`hwcost.measure.store.migrations` brings an older store here):
     1  first
     2  summaries
     3  paces of the runs of a round
-    4  checksums
 """
 
 from __future__ import annotations
@@ -31,14 +27,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-VERSION = 4
+VERSION = 3
 
 metadata = MetaData()
-
-
-def _checksum() -> Column[str]:
-    return Column("checksum", String(32), nullable=False, server_default="")
-
 
 about = Table(
     "hwcost_store",
@@ -56,7 +47,6 @@ environment = Table(
     Column("threads", Integer, nullable=False),
     Column("description", Text, nullable=False),  # JSON
     Column("created", Float, nullable=False),  # s since 1970, as all moments here
-    _checksum(),
 )
 
 kernel = Table(
@@ -65,7 +55,6 @@ kernel = Table(
     Column("id", Integer, primary_key=True),
     Column("digest", String(20), nullable=False, unique=True),
     Column("description", Text, nullable=False),  # canonical JSON
-    _checksum(),
 )
 
 network = Table(
@@ -81,7 +70,6 @@ network = Table(
     Column("distances", LargeBinary, nullable=False),  # int64 [kernels], byte
     Column("modules", Text, nullable=False),  # JSON list [kernels]
     Column("created", Float, nullable=False),
-    _checksum(),
     UniqueConstraint("environment_id", "name"),
 )
 
@@ -99,7 +87,6 @@ round_ = Table(
     Column("waits", LargeBinary, nullable=False),  # float32 [runs], s
     Column("kernels", LargeBinary, nullable=False),  # float32 [profiles, kernels], s
     Column("paces", LargeBinary, nullable=False),  # float32 [runs + profiles]; empty from an older clock
-    _checksum(),
 )
 
 claim = Table(
@@ -118,5 +105,4 @@ summary = Table(
     Column("times", LargeBinary, nullable=False),  # float64 [1 + kernels, 4]: latency, median, p95 (s), spread
     Column("rounds", LargeBinary, nullable=False),  # int32 [1 + kernels]
     Column("flags", Text, nullable=False),  # JSON list [1 + kernels] of lists
-    _checksum(),
 )

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine, delete, func, select
 
-from hwcost.foreign import parsed_json
 from hwcost.kernel import Kernel
 from hwcost.measure.clock import Round, kernel_timings, whole_timing
 from hwcost.measure.process import is_alive
@@ -26,16 +25,14 @@ from hwcost.measure.store import schema as s
 from hwcost.measure.store.database import (
     StoreError,
     check_file,
-    check_structure,
     explained,
     insert_new,
     make_engine,
     parse_url,
     parts,
     prepare,
-    undamaged,
 )
-from hwcost.measure.store.rows import check, checked, kernel_ids_and_distances, network_of, network_row, round_of
+from hwcost.measure.store.rows import kernel_ids_and_distances, network_of, network_row, round_of
 from hwcost.measure.store.summaries import pack, rounded, unpack
 from hwcost.measure.types import Environment, Item, Measurements, NetworkMeasurement
 from hwcost.runtimes.base import Network
@@ -68,7 +65,7 @@ class Store:
         if parsed.get_backend_name() == "sqlite":
             name = parsed.database or name
             check_file(Path(name), create=create)
-        with undamaged(name), explained(name):
+        with explained(name):
             engine = make_engine(parsed)
             prepare(engine, name, create=create)
         return cls(engine, name)
@@ -87,17 +84,12 @@ class Store:
         """(row number, environment, number of networks), the oldest first."""
         count = func.count(s.network.c.id)
         query = (
-            select(s.environment, count.label("networks"))
+            select(s.environment.c.id, s.environment.c.description, count.label("networks"))
             .select_from(s.environment.outerjoin(s.network))
-            .group_by(*s.environment.c)
+            .group_by(s.environment.c.id, s.environment.c.description)
             .order_by(s.environment.c.id)
         )
-        with undamaged(self.name):
-            found = []
-            for row in self._read(query):
-                check(s.environment, row)
-                found.append((row.id, Environment.from_json(parsed_json(row.description)), row.networks))
-        return found
+        return [(r.id, Environment.from_json(json.loads(r.description)), r.networks) for r in self._read(query)]
 
     def environment_id(self, environment: Environment) -> int:
         """Row number of an environment, which is written if it is new."""
@@ -109,7 +101,7 @@ class Store:
             "created": time.time(),
         }
         with self._write() as connection:
-            connection.execute(insert_new(connection, s.environment), [checked(row)])
+            connection.execute(insert_new(connection, s.environment), [row])
             found = connection.scalar(select(s.environment.c.id).where(s.environment.c.digest == environment.digest))
         assert found is not None
         return int(found)
@@ -149,7 +141,7 @@ class Store:
         """Row numbers of kernels; those that are new are written."""
         new = {k.digest: k for k in kernels if k.digest not in self._kernel_ids}
         if new:
-            rows = [checked({"digest": d, "description": k.to_json()}) for d, k in sorted(new.items())]
+            rows = [{"digest": d, "description": k.to_json()} for d, k in sorted(new.items())]
             connection.execute(insert_new(connection, s.kernel), rows)
             for part in parts(list(new)):
                 found = connection.execute(
@@ -174,7 +166,7 @@ class Store:
             "paces": taken.paces.astype("<f4").tobytes(),
         }
         with self._write() as connection:
-            connection.execute(s.round_.insert(), [checked(row)])
+            connection.execute(s.round_.insert(), [row])
 
     def add_measurements(self, measurements: Measurements, *, taken: float | None = None) -> int:
         """Write networks with the timings that they have, all or none; returns how many were new.
@@ -215,7 +207,7 @@ class Store:
         )
         ids_of = {row.name: row.id for row in connection.execute(query)}
         summaries = [
-            checked({"network_id": ids_of[n.name]} | pack([n.timing, *(m.timing for m in n.kernels)])) for n in networks
+            {"network_id": ids_of[n.name]} | pack([n.timing, *(m.timing for m in n.kernels)]) for n in networks
         ]
         connection.execute(s.summary.insert(), summaries)
 
@@ -262,10 +254,8 @@ class Store:
         )
         rounds: dict[str, list[Round]] = {}
         for part in [None] if names is None else parts(list(names)):
-            with undamaged(self.name):
-                for row in self._read(query if part is None else query.where(s.network.c.name.in_(part))):
-                    check(s.round_, row)
-                    rounds.setdefault(row.name, []).append(round_of(row))
+            for row in self._read(query if part is None else query.where(s.network.c.name.in_(part))):
+                rounds.setdefault(row.name, []).append(round_of(row))
         return rounds
 
     def measurements(
@@ -286,11 +276,8 @@ class Store:
         Raises:
             StoreError: no environment fits, or several do; the message says what the store has.
         """
-        with undamaged(self.name), explained(self.name), self._engine.connect() as connection:
-            check_structure(connection, self.name)
         row, chosen = self._one_environment(runtime, threads, environment)
-        with undamaged(self.name):
-            return Measurements(environment=chosen, networks=tuple(self._networks(row, spread)))
+        return Measurements(environment=chosen, networks=tuple(self._networks(row, spread)))
 
     def period(
         self, runtime: str | None = None, threads: int | None = None, environment: Environment | str | None = None
@@ -300,9 +287,8 @@ class Store:
         mine = s.network.c.environment_id == row
         taken = select(func.min(s.round_.c.taken), func.max(s.round_.c.taken)).join(s.network).where(mine)
         written = select(func.min(s.network.c.created), func.max(s.network.c.created)).join(s.summary).where(mine)
-        with undamaged(self.name):
-            moments = [m for query in (taken, written) for pair in self._read(query) for m in pair if m is not None]
-            return float(min(moments, default=0.0)), float(max(moments, default=0.0))
+        moments = [m for query in (taken, written) for pair in self._read(query) for m in pair if m is not None]
+        return min(moments, default=0.0), max(moments, default=0.0)
 
     def contexts(self, environment_id: int, least: int) -> list[list[tuple[str, int]]]:
         """(digest, reuse distance in byte) of each kernel, for every network with `least` rounds or a summary."""
@@ -314,11 +300,10 @@ class Store:
             .where(s.network.c.environment_id == environment_id, enough)
         )
         digests = {row.id: row.digest for row in self._read(select(s.kernel.c.id, s.kernel.c.digest))}
-        with undamaged(self.name):
-            return [
-                [(digests[k], d) for k, d in zip(*kernel_ids_and_distances(row.kernels, row.distances), strict=True)]
-                for row in self._read(query)
-            ]
+        return [
+            [(digests[k], d) for k, d in zip(*kernel_ids_and_distances(row.kernels, row.distances), strict=True)]
+            for row in self._read(query)
+        ]
 
     def _one_environment(
         self, runtime: str | None, threads: int | None, environment: Environment | str | None
@@ -344,13 +329,7 @@ class Store:
         """
         rounds = self.rounds(environment_id)
         query = (
-            select(
-                s.network,
-                s.summary.c.times,
-                s.summary.c.rounds,
-                s.summary.c.flags,
-                s.summary.c.checksum.label("checksum_of_summary"),
-            )
+            select(s.network, s.summary.c.times, s.summary.c.rounds, s.summary.c.flags)
             .outerjoin(s.summary)
             .where(s.network.c.environment_id == environment_id)
             .order_by(s.network.c.id)
@@ -358,9 +337,6 @@ class Store:
         rows = [row for row in self._read(query) if row.name in rounds or row.times is not None]
         kernels = self._described({int(i) for row in rows for i in np.frombuffer(row.kernels, "<i4")})
         for row in rows:
-            check(s.network, row)
-            if row.times is not None:
-                check(s.summary, row, row.checksum_of_summary, network_id=row.id)
             own = rounds.get(row.name)
             imported = unpack(row.times, row.rounds, row.flags) if row.times is not None else []
             whole = whole_timing(own, target=spread) if own else imported[0]
@@ -374,15 +350,14 @@ class Store:
         """Kernels by their row numbers."""
         found: dict[int, Kernel] = {}
         for part in parts(sorted(ids)):
-            for row in self._read(select(s.kernel).where(s.kernel.c.id.in_(part))):
-                check(s.kernel, row)
-                found[row.id] = Kernel.from_json(row.description)
+            query = select(s.kernel.c.id, s.kernel.c.description).where(s.kernel.c.id.in_(part))
+            found |= {row.id: Kernel.from_json(row.description) for row in self._read(query)}
         return found
 
     # -- the database -----------------------------------------------------------------------------
 
     def _read(self, query: Any) -> Sequence[Any]:
-        with undamaged(self.name), explained(self.name), self._engine.connect() as connection:
+        with explained(self.name), self._engine.connect() as connection:
             return connection.execute(query).all()
 
     @contextmanager

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from hwcost.foreign import parsed_json
 from hwcost.measure.types import Timing
 
 _LATENCY, _QUANTILES, _SPREAD = 12, 8, 5  # binary digits after the first
@@ -56,6 +55,6 @@ def unpack(times: bytes, rounds: bytes, flags: str) -> list[Timing]:
     return [
         Timing(latency=latency, median=median, p95=p95, spread=spread, rounds=n, flags=tuple(f))
         for (latency, median, p95, spread), n, f in zip(
-            rows, np.frombuffer(rounds, "<i4").tolist(), parsed_json(flags), strict=True
+            rows, np.frombuffer(rounds, "<i4").tolist(), json.loads(flags), strict=True
         )
     ]

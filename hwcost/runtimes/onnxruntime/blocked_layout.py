@@ -201,8 +201,6 @@ class Blocks:
         shape = step.reads[0].shape
         window = step.attributes.get("kernel_shape", shape[2:])
         fits = len(shape) == 4 and all(k <= 2 * n for k, n in zip(window, shape[2:], strict=True))
-        if step.kind == "AveragePool" and step.attributes.get("ceil"):
-            return  # the last window may be cut off, which the pool in blocks cannot do
         if len(shape) == 4 and shape[1] % self.block == 0 and fits:
             self.enter(step, 0)
             self.made(step)

@@ -2,8 +2,9 @@
 
 An op that reads constants alone becomes a constant, and a view a Reshape. Ops that have an ONNX operator with the same
 inputs stand in the table `SAME`, those with a second operand that may be a number in `TWO`. For other kinds, functions
-registered with the decorator `exports` write the nodes. An op of any other kind becomes a node that holds the traced
-op, so that its work is counted.
+registered with the decorator `exports` write the nodes. Of a graph that was read from an ONNX file, ops without a torch
+kind become the file's nodes again. An op of any other kind becomes a node that holds the traced op, so that its work is
+counted.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class Export:
         elif op.state == "free" or kind in VIEWS:
             for index in range(len(op.writes)):
                 self.write(op, "Reshape", reads[:1], index)
-        elif kind == "onnx.Gemm":
-            self._put(op, reads, "Gemm", dict(op.spec.params))
+        elif kind.startswith("onnx."):
+            self._put(op, reads, kind.removeprefix("onnx."), dict(op.spec.params))
         else:
             self.unknown(op, reads)
 
@@ -153,8 +154,7 @@ def exports(*kinds: str) -> Callable[[Function], Function]:
 # -- convolutions, pools, products ---------------------------------------------------------------
 
 
-@exports("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d",
-         "conv_transpose3d")  # fmt: skip
+@exports("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d")
 def _convolution(e: Export, op: Op, reads: list[Value]) -> None:
     spec, axes = op.spec, len(op.spec.outputs[0].shape) - 2
     kind = "ConvTranspose" if "transpose" in spec.kind else "Conv"
@@ -201,19 +201,17 @@ def _instance_norm(e: Export, op: Op, reads: list[Value]) -> None:
     e.write(op, "InstanceNormalization", [reads[0], *affine])
 
 
-@exports("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
+@exports("max_pool2d", "avg_pool2d")
 def _pool(e: Export, op: Op, reads: list[Value]) -> None:
-    spec, axes = op.spec, len(op.spec.outputs[0].shape) - 2
-    size = pair(spec.param("kernel_size"), axes)
-    stride = pair(spec.param("stride"), axes) if spec.param("stride") else size
-    kind = "MaxPool" if spec.kind.startswith("max_pool") else "AveragePool"
-    pads = 2 * pair(spec.param("padding", 0), axes)
-    e.write(op, kind, reads[:1], kernel_shape=size, strides=stride, pads=pads, ceil=bool(spec.param("ceil_mode")),
-            dilations=pair(spec.param("dilation", 1), axes),
-            counted=bool(spec.param("count_include_pad", True)))  # fmt: skip
+    spec = op.spec
+    size = pair(spec.param("kernel_size"))
+    stride = pair(spec.param("stride")) if spec.param("stride") else size
+    kind = "MaxPool" if spec.kind == "max_pool2d" else "AveragePool"
+    pads = 2 * pair(spec.param("padding", 0))
+    e.write(op, kind, reads[:1], kernel_shape=size, strides=stride, pads=pads, ceil=bool(spec.param("ceil_mode")))
 
 
-@exports(*(f"adaptive_{kind}_pool{axes}d" for kind in ("avg", "max") for axes in (1, 2, 3)))
+@exports("adaptive_avg_pool2d", "adaptive_max_pool2d")
 def _adaptive_pool(e: Export, op: Op, reads: list[Value]) -> None:
     before, after = reads[0].shape[2:], op.spec.outputs[0].shape[2:]
     kind = "AveragePool" if "avg" in op.spec.kind else "MaxPool"
@@ -221,7 +219,7 @@ def _adaptive_pool(e: Export, op: Op, reads: list[Value]) -> None:
         e.write(op, "GlobalAveragePool", reads[:1])
         return
     size = tuple(a // b for a, b in zip(before, after, strict=True))
-    e.write(op, kind, reads[:1], kernel_shape=size, strides=size, pads=(0,) * 2 * len(size))
+    e.write(op, kind, reads[:1], kernel_shape=size, strides=size, pads=(0, 0, 0, 0))
 
 
 @exports("linear")

@@ -9,26 +9,16 @@ from hwcost.runtimes.onnxruntime.export import Export, constant, exports, pair, 
 from hwcost.runtimes.onnxruntime.mutable_graph import Step, Value
 
 
-@exports(
-    "transpose", "permute", "permute_copy", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "numpy_T", "mT", "mH",
-    "H", "matrix_H", "adjoint",
-)  # fmt: skip
+@exports("transpose", "permute", "permute_copy", "t", "swapaxes", "movedim", "numpy_T", "mT")
 def _transpose(e: Export, op: Op, reads: list[Value]) -> None:
     spec, rank = op.spec, len(reads[0].shape)
     axes = list(range(rank))
     if spec.kind.startswith("permute"):
         axes = [whole(a) % rank for a in pair(spec.param("dims"), 1)]
-    elif spec.kind.startswith("move"):
-        places = {
-            whole(to) % rank: whole(a) % rank
-            for a, to in zip(pair(spec.param("source"), 1), pair(spec.param("destination"), 1), strict=True)
-        }
-        rest = iter(a for a in axes if a not in places.values())
-        axes = [places[to] if to in places else next(rest) for to in range(rank)]
     elif spec.kind == "numpy_T":
         axes.reverse()
     elif rank > 1:
-        names = ("axis0", "axis1") if spec.kind == "swapaxes" else ("dim0", "dim1")
+        names = ("dim0", "dim1") if spec.kind == "transpose" else ("axis0", "axis1")
         a, b = (whole(spec.param(name, default)) % rank for name, default in zip(names, (-2, -1), strict=True))
         axes[a], axes[b] = b, a
     if axes == sorted(axes):
@@ -75,13 +65,6 @@ def _slice(e: Export, op: Op, reads: list[Value]) -> None:
             step=op.spec.param("step", 1))  # fmt: skip
 
 
-@exports("narrow")
-def _narrow(e: Export, op: Op, reads: list[Value]) -> None:
-    axis, start = whole(op.spec.param("dim")) % len(reads[0].shape), whole(op.spec.param("start", 0))
-    bounds = [constant((1,), "int64", (start, op.spec.param("length"), i)) for i in range(3)]
-    e.write(op, "Slice", [reads[0], *bounds], axes=(axis,), start=start, step=1)
-
-
 @exports("flip")
 def _flip(e: Export, op: Op, reads: list[Value]) -> None:
     dims = pair(op.spec.param("dims"), 1)
@@ -90,27 +73,19 @@ def _flip(e: Export, op: Op, reads: list[Value]) -> None:
 
 @exports("roll")
 def _roll(e: Export, op: Op, reads: list[Value]) -> None:
-    x, shifts, dims = reads[0], pair(op.spec.param("shifts"), 1), pair(op.spec.param("dims", ()), 1)
-    if not dims:  # the elements are shifted as one long row
-        shape = (math.prod(x.shape),)
-        row = _rolled(e, op, e.sketch.add("Reshape", [x], shape, op.module), whole(shifts[0]), 0)
-        e.write(op, "Reshape", [row])
-        return
-    for shift, dim in zip(shifts, dims, strict=True):
-        x = _rolled(e, op, x, whole(shift), dim)
-    e.values[op.writes[0]] = x
-
-
-def _rolled(e: Export, op: Op, x: Value, shift: int, dim: int) -> Value:
-    """Add the nodes that shift the elements of an axis; returns their result."""
-    size, parts = x.shape[dim], []
-    for start, end in ((-shift, None), (0, -shift)):
-        first, last, _ = slice(start, end).indices(size)
-        shape = tuple(max(last - first, 0) if i == dim % len(x.shape) else n for i, n in enumerate(x.shape))
-        bounds = [constant((1,), "int64", (start, end, i)) for i in range(3)]
-        axes = (dim % len(x.shape),)
-        parts.append(e.sketch.add("Slice", [x, *bounds], shape, op.module, axes=axes, start=first, step=1))
-    return e.sketch.add("Concat", parts, x.shape, op.module, axis=dim)
+    x, shifts, dims = reads[0], pair(op.spec.param("shifts"), 1), pair(op.spec.param("dims"), 1)
+    for number, (shift, dim) in enumerate(zip(shifts, dims, strict=True)):
+        size = x.shape[dim]
+        cut = whole(shift) % size
+        parts = []
+        for start, length in ((size - cut, cut), (0, size - cut)):
+            shape = tuple(length if i == dim % len(x.shape) else n for i, n in enumerate(x.shape))
+            bounds = [constant((1,), "int64", (start, length, i)) for i in range(3)]
+            parts.append(e.sketch.add("Slice", [x, *bounds], shape, op.module, axes=(dim,), start=start, step=1))
+        if number == len(dims) - 1:
+            e.write(op, "Concat", parts, axis=dim)
+        else:
+            x = e.sketch.add("Concat", parts, x.shape, op.module, axis=dim)
 
 
 @exports("select")
@@ -173,44 +148,18 @@ def _pad(e: Export, op: Op, reads: list[Value]) -> None:
     x = reads[0]
     pads = pair(op.spec.param("pad"), 1)
     mode = str(op.spec.param("mode", "constant"))
-    value = op.spec.param("value", 0 if op.spec.kind == "constant_pad_nd" else None)
-    if mode == "circular":
-        e.values[op.writes[0]] = _wrapped(e, op, x, [whole(n) for n in pads])
-        return
-    number = [constant((), x.dtype)] if mode == "constant" and value is not None else []
-    e.write(op, "Pad", [x, constant((2 * len(x.shape),), "int64", pads), *number], pads=pads, mode=mode, value=value)
+    given = op.spec.kind == "constant_pad_nd" or op.spec.param("value") is not None
+    number = [constant((), x.dtype)] if mode == "constant" and given else []
+    e.write(op, "Pad", [x, constant((2 * len(x.shape),), "int64", pads), *number], pads=pads, mode=mode)
 
 
-def _wrapped(e: Export, op: Op, x: Value, pads: list[int]) -> Value:
-    """Add the nodes of circular padding, which joins slices of both ends to each axis; returns their result.
-
-    `pads` holds the sizes before and after, last axis first.
-    """
-    for axis in range(2, len(x.shape)):
-        before, after = pads[2 * (len(x.shape) - 1 - axis) :][:2]
-        parts = [x]
-        for place, size in ((0, before), (len(parts) + 1, after)):
-            if size > 0:
-                shape = tuple(size if i == axis else n for i, n in enumerate(x.shape))
-                start = x.shape[axis] - size if not place else 0
-                bounds = [constant((1,), "int64", (start, size, i)) for i in range(3)]
-                part = e.sketch.add("Slice", [x, *bounds], shape, op.module, axes=(axis,), start=start, step=1)
-                parts.insert(place, part)
-        if len(parts) > 1:
-            total = sum(part.shape[axis] for part in parts)
-            shape = tuple(total if i == axis else n for i, n in enumerate(x.shape))
-            x = e.sketch.add("Concat", parts, shape, op.module, axis=axis)
-    return x
-
-
-@exports(*(f"upsample_{mode}" for mode in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d",
-                                          "trilinear3d", "bicubic2d")))  # fmt: skip
+@exports("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
 def _resize(e: Export, op: Op, reads: list[Value]) -> None:
     before, after = reads[0].shape, op.spec.outputs[0].shape
-    mode = next(m for m in ("nearest", "linear", "cubic") if m in op.spec.kind)
+    mode = "nearest" if "nearest" in op.spec.kind else "linear" if "bilinear" in op.spec.kind else "cubic"
     scaled = op.spec.param("output_size") is None
     factors = tuple(b / a for a, b in zip(before, after, strict=True))
-    wanted = constant((len(before),), "float32" if scaled else "int64", factors)
+    wanted = constant((4,), "float32" if scaled else "int64", factors)
     e.write(op, "Resize", [reads[0], wanted], mode=mode.encode(), factors=factors, scaled=scaled,
             corners=bool(op.spec.param("align_corners")))  # fmt: skip
 

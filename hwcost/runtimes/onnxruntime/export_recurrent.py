@@ -22,8 +22,8 @@ _NODES = {
 
 @exports(*_NODES)
 def _recurrent(e: Export, op: Op, reads: list[Value]) -> None:
-    if op.name.startswith("onnx."):
-        _as_in_the_file(e, op, reads)
+    if op.name.startswith("onnx."):  # read from an ONNX file, where its parameters are not those of the torch op
+        e.unknown(op, reads)
         return
     kind, count = _NODES[op.spec.kind]
     x, states, weights = reads[0], reads[1 : 1 + count], iter(reads[1 + count :])
@@ -41,18 +41,6 @@ def _recurrent(e: Export, op: Op, reads: list[Value]) -> None:
     for index, number in enumerate(op.writes[1:]):
         parts = [last[index] for last in ends]
         e.values[number] = parts[0] if layers == 1 else e.write(op, "Concat", parts, index + 1, axis=0)
-
-
-def _as_in_the_file(e: Export, op: Op, reads: list[Value]) -> None:
-    """Add the node of an op that was read from an ONNX file, where each layer is a node already."""
-    named = list(zip(op.spec.inputs, reads, strict=True))
-    weights = [Value(t.shape, t.dtype, constant=True) for t, _ in named if t.name == "params"]
-    directions = 2 if op.spec.param("bidirectional") else 1
-    own = [constant((directions, *v.shape), v.dtype) for v in weights[: len(weights) // directions]]
-    states = [v for t, v in named if t.name in ("hx", "lengths")]
-    writes = [Value(t.shape, t.dtype) for t in op.spec.outputs]
-    e.sketch.put(Step(_NODES[op.spec.kind][0], [reads[0], *own, *states], writes, op.module))
-    e.values |= dict(zip(op.writes, writes, strict=True))
 
 
 def _turned(e: Export, op: Op, x: Value) -> Value:

@@ -126,26 +126,18 @@ def _is_bias(product: Step, bias: Value) -> bool:
 
 
 def pad_in_window(sketch: Sketch) -> bool:
-    """Padding with zeros before a convolution or an average pool becomes padding of that node.
-
-    It stays where the Pad node does not name the zero, and before a pool whose own padding does not count or whose
-    last window may be cut off.
-    """
+    """Padding with zeros before a convolution or an average pool becomes padding of that node."""
     changed = False
     for step in sketch:
         pad = sole_maker(step.reads[0], "Pad") if step.kind in ("Conv", "AveragePool") else None
-        if pad is None or pad.attributes["mode"] != "constant" or pad.attributes["value"] != 0:
+        if pad is None or pad.attributes["mode"] != "constant" or step.attributes.get("named"):
             continue
+        ends = pad.attributes["pads"]  # last axis first: before, after
+        if any(ends[4:]) or any(n < 0 for n in ends):
+            continue
+        ends = (*ends, *(0 for _ in range(4 - len(ends))))
         old = step.attributes["pads"]
-        own = any(old) and not step.attributes.get("counted", True)
-        if own or step.attributes.get("named") or step.attributes.get("ceil"):
-            continue
-        ends, axes = pad.attributes["pads"], len(old) // 2  # last axis first: before, after
-        if any(ends[2 * axes :]) or any(n < 0 for n in ends):
-            continue
-        ends = (*ends, *(0 for _ in range(2 * axes - len(ends))))[: 2 * axes]
-        first_axis_first = (*ends[-2::-2], *ends[-1::-2])
-        step.attributes["pads"] = tuple(a + b for a, b in zip(old, first_axis_first, strict=True))
+        step.attributes["pads"] = tuple(a + b for a, b in zip(old, (ends[2], ends[0], ends[3], ends[1]), strict=True))
         sketch.read(step, 0, pad.reads[0])
         sketch.drop(pad)
         changed = True
@@ -193,7 +185,6 @@ def activate_gemm(sketch: Sketch) -> bool:
         gemm = sole_maker(step.reads[0], "Gemm") if step.kind in IN_GEMM else None
         if gemm is not None:
             gemm.kind = "FusedGemm"
-            gemm.attributes["activation"] = step.kind.encode()
             sketch.bypass(step)
             changed = True
     return changed
@@ -201,18 +192,20 @@ def activate_gemm(sketch: Sketch) -> bool:
 
 def gathers_to_split(sketch: Sketch) -> bool:
     """Gathers that together read every index of an axis become a split."""
-    return sum(_split_gathers(sketch, value) for value in _activations(sketch)) > 0  # unlike `any`, it visits them all
+    changed = False
+    for step in sketch:
+        for value in step.writes:
+            changed |= _split_gathers(sketch, value)
+    return changed
 
 
 def slices_to_split(sketch: Sketch) -> bool:
     """Slices that together cover an axis, without overlap, become a split."""
-    return sum(_split_slices(sketch, value) for value in _activations(sketch)) > 0  # unlike `any`, it visits them all
-
-
-def _activations(sketch: Sketch) -> list[Value]:
-    """The inputs of the network, then what its nodes write."""
-    given = {id(v): v for step in sketch for v in step.reads if v.maker is None and not v.constant}
-    return [*given.values(), *(value for step in sketch for value in step.writes)]
+    changed = False
+    for step in sketch:
+        for value in step.writes:
+            changed |= _split_slices(sketch, value)
+    return changed
 
 
 def _split_slices(sketch: Sketch, value: Value) -> bool:

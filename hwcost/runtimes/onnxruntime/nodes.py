@@ -18,13 +18,15 @@ from hwcost.kernel import Kernel
 # Operators that move no data.
 FREE = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Constant", "Size"})
 _KINDS: Mapping[str, str] = {
-    "Gemm": "linear", "FusedGemm": "linear", "MatMul": "matmul", "FusedMatMul": "matmul",
+    "Conv": "conv2d", "FusedConv": "conv2d", "ConvTranspose": "conv_transpose2d", "Gemm": "linear",
+    "FusedGemm": "linear", "MatMul": "matmul", "FusedMatMul": "matmul", "MaxPool": "max_pool2d",
+    "AveragePool": "avg_pool2d", "GlobalAveragePool": "adaptive_avg_pool2d", "GlobalMaxPool": "adaptive_max_pool2d",
     "BatchNormalization": "batch_norm", "LayerNormalization": "layer_norm",
     "SimplifiedLayerNormalization": "rms_norm", "InstanceNormalization": "group_norm", "GroupNorm": "group_norm",
     "Softmax": "softmax", "LogSoftmax": "log_softmax", "Relu": "relu", "LeakyRelu": "leaky_relu",
     "Sigmoid": "sigmoid", "Tanh": "tanh", "HardSigmoid": "hardsigmoid", "HardSwish": "hardswish",
     "QuickGelu": "silu", "Gelu": "gelu", "BiasGelu": "gelu", "FastGelu": "gelu", "Elu": "elu", "Selu": "selu",
-    "Softplus": "softplus", "Softsign": "onnx.Softsign", "Mish": "mish", "PRelu": "prelu", "Clip": "hardtanh",
+    "Softplus": "softplus", "Softsign": "softsign", "Mish": "mish", "PRelu": "prelu", "Clip": "hardtanh",
     "Erf": "erf", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Neg": "neg", "Abs": "abs", "Pow": "pow",
     "Floor": "floor", "Reciprocal": "reciprocal", "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div",
     "Sum": "add", "Max": "maximum", "Min": "minimum", "Where": "where", "Equal": "eq", "Concat": "cat",
@@ -33,16 +35,10 @@ _KINDS: Mapping[str, str] = {
     "Expand": "clone", "Pad": "constant_pad_nd", "Gather": "embedding", "Einsum": "einsum", "Cast": "clone",
     "DepthToSpace": "clone", "Trilu": "tril",
 }  # fmt: skip
-# Operators whose kind ends with the number of axes of the feature map, as "conv2d" does.
-_WITH_AXES: Mapping[str, str] = {
-    "Conv": "conv", "FusedConv": "conv", "ConvTranspose": "conv_transpose", "MaxPool": "max_pool",
-    "AveragePool": "avg_pool", "GlobalAveragePool": "adaptive_avg_pool", "GlobalMaxPool": "adaptive_max_pool",
-}  # fmt: skip
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by number of axes
-_WINDOWED = ("Conv", "FusedConv", "ConvTranspose", "MaxPool", "AveragePool")
+_RESIZED = {"linear": "bilinear", "cubic": "bicubic"}
 _DTYPES = {"float": "float32", "double": "float64", "bfloat16": "bfloat16", "float16": "float16", "bool": "bool"}
 _NAMES: Mapping[str, tuple[str, ...]] = {
-    "conv": ("input", "weight", "bias"), "conv_transpose": ("input", "weight", "bias"),
+    "conv2d": ("input", "weight", "bias"), "conv_transpose2d": ("input", "weight", "bias"),
     "linear": ("input", "weight", "bias"), "matmul": ("self", "other"),
     "batch_norm": ("input", "weight", "bias", "running_mean", "running_var"), "layer_norm": ("input", "weight", "bias"),
     "group_norm": ("input", "weight", "bias"), "embedding": ("weight", "indices"),
@@ -71,7 +67,7 @@ def kernel_of(node: Node) -> Kernel | None:
     if node.kind in FREE:
         return None
     kind = _kind(node)
-    names = _NAMES.get(_WITH_AXES.get(node.kind, kind), ())
+    names = _NAMES.get(kind, ())
     layout = "nchwc" if node.blocked else "contiguous"
     inputs = [
         replace(t, name=names[i] if i < len(names) else "self" if i == 0 else "other", layout=_layout(t, layout))
@@ -82,8 +78,8 @@ def kernel_of(node: Node) -> Kernel | None:
         inputs[0] = replace(inputs[0], layout="contiguous")
     elif node.kind == "ReorderOutput":
         outputs = tuple(replace(t, layout="contiguous") for t in outputs)
-    if node.kind in ("Conv", "FusedConv", "FusedGemm"):
-        return _fused(node, kind, inputs, outputs)
+    if kind == "conv2d":
+        return _fused(node, inputs, outputs)
     if node.kind == "SkipLayerNormalization":
         return _skip(inputs, outputs)
     return Kernel((OpSpec(kind, tuple(inputs), outputs, _params(node, kind)),))
@@ -91,15 +87,13 @@ def kernel_of(node: Node) -> Kernel | None:
 
 def _kind(node: Node) -> str:
     """The kind of traced op that a node is described by; of several ops, the main one."""
-    axes = len(node.outputs[0].shape) - 2 if node.outputs else 0
-    if node.kind in _WITH_AXES:
-        return f"{_WITH_AXES[node.kind]}{axes}d"
+    if node.kind == "Conv" or node.kind == "FusedConv":
+        return f"conv{len(node.outputs[0].shape) - 2}d"
     if node.kind in ("Gemm", "MatMul") and len(node.inputs) > 1 and not node.inputs[1].weight:
         return "matmul"
     if node.kind in ("Resize", "Upsample"):
         mode = node.attributes.get("mode", b"nearest").decode()
-        mode = _LINEAR.get(axes, mode) if mode == "linear" else mode.replace("cubic", "bicubic")
-        return f"upsample_{mode}{axes if axes in _LINEAR else 2}d"
+        return f"upsample_{_RESIZED.get(mode, mode)}2d"
     return _KINDS.get(node.kind, f"onnx.{node.kind}")
 
 
@@ -108,20 +102,20 @@ def _layout(tensor: TensorSpec, layout: str) -> str:
     return layout if len(tensor.shape) == 4 else "contiguous"
 
 
-def _fused(node: Node, kind: str, inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, ...]) -> Kernel:
-    """A convolution or matrix product with the addition and the activation that were fused into it."""
+def _fused(node: Node, inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, ...]) -> Kernel:
+    """A convolution with the addition and the activation that were fused into it."""
     tails: list[tuple[str, tuple[TensorSpec, ...]]] = []
     if len(inputs) > 3:
         tails.append(("add", (replace(inputs[3], name="other"),)))
     activation = node.attributes.get("activation", b"").decode()
     if activation:
         tails.append((_KINDS.get(activation, f"onnx.{activation}"), ()))
-    specs = [OpSpec(kind, tuple(inputs[:3]), outputs, _params(node, kind))]
-    for after, others in tails:
+    specs = [OpSpec("conv2d", tuple(inputs[:3]), outputs, _params(node, "conv2d"))]
+    for kind, others in tails:
         inner = tuple(replace(t, internal=True) for t in outputs)
         specs[-1] = replace(specs[-1], outputs=inner)
         into = (replace(inner[0], name="self"), *others)
-        specs.append(OpSpec(after, into, outputs))
+        specs.append(OpSpec(kind, into, outputs))
     return Kernel(tuple(specs))
 
 
@@ -138,18 +132,17 @@ def _skip(inputs: Sequence[TensorSpec], outputs: tuple[TensorSpec, ...]) -> Kern
 def _params(node: Node, kind: str) -> tuple[tuple[str, Param], ...]:
     """The parameters of a traced op of that kind, sorted by name. Of convolutions and pools, defaults are left out."""
     attributes, found = node.attributes, dict[str, Param]()
-    if node.kind in _WINDOWED:
-        ones, zeros = ((n,) * (len(node.outputs[0].shape) - 2) for n in (1, 0))
-        pads = tuple(attributes.get("pads", zeros + zeros))
+    if kind in ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"):
+        pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
         found = {
-            "stride": tuple(attributes.get("strides", ones)),
+            "stride": tuple(attributes.get("strides", (1, 1))),
             "padding": pads[: len(pads) // 2],
-            "dilation": tuple(attributes.get("dilations", ones)),
+            "dilation": tuple(attributes.get("dilations", (1, 1))),
             "groups": attributes.get("group", 1),
         }
-        plain = {"stride": ones, "padding": zeros, "dilation": ones, "groups": 1}
+        plain = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
         found = {k: v for k, v in found.items() if v != plain[k]}
-        if node.kind in ("MaxPool", "AveragePool"):
+        if kind.endswith("pool2d"):
             found["kernel_size"] = tuple(attributes.get("kernel_shape", ()))
     elif node.kind == "Transpose":
         found["perm"] = tuple(attributes.get("perm", ()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import shutil
 import tempfile
 import warnings
@@ -22,16 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.graph import TensorSpec
-from hwcost.runtimes.base import (
-    Between,
-    Network,
-    Placed,
-    RuntimeUnavailable,
-    evaluating,
-    nothing,
-    quiet,
-    vanishing,
-)
+from hwcost.runtimes.base import Between, Network, Placed, RuntimeUnavailable, nothing, vanishing
 from hwcost.runtimes.onnxruntime.lowering import OnnxRuntime
 from hwcost.runtimes.onnxruntime.nodes import Node, dtype_of, kernel_of
 from hwcost.runtimes.onnxruntime.run_order import file_order
@@ -70,7 +62,8 @@ def export(module: Any, inputs: Sequence[Any]) -> bytes:
     import torch
 
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad(), by_parts(), quiet("torch.onnx"), evaluating(module):
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad(), by_parts():
         warnings.simplefilter("ignore")
         torch.onnx.export(module, tuple(inputs), cast(Any, buffer), dynamo=False, opset_version=_OPSET)
     return buffer.getvalue()

@@ -56,7 +56,6 @@ def folded(graph: Graph) -> Graph:
             at is None
             or ops[at].spec.kind not in ("conv1d", "conv2d", "conv3d")
             or flow.readers[op.reads[0]] != {number}
-            or op.reads[0] in flow.outputs
         ):
             continue
         ops[at] = _with_bias(ops[at], op.writes)
@@ -85,11 +84,8 @@ def groups_of(graph: Graph) -> list[Group]:
     flow = Flow(graph)
     home: dict[int, Group] = {}  # value -> the group that writes it
     groups, turned = list[Group](), set[int]()  # `turned`: values in the channels-last layout
-    copied = set[int]()  # values of which a copy in that layout was made, for the first convolution that reads them
     for number, op in enumerate(graph.ops):
-        groups += [Group(copies=[c]) for c in _copies(op, number, graph, turned | copied)]
-        if op.spec.kind == "conv2d":
-            copied.add(op.reads[0])
+        groups += [Group(copies=[c]) for c in _copies(op, number, graph, turned)]
         if _turns(op, turned):
             turned.update(op.writes)
         if op.state == "free":
@@ -98,13 +94,11 @@ def groups_of(graph: Graph) -> list[Group]:
         groups = [g for g in groups if g is not group] + [group]  # it runs once all that it reads is there
         group.ops.append(number)
         home |= dict.fromkeys(op.writes, group)
-    made = {
-        v: Copy(number, t.shape, t.dtype, written=True)
-        for number, op in enumerate(graph.ops)
-        for t, v in zip(op.spec.outputs, op.writes, strict=True)
-        if v in turned and _is_wide(t)
-    }
-    return groups + [Group(copies=[made[v]]) for v in dict.fromkeys(graph.output_values) if v in made]
+    outputs = [
+        t for op in graph.ops for t, v in zip(op.spec.outputs, op.writes, strict=True) if v in graph.output_values
+    ]
+    wide = [t for t, v in zip(outputs, graph.output_values, strict=False) if v in turned and _is_wide(t)]
+    return groups + [Group(copies=[Copy(len(graph.ops) - 1, t.shape, t.dtype)]) for t in wide]
 
 
 def _turns(op: Op, turned: set[int]) -> bool:
@@ -141,7 +135,7 @@ def _joined(op: Op, number: int, graph: Graph, flow: Flow, home: Mapping[int, Gr
         return None
     for value in reversed(op.reads):
         group = home.get(value)
-        if group is None or flow.readers[value] != {number} or value in flow.outputs:
+        if group is None or flow.readers[value] != {number}:
             continue
         head, last = (graph.ops[group.ops[i]].spec for i in (0, -1))
         if last.outputs[0].shape != op.spec.outputs[0].shape:

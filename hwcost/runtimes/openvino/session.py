@@ -13,15 +13,15 @@ import re
 import time
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwcost.graph import Graph
-from hwcost.runtimes.base import Between, RuntimeUnavailable, evaluating, nothing, vanishing
+from hwcost.runtimes.base import Between, RuntimeUnavailable, nothing, vanishing
 from hwcost.runtimes.groups import Copy, Flow, Group, network_of
 from hwcost.runtimes.openvino.lowering import OpenVino, folded
 from hwcost.tracing.fast_path import by_parts
@@ -65,10 +65,10 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32",
             "ENABLE_CPU_PINNING": False, "CPU_DENORMALS_OPTIMIZATION": vanishing(),
         }  # fmt: skip
-        with warnings.catch_warnings(), torch.no_grad(), by_parts(), evaluating(module):
+        with warnings.catch_warnings(), torch.no_grad(), by_parts():
             warnings.simplefilter("ignore")
             shapes = [tuple(x.shape) for x in inputs]
-            model = ov.convert_model(module, example_input=tuple(inputs), input=shapes)
+            model = ov.convert_model(module.eval(), example_input=tuple(inputs), input=shapes)
         self._feeds = [ov.Tensor(x.numpy(), shared_memory=True) for x in inputs]
         self._plain = self._bound(ov.Core().compile_model(model, "CPU", settings))
         outputs = range(len(model.outputs))
@@ -81,8 +81,7 @@ class OpenVinoSession:
         executed = {p.node_name for p in request.profiling_info if p.status.name == "EXECUTED"}
         self._places = [i for i, node in enumerate(every) if node.name in executed or node.kind in _RUNS]
         nodes = [every[i] for i in self._places]
-        with evaluating(module):
-            whole = trace(module, tuple(inputs))
+        whole = trace(module, tuple(inputs))
         graph = folded(whole.by_parts or whole)
         self.network = network_of(matched(nodes, graph), graph, OpenVino.name)
 
@@ -159,7 +158,6 @@ class Node:
     origins: tuple[str, ...]  # names, before compiling, of the layers that it holds
     inputs: tuple[tuple[int, ...], ...]  # shapes
     output: tuple[int, ...]  # shape of the first output, () where it has none
-    sources: tuple[str, ...] = ()  # names of the nodes that make its inputs
 
 
 def read_nodes(model: Any) -> list[Node]:
@@ -170,8 +168,7 @@ def read_nodes(model: Any) -> list[Node]:
         origins = tuple(o for o in info.get("originalLayersNames", "").split(",") if o)
         shapes = tuple(tuple(i.get_shape()) for i in op.inputs())
         output = tuple(op.outputs()[0].get_shape()) if op.outputs() else ()
-        sources = tuple(i.get_source_output().get_node().get_friendly_name() for i in op.inputs())
-        nodes.append(Node(op.get_friendly_name(), info.get("layerType", ""), origins, shapes, output, sources))
+        nodes.append(Node(op.get_friendly_name(), info.get("layerType", ""), origins, shapes, output))
     return nodes
 
 
@@ -193,22 +190,12 @@ def matched(nodes: Sequence[Node], graph: Graph) -> list[Group]:
     groups = [Group() for _ in nodes]
     for number, home in homes.items():
         groups[home].ops.append(number)
-    made = {node.name: group for node, group in zip(nodes, groups, strict=True)}
+    last = 0
     for group, node in zip(groups, nodes, strict=True):
+        last = max(group.ops, default=last)
         if not group.ops:
-            group.copies.append(_copy_of(node, made, graph))
+            group.copies.append(Copy(min(last, len(graph.ops) - 1), node.output))
     return groups
-
-
-def _copy_of(node: Node, made: Mapping[str, Group], graph: Graph) -> Copy:
-    """The copy that a node without ops makes: of what the node before it wrote, or else of an input of the network."""
-    source = made.get(node.sources[0]) if node.sources else None
-    if source is not None and source.ops:
-        return Copy(max(source.ops), node.output, written=True)
-    if source is not None and source.copies:
-        return replace(source.copies[0], shape=node.output)
-    given = (i for i, op in enumerate(graph.ops) if set(op.reads) & set(graph.input_values))
-    return Copy(next(given, 0), node.output)
 
 
 class _Finder:

@@ -7,15 +7,12 @@ torch's primitive operators; and kernels, each of which computes some decomposed
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-
-from hwcost.runtimes.base import quiet
 
 
 @dataclass(slots=True)
@@ -62,10 +59,9 @@ def compile_module(module: Any, inputs: Sequence[Any]) -> Captured:
     # A code object of its own for each session: torch keeps only a few compiled versions of one code object.
     forward.__code__ = forward.__code__.replace(co_name=f"forward_{id(captured)}")
     captured.run = torch.compile(forward, backend=_backend(captured), fullgraph=True, dynamic=False)
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
     try:
         with (
-            quiet("torch._dynamo"),
-            _same_environment(),
             config.patch(compile_threads=1),  # starts no pool of processes, which would outlive the compiling
             functorch_config.patch(enable_autograd_cache=False),  # a graph from the cache would come without a record
             torch.inference_mode(),
@@ -76,18 +72,6 @@ def compile_module(module: Any, inputs: Sequence[Any]) -> Captured:
     if captured.compiled is None:
         raise ValueError("torch-compile found nothing to compile: the network makes no call")
     return captured
-
-
-@contextmanager
-def _same_environment() -> Iterator[None]:
-    """Undo what torch's compiler changes in the environment, where it leaves addresses for what it compiled."""
-    before = {key: value for key, value in os.environ.items() if "TORCH" in key}
-    try:
-        yield
-    finally:
-        for key in [key for key in os.environ if "TORCH" in key and key not in before]:
-            del os.environ[key]
-        os.environ.update(before)
 
 
 def _backend(captured: Captured) -> Callable[..., Any]:

@@ -49,7 +49,6 @@ class TorchCompile(Runtime):
     name = "torch-compile"
     keeps_heap = True
     on_torch_threads = True
-    takes_onnx = False
     runs_fused_attention = True
     session = "hwcost.runtimes.torch_compile.session"
 
@@ -159,13 +158,13 @@ class _Grouping:
         last = len(self.graph.ops)
         for value in self.graph.output_values:
             self.need(value, last)
-        for value in dict.fromkeys(self.graph.output_values):
+        for value in self.graph.output_values:
             maker = self.maker(value, last)
             if maker is None or not self.channels_last(maker):
                 continue
             made = self.graph.ops[maker].spec.outputs[0]
             if len(made.shape) == 4 and made.shape[1] > 1 < math.prod(made.shape[2:]):
-                self.open.copies.append(Copy(maker, made.shape, made.dtype, written=True))
+                self.open.copies.append(Copy(maker, made.shape, made.dtype))
         self.close()
         return self.groups
 

@@ -7,7 +7,6 @@ that graph and comparing its calls with the trace leads from its nodes to traced
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import accumulate
 from typing import Any
@@ -41,7 +40,7 @@ def matched(captured: Captured, graph: Graph) -> tuple[list[Group], Graph]:
         elif graph.ops[number].state != "free":
             groups[home].ops.append(numbers[number][0])
     for home, copy in _copies(captured, kernels, homes, numbers, ops):
-        groups[home].copies.append(replace(_copy_of(whole, *copy[1:]), written=home > homes.get(copy[0], home)))
+        groups[home].copies.append(_copy_of(whole, *copy))
     for name, group in zip(captured.kernels, groups, strict=True):
         if not (group.ops or group.copies):
             raise RuntimeError(f"every kernel must hold an op, but {name} holds none")
@@ -93,10 +92,8 @@ def _copies(
     homes: Mapping[int, int],
     numbers: Sequence[Sequence[int]],
     ops: Callable[[str], set[int]],
-) -> Iterator[tuple[int, tuple[int, int, tuple[int, ...], str]]]:
+) -> Iterator[tuple[int, tuple[int, tuple[int, ...], str]]]:
     """The copies into another layout: for each the number of its kernel, and the op, shape and dtype for `_copy_of`.
-
-    The op comes twice: by its number in the trace, and in the graph in which attention is taken apart.
 
     Each of `captured.buffers` is written by a generated kernel that holds all its nodes: where several do, by the first
     that comes after as many library calls as the buffer. The buffer is a copy where its nodes come from an op that a
@@ -113,7 +110,7 @@ def _copies(
         called = {o for o in work if not kernels[homes[o]].generated}
         readers = (called or {o for node in nodes for o in ops(node)}) - apart
         if readers and (called or not work & kernels[home].work):
-            yield home, (max(readers), numbers[max(readers)][0], shape, dtype)
+            yield home, (numbers[max(readers)][0], shape, dtype)
 
 
 def _copy_of(graph: Graph, number: int, shape: tuple[int, ...], dtype: str) -> Copy:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hwcost.runtimes.base import Between, RuntimeUnavailable, lend_threads, nothing, unloaded
+from hwcost.runtimes.base import Between, RuntimeUnavailable, nothing, unloaded
 from hwcost.runtimes.groups import network_of
 from hwcost.runtimes.torch_compile.capture import compile_module
 from hwcost.runtimes.torch_compile.instrument import instrumented
@@ -60,7 +60,6 @@ class CompiledSession:
 
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._inputs, self._threads = tuple(inputs), threads
-        lend_threads(self, threads)
         self._set_threads()
         with torch.inference_mode():
             module(*self._inputs)  # some modules keep tensors from their first run

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
-from hwcost.graph import Graph, Op
+from hwcost.graph import Op
 from hwcost.kernel import Kernel
 from hwcost.runtimes.op_by_op import OpByOp
 from hwcost.runtimes.registry import register_runtime
-from hwcost.runtimes.torch_eager.workspace import workspace
 
 
 class TorchEager(OpByOp):
@@ -20,7 +18,6 @@ class TorchEager(OpByOp):
     keeps_heap = True
     on_torch_threads = True
     may_run_on_cuda = True
-    takes_onnx = False
     runs_fused_attention = True
     session = "hwcost.runtimes.torch_eager.session"
 
@@ -33,10 +30,6 @@ class TorchEager(OpByOp):
         if not called.endswith("_") or called.startswith("__"):
             return Kernel((op.spec,))
         return Kernel((replace(op.spec, params=tuple(sorted((*op.spec.params, ("in_place", True))))),))
-
-    def workspace(self, graph: Graph, *, threads: int = 1, lanes: int | None = None) -> int:
-        """Workspace of convolutions on a CPU, see `hwcost.runtimes.torch_eager.workspace`."""
-        return graph.peak_with(partial(workspace, threads=threads, lanes=lanes or 8)) - graph.peak_memory
 
     def calls_of(self, ops: Sequence[Op]) -> int:
         """Calls that Python makes: of operators, and of the modules that call them.

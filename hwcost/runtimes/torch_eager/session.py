@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwcost.runtimes.base import Between, lend_threads, nothing, unloaded
+from hwcost.runtimes.base import Between, nothing, unloaded
 from hwcost.runtimes.torch_eager.lowering import TorchEager
 from hwcost.tracing.trace import trace
 
@@ -45,7 +45,6 @@ class EagerSession:
     def __init__(self, module: Any, inputs: Sequence[Any], threads: int) -> None:
         self._module, self._inputs, self._threads = module, tuple(inputs), threads
         self.warm_ups = 0
-        lend_threads(self, threads)
         self._on_cuda = self.sleeps = any(isinstance(x, torch.Tensor) and x.is_cuda for x in self._inputs)
         self.run()  # some modules keep tensors from their first run, and make fewer calls from then on
         graph = trace(module, self._inputs)

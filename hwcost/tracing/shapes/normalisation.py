@@ -37,7 +37,7 @@ def group_norm(x: Form, groups: int, *_: Any, **__: Any) -> Form | None:
 @shape_function("linalg_vector_norm.default")
 def vector_norm(x: Form, ord: Any = 2, dim: Any = None, keepdim: bool = False, **__: Any) -> Form | None:  # noqa: A002
     """The axes that are reduced keep size 1."""
-    if layout(x) != "c" or not x.shape or not keepdim or dim is None or not x.dtype.is_floating_point:
+    if layout(x) != "c" or not keepdim or dim is None or not x.dtype.is_floating_point:
         return None
     reduced = {d % len(x.shape) for d in dim}
     return make_form(tuple(1 if i in reduced else s for i, s in enumerate(x.shape)), "c", x.dtype)

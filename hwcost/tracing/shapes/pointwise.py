@@ -70,12 +70,6 @@ def quantised_binary(a: Form, b: Form, *_: Any) -> Form | None:
     return a if a == b and is_dense(a) else None
 
 
-@shape_function("tril.default", "triu.default")
-def triangle(x: Form, diagonal: int = 0) -> Form | None:
-    """A contiguous matrix, or several. torch's own answer would import its compiler first, which takes seconds."""
-    return make_form(x.shape, "c", x.dtype) if len(x.shape) >= 2 else None
-
-
 @shape_function("masked_fill.Scalar")
 def masked_fill(x: Form, mask: Form, _: Any) -> Form | None:
     """The form of the operand; the mask is broadcast to it."""

@@ -81,8 +81,7 @@ def test_what_is_not_foreseen_yet(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("space", space_names())
 def test_a_network_of_a_space_has_as_many_kernels_as_foreseen(space: str) -> None:
-    """To 5 % of the number of kernels; of the network with the fewest ops of six, since compiling takes long."""
-    items = list(islice(sampled_items(get_space(space), seed=11), 6))
-    item = min(items, key=lambda item: len(trace(*item.build()).ops))
-    real, foreseen = compared(*materialise(item.build))
-    assert abs(foreseen.total() - real.total()) <= 0.05 * real.total(), item.name
+    """To 5 % of the number of kernels."""
+    for item in islice(sampled_items(get_space(space), seed=11), 1):
+        real, foreseen = compared(*materialise(item.build))
+        assert abs(foreseen.total() - real.total()) <= 0.05 * real.total(), item.name
